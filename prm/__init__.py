@@ -1,0 +1,1 @@
+"""Process reward models: sampled -> graded -> split and encoded -> scored -> aggregated -> judged."""

@@ -1,0 +1,110 @@
+"""Command lines: a config dataclass in, a filled instance out. Defaults < `--config FILE.yaml` < flags."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import json
+import sys
+import textwrap
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+Config = TypeVar("Config")
+
+
+def parse_args(config_type: type[Config], argv: list[str] | None = None, description: str | None = None) -> Config:
+    """Fill `config_type` from `--config FILE.yaml` and the flags after it.
+
+    YAML entries become flags before they are parsed, so a file passes the same spelling, type and choice checks. The help text of a
+    field is the string literal below it. A mistake ends the program with status 2 and one line that names it.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _Parser(config_type, description)
+    known, flags = parser.config_option.parse_known_args(argv)
+    if known.config is not None:
+        flags = _yaml_flags(Path(known.config), parser) + flags
+    config, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0].split('=')[0], parser.flags)}")
+    return config
+
+
+class _Parser(HfArgumentParser):
+    """HfArgumentParser with our help texts, no abbreviations, and errors of one line."""
+
+    def __init__(self, config_type: type, description: str | None):
+        docs = field_docs(config_type)
+        for field in dataclasses.fields(config_type):
+            if "help" not in field.metadata and field.name in docs:
+                field.metadata = MappingProxyType({**field.metadata, "help": docs[field.name].replace("%", "%%")})
+        super().__init__(config_type, description=description, allow_abbrev=False)
+        self.add_argument("--config", help="YAML file; its entries stand before the flags of the command line")
+        self.config_option = HfArgumentParser([], add_help=False, allow_abbrev=False)
+        self.config_option.add_argument("--config")
+        self.config_option.error = self.error
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        return self._option_string_actions
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+def _yaml_flags(path: Path, parser: _Parser) -> list[str]:
+    if not path.is_file():
+        parser.error(f"--config {path}: no such file")
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        parser.error(f"--config {path}: not valid YAML: {error}")
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        parser.error(f"--config {path}: expected `key: value` lines")
+    flags, seen = [], set()
+    for key_node, value_node in root.value:
+        place, flag = f"{path}:{key_node.start_mark.line + 1}", f"--{key_node.value}"
+        if flag not in parser.flags or flag in ("--help", "--config"):
+            parser.error(f"{place}: unknown key {key_node.value!r}{_suggestion(flag, parser.flags)}")
+        if flag in seen:
+            parser.error(f"{place}: {key_node.value!r} stands twice")
+        seen.add(flag)
+        flags += _flag(flag, value_node, place, parser)
+    return flags
+
+
+def _flag(flag: str, node: yaml.Node, place: str, parser: _Parser) -> list[str]:
+    """Scalars keep the spelling of the file (`1e-5` is a float to argparse, though a string to YAML 1.1)."""
+    if isinstance(node, yaml.SequenceNode):
+        return [flag, *(str(item.value) for item in node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return [f"{flag}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]
+    if node.tag.endswith(":null"):
+        parser.error(f"{place}: {flag[2:]} has no value; leave the key out to get its default")
+    return [f"{flag}={node.value}"]
+
+
+def _suggestion(flag: str, flags: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(flag, flags, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+@cache
+def field_docs(config_type: type) -> dict[str, str]:
+    """The string literal below each field of a dataclass and of its bases in this package."""
+    docs: dict[str, str] = {}
+    for owner in reversed(config_type.__mro__):
+        if not dataclasses.is_dataclass(owner) or owner.__module__.startswith("transformers"):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        for field, literal in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(literal, ast.Expr) and isinstance(literal.value, ast.Constant):
+                docs[field.target.id] = " ".join(str(literal.value.value).split())
+    return docs
