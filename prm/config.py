@@ -29,7 +29,7 @@ def parse_args(config_type: type[Config], argv: list[str] | None = None, descrip
     known, flags = parser.config_option.parse_known_args(argv)
     if known.config is not None:
         flags = _yaml_flags(Path(known.config), parser) + flags
-    config, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    config, _, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0].split('=')[0], parser.flags)}")
     return config

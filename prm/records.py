@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 Key = tuple[str, int]
 """(question_id, sample_index): names one response everywhere."""
@@ -65,7 +65,10 @@ class Rollout(_Keyed):
 
 @dataclass(frozen=True, slots=True)
 class Response(_Keyed):
-    """A response split into steps: what training and scoring read. Labels are -1 bad, 0 neutral, 1 good, or a soft target in [0, 1]."""
+    """A response split into steps: what training and scoring read.
+
+    Step labels are -1 (bad), 0 (neutral), 1 (good), or soft targets in [0, 1].
+    """
 
     question_id: str
     sample_index: int
@@ -122,7 +125,9 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
     for name, (annotation, is_required) in _fields(record_type).items():
         if name not in row:
             if is_required:
-                raise ValueError(f"{place}: no {name!r}; a {record_type.__name__} needs {_required(record_type)}, found {sorted(row)}")
+                raise ValueError(
+                    f"{place}: no {name!r}; a {record_type.__name__} needs {_required(record_type)}, found {sorted(row)}"
+                )
             continue
         if not _is_instance(row[name], annotation):
             raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {annotation}")
@@ -224,7 +229,7 @@ class ShardWriter:
         write_jsonl(self.output, sorted(rows, key=lambda row: (row["question_id"], row["sample_index"])))
         shutil.rmtree(self.folder)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:

@@ -35,7 +35,11 @@ def is_main_process() -> bool:
 def progress(iterable: Iterable | None = None, **kwargs: Any) -> tqdm:
     """A tqdm bar that keeps quiet on other ranks and refreshes every ten seconds where nobody watches."""
     return tqdm(
-        iterable, disable=not is_main_process(), mininterval=0.5 if sys.stderr.isatty() else 10.0, dynamic_ncols=True, **kwargs
+        iterable,
+        disable=not is_main_process(),
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+        **kwargs,
     )
 
 

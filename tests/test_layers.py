@@ -1,0 +1,66 @@
+"""The house has shelves: a module imports only from its own shelf and those below, and the light ones pull in no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "prm"
+SHELVES = [
+    {"config", "records", "tracking", "steps"},
+    {"aggregation", "losses", "metrics", "grading", "attention"},
+    {"models", "sampling"},
+    {"scoring", "data", "annotation"},
+    {"training"},
+    {"benchmarks", "simulation"},
+    {"miniature"},
+]
+SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
+HEAVY_HOMES = {
+    "vllm": {"sampling/vllm_engine.py", "models/export.py"},
+    "math_verify": {"grading.py"},
+    "wandb": set(),
+    "deepspeed": set(),
+}
+
+MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+def imported_names(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by full name, not relatively"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names if node.module == "prm"}
+    return names
+
+
+def shelf_of(path: Path) -> int:
+    top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert top in SHELF, f"prm/{top} stands on no shelf: add it to SHELVES"
+    return SHELF[top]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_come_from_the_same_shelf_or_below(path):
+    for name in imported_names(path):
+        assert not name.startswith("scripts"), f"{path} imports {name}"
+        if name.startswith("prm."):
+            assert SHELF[name.split(".")[1]] <= shelf_of(path), f"{path.relative_to(PACKAGE)} imports {name} from a higher shelf"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_dependencies_have_one_home(path):
+    for name in imported_names(path):
+        homes = HEAVY_HOMES.get(name.split(".")[0])
+        assert homes is None or str(path.relative_to(PACKAGE)) in homes, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["prm.metrics", "prm.records", "prm.steps", "prm.tracking"])
+def test_light_modules_import_neither_torch_nor_transformers(module):
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
