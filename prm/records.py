@@ -22,6 +22,8 @@ Key = tuple[str, int]
 
 Row = dict[str, Any]
 
+FLOAT_LISTS = ("step_labels", "step_scores")
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -131,7 +133,8 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
             continue
         if not _is_instance(row[name], annotation):
             raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {annotation}")
-        values[name] = row[name]
+        # JSON writes 1.0 as 1 when it comes from elsewhere.
+        values[name] = [float(x) for x in row[name]] if name in FLOAT_LISTS and row[name] is not None else row[name]
     return record_type(**values)
 
 

@@ -1,0 +1,59 @@
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from prm import tracking
+
+
+@dataclass
+class Inner:
+    folder: Path
+    rates: tuple[float, ...] = (0.5, 1.0)
+
+
+def test_manifest_holds_what_made_the_output(tmp_path):
+    (tmp_path / "in.txt").write_text("x")
+    manifest = tracking.write_manifest(tmp_path, Inner(tmp_path), [tmp_path / "in.txt"], {"dropped": 3}, {"model": "m"})
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+    assert manifest["config"] == {"folder": str(tmp_path), "rates": [0.5, 1.0]}
+    assert manifest["inputs"] == {str(tmp_path / "in.txt"): tracking.hash_path(tmp_path / "in.txt")}
+    assert (manifest["counts"], manifest["model"]) == ({"dropped": 3}, "m")
+    assert manifest["code_version"].startswith("0.1.0+")
+    assert manifest["libraries"]["torch"].startswith("2.")
+
+
+def test_hash_of_a_folder_sees_names_and_contents_but_not_manifests(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = tracking.hash_path(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / ".hidden").write_text("?")
+    assert tracking.hash_path(tmp_path) == before
+    (tmp_path / "a").rename(tmp_path / "b")
+    renamed = tracking.hash_path(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({before, renamed, tracking.hash_path(tmp_path)}) == 3
+    # The known SHA-256 of "abc".
+    (tmp_path / "abc").write_text("abc")
+    assert tracking.hash_path(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        tracking.hash_path(tmp_path / "none")
+
+
+def test_metrics_are_appended(tmp_path):
+    tracking.append_metrics(tmp_path / "run", {"loss": 0.5})
+    tracking.append_metrics(tmp_path / "run", {"loss": 0.25})
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [0.5, 0.25]
+    assert all(line["time"] > 1e9 for line in lines)
+
+
+def test_only_rank_0_speaks(monkeypatch):
+    for rank, is_main, level in (("0", True, logging.INFO), ("3", False, logging.WARNING)):
+        monkeypatch.setenv("RANK", rank)
+        tracking.setup_logging()
+        assert tracking.is_main_process() is is_main
+        assert logging.getLogger("prm").level == level
+        assert tracking.progress(range(3)).disable is not is_main
