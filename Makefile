@@ -1,0 +1,38 @@
+# make demo  the whole method in miniature, on real parts        make test  every test and the linter's findings
+# Both set everything up on the first call: a virtual environment in .venv with CPU builds of torch and vLLM.
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# uv does not read pip's configuration; where pip has a folder of local wheels, uv should see it. Elsewhere it picks CPU builds itself.
+FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS),$(shell pip config get global.find-links 2>/dev/null))
+TORCH := $(if $(FIND_LINKS),--find-links $(FIND_LINKS),--torch-backend cpu)
+
+.PHONY: demo test lint doctor setup clean
+
+demo: setup
+	$(BIN)/python scripts/miniature.py --output_dir outputs/miniature
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+doctor: setup
+	$(BIN)/python scripts/doctor.py
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/cpu-overrides.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 found; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) --overrides requirements/cpu-overrides.txt --editable '.[cpu]' --group dev
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) outputs data .pytest_cache .ruff_cache

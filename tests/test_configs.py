@@ -1,0 +1,57 @@
+"""Every YAML in configs/ and every command in the README parses, so neither can rot."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT_OF_FOLDER = {"train": "train", "rollouts": "generate_rollouts", "miniature": "miniature"}
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+class Parsed(Exception):
+    """Stops a script once its command line has been read."""
+
+
+def parse(monkeypatch, script: str, argv: list[str]):
+    """Run the script's own parser on `argv`, and nothing after it."""
+    module = importlib.import_module(script)
+    real, seen = module.parse_args, []
+
+    def stop(*args, **kwargs):
+        seen.append(real(*args, **kwargs))
+        raise Parsed
+
+    monkeypatch.setattr(module, "parse_args", stop)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(Parsed):
+        module.main(argv)
+    return seen[0]
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if "scripts/" in line and line.split()[0] in ("python", "deepspeed", ".venv/bin/python")]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_config_file_parses_and_explains_itself(monkeypatch, path):
+    folder = path.relative_to(ROOT / "configs").parts[0]
+    script = SCRIPT_OF_FOLDER.get(folder) or path.stem.split("-")[0]
+    parse(monkeypatch, script, ["--config", str(path)])
+    assert path.read_text().startswith("# "), f"{path.name}: the header says what it runs, and its time and result once measured"
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_readme_command_parses(monkeypatch, command):
+    words = shlex.split(command.split(" #")[0])
+    place = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
+    parse(monkeypatch, Path(words[place]).stem, words[place + 1 :])
+
+
+def test_the_readme_shows_commands():
+    assert len(readme_commands()) >= 5
