@@ -1,0 +1,1 @@
+"""Graded rollouts on disk -> datasets of responses in steps -> packed batches."""

@@ -1,0 +1,121 @@
+"""What both model families share: a decoder of transformers under packed attention; a packed row in, hidden states out."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from prm.attention import PACKED, check_packable, document_kwargs
+from prm.models.packing import Batch
+from prm.steps import read_prm_config
+
+CONFIG_FILE = "config.json"
+
+
+class PackedModel(PreTrainedModel):
+    """A decoder without lm_head under `.model`; a subclass adds what reads its hidden states.
+
+    Saved keys and `config.architectures` are those of the published family, so that other tools load the folder as it is.
+    """
+
+    config_class = PreTrainedConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_attention_backend = True
+    accepts_loss_kwargs = False
+    batch_keys: ClassVar[tuple[str, ...]] = ("input_ids", "position_ids", "cu_seqlens", "max_seqlen")
+    """Entries of a packed batch that `forward` takes."""
+
+    def hidden_states(
+        self,
+        input_ids: Int[Tensor, "1 tokens"],
+        position_ids: Int[Tensor, "1 tokens"],
+        cu_seqlens: Int[Tensor, " documents_plus_1"],
+        max_seqlen: int,
+    ) -> Float[Tensor, "tokens hidden"]:
+        """The decoder's last hidden states of a packed row."""
+        output = self.model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, **document_kwargs(cu_seqlens, max_seqlen)
+        )
+        return output.last_hidden_state[0]
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The entries of `batch` that `forward` takes."""
+        return {name: batch[name] for name in self.batch_keys}
+
+    @property
+    def architecture(self) -> str:
+        """Name under which other tools know this model, written to config.json."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_contract(cls, prm_config: dict[str, Any], directory: str | Path) -> None:
+        """Raise ValueError when `directory` holds a model of the other family."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, dtype: str | torch.dtype = "auto", **kwargs: Any) -> "PackedModel":
+        """Load a checkpoint of ours, safetensors only.
+
+        Raises FileNotFoundError without `prm_config.json`, ValueError for the other family of models or for missing weights.
+        """
+        cls.check_contract(read_prm_config(directory), directory)
+        config = load_config(directory)
+        kwargs |= {"use_safetensors": True, "attn_implementation": PACKED, "output_loading_info": True}
+        model, report = super().from_pretrained(str(directory), config=config, dtype=dtype, **kwargs)
+        check_complete(report["missing_keys"], directory)
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Write safetensors and config.json with the published architecture's name instead of this class's."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            self.config.architectures = [self.architecture]
+            self.config.save_pretrained(save_directory)
+
+
+def load_config(name_or_path: str | Path) -> PreTrainedConfig:
+    """Config of a backbone. Raises FileNotFoundError for a path without one, ValueError for layers that packing would mix."""
+    name = str(name_or_path)
+    if (Path(name).is_dir() or name.startswith(("/", ".", "~"))) and not (Path(name) / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{name}: no {CONFIG_FILE}; give a folder that save_pretrained wrote, or a model name of the hub")
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    check_packable(config)
+    return config
+
+
+def load_backbone(auto_class: Any, name_or_path: str | Path, dtype: str | torch.dtype) -> PreTrainedModel:
+    """Load a pretrained decoder under packed attention: safetensors only, no remote code, no weight left random."""
+    config = load_config(name_or_path)
+    backbone, report = auto_class.from_pretrained(
+        str(name_or_path),
+        config=config,
+        dtype=dtype,
+        attn_implementation=PACKED,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    check_complete(report["missing_keys"], name_or_path)
+    if not backbone._supports_attention_backend:
+        raise ValueError(
+            f"{name_or_path}: {type(backbone).__name__} bypasses transformers' attention interface, so it cannot be packed; "
+            "use another backbone"
+        )
+    return backbone
+
+
+def keep_weights(module: torch.nn.Module) -> None:
+    """Tell `post_init` that these weights are not to be drawn anew."""
+    for part in module.modules():
+        part._is_hf_initialized = True
+
+
+def check_complete(missing_keys: set[str] | list[str], source: str | Path) -> None:
+    """Raise ValueError when a checkpoint lacks weights, which transformers would draw at random."""
+    if missing_keys:
+        names = sorted(missing_keys)
+        raise ValueError(f"{source}: {len(names)} weights are missing ({', '.join(names[:3])}, ...); copy the checkpoint again")

@@ -1,0 +1,95 @@
+"""Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prm.models.backbone import PackedModel
+from prm.models.implicit import ImplicitPRM
+from prm.models.reward_model import RewardModel
+from prm.models.step_scores import score_batch
+from prm.records import Response
+from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE = Response(
+    question_id="self-test",
+    sample_index=0,
+    question="Mia has 3 apples and buys 4 more. How many apples does she have?",
+    steps=["Mia starts with 3 apples.", "3 + 4 = 7, so the answer is \\boxed{7}."],
+)
+TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+"""Largest change of a self-test score, absolute below 1 and relative above, for the coarser of the saved and the loaded dtype."""
+
+
+def self_test(model: PackedModel, encoder: StepEncoder) -> dict[str, Any]:
+    """Encode and score the fixed example. Under ZeRO-3 every rank must call this."""
+    encoded = encoder.encode_batch([EXAMPLE])[0]
+    was_training = model.training
+    model.eval()
+    (scores,) = score_batch(model, encoder, [encoded])
+    model.train(was_training)
+    return {
+        "question": EXAMPLE.question,
+        "steps": EXAMPLE.steps,
+        "input_ids": encoded.input_ids,
+        "step_ends": encoded.step_ends,
+        "step_scores": scores,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def save_model(
+    model: PackedModel,
+    encoder: StepEncoder,
+    directory: str | Path,
+    state_dict: dict[str, Tensor] | None = None,
+    result: dict[str, Any] | None = None,
+) -> None:
+    """Write weights, tokenizer and contract to `directory`; `prm_config.json` comes last, so a folder that has it is complete.
+
+    `state_dict` and `result` (of `self_test`) are for a model whose weights are spread over ranks.
+    """
+    result = self_test(model, encoder) if result is None else result
+    model.save_pretrained(directory, state_dict=state_dict)
+    encoder.save(directory, self_test=result)
+
+
+def load_model(
+    directory: str | Path, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu"
+) -> tuple[PackedModel, StepEncoder]:
+    """Load model and contract, in eval mode, and repeat the self-test.
+
+    Raises FileNotFoundError or ValueError when `directory` is not a complete checkpoint of ours, or no longer scores as saved.
+    """
+    config = read_prm_config(directory)
+    encoder = StepEncoder.load(directory)
+    model_class = ImplicitPRM if config["num_labels"] == 0 else RewardModel
+    model = model_class.from_pretrained(directory, dtype=dtype).to(device).eval()
+    check_self_test(model, encoder, config.get("self_test"), directory)
+    return model, encoder
+
+
+def check_self_test(model: PackedModel, encoder: StepEncoder, saved: dict[str, Any] | None, directory: str | Path) -> None:
+    """Raise ValueError when the fixed example is no longer encoded to the same tokens or scored the same."""
+    if saved is None:
+        logger.warning("%s: %s holds no self-test; nothing shows that it scores as when it was saved", directory, CONFIG_NAME)
+        return
+    now = self_test(model, encoder)
+    for name in ("input_ids", "step_ends"):
+        if now[name] != saved[name]:
+            raise ValueError(
+                f"{directory}: the self-test's {name} changed from {saved[name]} to {now[name]}: tokenizer, chat template or "
+                f"{CONFIG_NAME} are not those of the training run; restore them"
+            )
+    tolerance = max(TOLERANCES[now["dtype"]], TOLERANCES[saved["dtype"]])
+    for was, score in zip(saved["step_scores"], now["step_scores"], strict=True):
+        if not abs(score - was) <= tolerance * max(1.0, abs(was)):
+            raise ValueError(
+                f"{directory}: the self-test scores {now['step_scores']}, saved were {saved['step_scores']} (tolerance "
+                f"{tolerance}): the weights are not those that were saved; copy the checkpoint again"
+            )

@@ -1,0 +1,73 @@
+"""Encoded responses in; one packed row out, or micro-batches within a token budget. No padding is ever made.
+
+Shapes: 1 is the row, `tokens` all its tokens, `responses` the packed documents, `steps` the steps of all of them in order,
+`targets` the response tokens of all of them in order.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prm.steps import EncodedResponse
+
+Batch = dict[str, Any]
+"""What `pack_responses` returns: tensors, and `max_seqlen` as an int."""
+
+
+def pack(sequences: Sequence[Sequence[int]]) -> Batch:
+    """Lay token ids end to end: `input_ids`, restarting `position_ids` [1, tokens], `cu_seqlens` [responses + 1], `max_seqlen`."""
+    lengths = [len(ids) for ids in sequences]
+    if not lengths or min(lengths) == 0:
+        raise ValueError(f"cannot pack {len(lengths)} sequences of lengths {lengths[:8]}: each must hold at least one token")
+    return {
+        "input_ids": torch.tensor([token for ids in sequences for token in ids])[None],
+        "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],
+        "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        "max_seqlen": max(lengths),
+    }
+
+
+def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = False) -> Batch:
+    """`pack`, and where the scores are read: `step_ends` [steps] as positions in the row, `step_counts` [responses].
+
+    `with_targets` adds, for models of token log-probs, `target_positions` [targets], the place of every response token in the
+    row, and `target_steps` [targets], the index of its step among all steps of the row.
+    """
+    batch = pack([response.input_ids for response in encoded])
+    starts = batch["cu_seqlens"][:-1].tolist()
+    batch["step_counts"] = torch.tensor([len(response.step_ends) for response in encoded])
+    batch["step_ends"] = torch.tensor(
+        [start + end for start, response in zip(starts, encoded, strict=True) for end in response.step_ends]
+    )
+    if with_targets:
+        positions = [
+            torch.arange(start + response.response_start, start + len(response.input_ids))
+            for start, response in zip(starts, encoded, strict=True)
+        ]
+        batch["target_positions"] = torch.cat(positions)
+        # A token belongs to the first step that ends at or after it.
+        batch["target_steps"] = torch.searchsorted(batch["step_ends"], batch["target_positions"])
+    return batch
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def batch_by_tokens(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices in micro-batches of at most `token_budget` tokens, longest first; a longer sequence gets a batch of its own.
+
+    Longest first, so that a budget which does not fit into memory fails at once and not after an hour.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or lengths[index] > room:
+            batches.append([])
+            room = token_budget
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches
