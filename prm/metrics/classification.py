@@ -1,0 +1,36 @@
+"""Scores as classifiers: scores and binary labels in, AUC and accuracy out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+
+def roc_auc(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"]) -> float:
+    """Probability that a positive outscores a negative, ties counting half; nan if either class is absent."""
+    if np.isnan(scores).any():
+        raise ValueError(f"score {int(np.isnan(scores).argmax())} is NaN: it cannot be ranked")
+    positive = labels.astype(bool)
+    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+    if not num_positive or not num_negative:
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = mean_rank[inverse][positive].sum()
+    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+
+
+def step_auc(step_scores: Sequence[Sequence[float]], first_errors: Int[np.ndarray, " items"]) -> float:
+    """AUC of good steps over the first wrong one (-1: no step is wrong), pooled over items; nan if undefined.
+
+    Steps behind the first error are left out: the benchmark does not say whether they are right.
+    """
+    judged = [len(s) if label < 0 else label + 1 for s, label in zip(step_scores, first_errors, strict=True)]
+    scores = [np.asarray(s, dtype=np.float64)[:end] for s, end in zip(step_scores, judged, strict=True)]
+    good = [np.arange(end) != label for end, label in zip(judged, first_errors, strict=True)]
+    return roc_auc(np.concatenate(scores), np.concatenate(good)) if scores else float("nan")
+
+
+def accuracy(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"], threshold: float = 0.5) -> float:
+    """Share of items on the right side of `threshold` (an equal score counts as positive); nan without items."""
+    return float(((scores >= threshold) == labels.astype(bool)).mean()) if len(scores) else float("nan")
