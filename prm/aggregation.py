@@ -1,0 +1,179 @@
+"""Aggregations: the scores of a response's steps in, one response score out."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Integer, Shaped
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+Scores = Float[Tensor, "*batch steps"]
+Mask = Bool[Tensor, "*batch steps"]
+Pooled = Float[Tensor, "*batch"]
+
+
+def pad_steps(
+    flat: Shaped[Tensor, "total_steps *rest"], step_counts: Integer[Tensor, "batch"]
+) -> tuple[Shaped[Tensor, "batch steps *rest"], Bool[Tensor, "batch steps"]]:
+    """The packed steps of a batch as rows padded with zeros, and the mask of the real ones (at least one column wide).
+
+    Raises ValueError for a response without steps, or counts that do not add up to the number of rows in `flat`.
+    """
+    counts = step_counts.tolist()
+    if min(counts, default=1) < 1:
+        raise ValueError(f"response {counts.index(min(counts))} of the batch has no step: drop it before batching")
+    if sum(counts) != len(flat):
+        raise ValueError(f"step_counts add up to {sum(counts)}, but there are {len(flat)} steps")
+    columns = torch.arange(max(counts, default=1), device=flat.device)
+    mask = columns < step_counts.to(flat.device).unsqueeze(-1)
+    padded = flat.new_zeros(*mask.shape, *flat.shape[1:])
+    padded[mask] = flat
+    return padded, mask
+
+
+def minimum(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The weakest step. `amin` shares the gradient between ties; `min` would give it to one of them."""
+    return scores.masked_fill(~mask, torch.inf).amin(-1)
+
+
+def maximum(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The strongest step."""
+    return scores.masked_fill(~mask, -torch.inf).amax(-1)
+
+
+def total(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The sum over steps: favors long responses when scores are positive."""
+    return scores.masked_fill(~mask, 0).sum(-1)
+
+
+def mean(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The arithmetic mean over steps."""
+    return total(scores, mask) / mask.sum(-1)
+
+
+def product(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The probability that every step is right, were they independent (Lightman et al. 2023)."""
+    return scores.masked_fill(~mask, 1).prod(-1)
+
+
+def geometric_mean(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The product without its preference for short responses; for scores >= 0."""
+    return mean(scores.masked_fill(~mask, 1).log(), mask).exp()
+
+
+def last(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """The score at the last step: how an outcome reward model is read."""
+    columns = torch.arange(1, mask.shape[-1] + 1, device=mask.device)
+    return scores.gather(-1, (mask * columns).argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def softmin(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+    """`-tau log mean exp(-s / tau)`: the minimum as tau goes to 0, the mean as tau goes to infinity.
+
+    Small results keep their relative precision: the exponents are taken relative to a pivot within the scores' range,
+    as near 0 as it goes without overflow, so that the terms added to it share its sign.
+    """
+    with torch.no_grad():
+        lowest = minimum(scores, mask)
+        pivot = torch.zeros_like(lowest).clamp(lowest, maximum(scores, mask)).clamp(max=lowest + 60 * tau)
+        exponents = (pivot.unsqueeze(-1) - scores) / tau
+        shift = mean(exponents.expm1(), mask)
+        # log1p loses its digits near -1, log loses them near 1.
+        log_mean = torch.where(shift > -0.5, shift.clamp(min=-0.5).log1p(), mean(exponents.exp(), mask).log())
+        value = pivot - tau * log_mean
+        weights = ((lowest.unsqueeze(-1) - scores) / tau).masked_fill(~mask, -torch.inf).softmax(-1)
+    # The gradient is exactly `weights`; autograd through expm1 would round the small ones to multiples of 6e-8.
+    return value + total(weights * (scores - scores.detach()), mask)
+
+
+# Logarithms of pooled scores, finite with finite gradients at every logit: what the losses are made of.
+
+
+def log_mean_exp(x: Scores, mask: Mask) -> Pooled:
+    """`log mean exp(x)` over steps."""
+    return x.masked_fill(~mask, -torch.inf).logsumexp(-1) - mask.sum(-1).log()
+
+
+def log_softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`log log(1 + exp(x))`, which is x to float32 precision below -15."""
+    return torch.where(x < -15, x, (-logsigmoid(-x.clamp(min=-15))).log())
+
+
+def log1mexp(u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`log(1 - exp(-u))` for u > 0; each branch sees only inputs at which its gradient is finite."""
+    split = 0.6931
+    near_zero = (-torch.expm1(-u.clamp(max=split))).log()
+    return torch.where(u < split, near_zero, torch.log1p(-torch.exp(-u.clamp(min=split))))
+
+
+def log_softmin(z: Scores, mask: Mask, tau: float, sign: int = 1) -> Pooled:
+    """`log A` with A = softmin(sigmoid(z)); with sign -1 `log(1 - A)`, where 1 - A is the soft maximum of sigmoid(-z)."""
+    log_scores = logsigmoid(sign * z)
+    pooled = sign * softmin(sign * log_scores.exp(), mask, tau)
+    complement = -sign * softmin(-sign * logsigmoid(-sign * z).exp(), mask, tau)
+    near_one = torch.log1p(-complement.clamp(max=0.5))
+    # Far below tau the pool is the plain mean, whose logarithm exists where exp underflows.
+    is_mean = maximum(log_scores, mask) < math.log(1e-7 * tau)
+    elsewhere = torch.where(is_mean, log_mean_exp(log_scores, mask), pooled.clamp(min=1e-37).log())
+    return torch.where(complement < 0.5, near_one, elsewhere)
+
+
+AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
+    "min": minimum,
+    "geometric_mean": geometric_mean,
+    "softmin": softmin,
+    "product": product,
+    "mean": mean,
+    "sum": total,
+    "last": last,
+    "max": maximum,
+}
+NEEDS_PROBABILITIES = ("product", "geometric_mean")
+
+
+def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None:
+    """Raises ValueError for an unknown name, a temperature <= 0, or a product of signed scores (implicit PRM)."""
+    if name not in AGGREGATIONS:
+        raise ValueError(f"unknown aggregation {name!r}: choose from {', '.join(AGGREGATIONS)}")
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}: the temperature of softmin must be positive")
+    if signed and name in NEEDS_PROBABILITIES:
+        raise ValueError(f"{name} needs scores in [0, 1], but an implicit PRM's step rewards are signed: use min or sum")
+
+
+def aggregate_lists(
+    step_scores: Sequence[Sequence[float]],
+    name: str,
+    tau: float = 0.1,
+    signed: bool = False,
+    chunk_size: int = 65_536,
+) -> Float[np.ndarray, "responses"]:
+    """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
+
+    Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
+    negative score under product or geometric_mean.
+    """
+    check_aggregation(name, tau, signed)
+    chunks = [step_scores[start : start + chunk_size] for start in range(0, len(step_scores), chunk_size)]
+    pooled = [_aggregate_chunk(chunk, name, tau, i * chunk_size) for i, chunk in enumerate(chunks)]
+    return np.concatenate([np.empty(0), *pooled])
+
+
+def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: float, offset: int) -> np.ndarray:
+    """`aggregate_lists` on a chunk that fits in memory once padded; `offset` is its first response's position."""
+    counts = np.array([len(scores) for scores in step_scores])
+    if not counts.all():
+        raise ValueError(f"response {offset + counts.argmin()} has no step scores: score it or drop it")
+    flat = np.fromiter(chain.from_iterable(step_scores), dtype=np.float64, count=counts.sum())
+    bad = ~np.isfinite(flat)
+    if name in NEEDS_PROBABILITIES:
+        bad |= flat < 0
+    if bad.any():
+        position = bad.argmax()
+        response = offset + np.searchsorted(counts.cumsum(), position, side="right")
+        raise ValueError(f"response {response} has the step score {flat[position]}, which {name} cannot take")
+    padded, mask = pad_steps(torch.from_numpy(flat), torch.from_numpy(counts))
+    return AGGREGATIONS[name](padded, mask, tau).numpy()

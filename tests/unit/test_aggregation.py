@@ -1,0 +1,179 @@
+"""Aggregations: by hand, against definitions in 50-digit arithmetic, and under padding."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from prm.aggregation import AGGREGATIONS, aggregate_lists, check_aggregation, pad_steps
+
+BY_HAND = {
+    "min": 0.2,
+    "geometric_mean": 0.4,  # (0.2 * 0.8 * 0.4) ** (1/3)
+    "softmin": -0.1 * np.log((np.exp(-2) + np.exp(-8) + np.exp(-4)) / 3),
+    "product": 0.064,
+    "mean": 1.4 / 3,
+    "sum": 1.4,
+    "last": 0.4,
+    "max": 0.8,
+}
+
+
+def rows(*lists: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = torch.tensor([score for row in lists for score in row], dtype=torch.float64)
+    return pad_steps(flat, torch.tensor([len(row) for row in lists]))
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_by_hand(name):
+    assert aggregate_lists([[0.2, 0.8, 0.4]], name)[0] == pytest.approx(BY_HAND[name], rel=1e-14)
+
+
+def test_the_by_hand_table_is_complete():
+    assert set(BY_HAND) == set(AGGREGATIONS)
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_padding_changes_neither_value_nor_gradient(name):
+    scores = torch.tensor([0.2, 0.8, 0.4], dtype=torch.float64)
+    results = []
+    for junk in (0.0, 7.0, torch.nan, -torch.inf):
+        padded = torch.cat([scores, torch.full((2,), junk, dtype=torch.float64)]).requires_grad_()
+        value = AGGREGATIONS[name](padded, torch.tensor([True, True, True, False, False]), 0.1)
+        (gradient,) = torch.autograd.grad(value, padded)
+        results.append([value.item(), *gradient.tolist()])
+    alone = scores.clone().requires_grad_()
+    value = AGGREGATIONS[name](alone, torch.ones(3, dtype=torch.bool), 0.1)
+    (gradient,) = torch.autograd.grad(value, alone)
+    expected = [value.item(), *gradient.tolist(), 0.0, 0.0]
+    np.testing.assert_allclose(results, [expected] * 4, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_batch_shape_is_free(name):
+    scores = torch.rand(2, 3, 5, dtype=torch.float64)
+    mask = torch.ones_like(scores, dtype=torch.bool)
+    pooled = AGGREGATIONS[name](scores, mask, 0.1)
+    assert pooled.shape == (2, 3)
+    torch.testing.assert_close(pooled[1, 2], AGGREGATIONS[name](scores[1, 2], mask[1, 2], 0.1))
+
+
+@pytest.mark.parametrize("name", [name for name in AGGREGATIONS if name != "last"])
+def test_order_of_steps_does_not_matter(name):
+    scores = [0.9, 0.1, 0.5, 0.3]
+    np.testing.assert_allclose(aggregate_lists([scores], name), aggregate_lists([scores[::-1]], name), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name in AGGREGATIONS if name not in ("sum", "product")])
+def test_a_constant_response_scores_that_constant(name):
+    np.testing.assert_allclose(aggregate_lists([[0.3] * 4, [1e-9] * 7], name), [0.3, 1e-9], rtol=1e-12)
+
+
+def test_softmin_between_min_and_mean():
+    scores = [[0.3, 0.31, 0.9]]
+    by_tau = [aggregate_lists(scores, "softmin", tau=tau)[0] for tau in (1e-4, 1e-2, 0.1, 1.0, 1e5)]
+    assert by_tau == sorted(by_tau)
+    assert by_tau[0] == pytest.approx(0.3 + 1e-4 * np.log(3))
+    assert by_tau[-1] == pytest.approx(np.mean(scores), rel=1e-5)
+
+
+SOFTMIN_INPUTS = {
+    "tiny": lambda m: np.geomspace(1e-26, 1e-20, m),
+    "one low": lambda m: np.r_[1e-6, np.full(m - 1, 0.99)],
+    "one high, negated": lambda m: -np.r_[0.1, np.full(m - 1, 1e-26)],
+    "saturated": lambda m: np.linspace(0.999, 1, m),
+    "logits": lambda m: np.linspace(-60, 60, m),
+}
+
+
+@pytest.mark.parametrize("kind", SOFTMIN_INPUTS)
+@pytest.mark.parametrize("num_steps", [1, 7, 300])
+@pytest.mark.parametrize("tau", [0.01, 0.1, 10.0])
+def test_softmin_in_float32_against_50_digits(kind, num_steps, tau):
+    scores = torch.tensor(SOFTMIN_INPUTS[kind](num_steps), dtype=torch.float32, requires_grad=True)
+    value = AGGREGATIONS["softmin"](scores, torch.ones(num_steps, dtype=torch.bool), tau)
+    (gradient,) = torch.autograd.grad(value, scores)
+    with mpmath.workdps(50):
+        powers = [mpmath.exp(-mpmath.mpf(s) / tau) for s in scores.tolist()]
+        expected = float(-tau * mpmath.log(mpmath.fsum(powers) / num_steps))
+        weights = [float(p / mpmath.fsum(powers)) for p in powers]
+    assert value.item() == pytest.approx(expected, rel=2e-6)
+    np.testing.assert_allclose(gradient, weights, rtol=1e-4, atol=1e-35)
+
+
+def test_zero_scores_are_scores():
+    assert aggregate_lists([[0.0, 0.5]], "geometric_mean")[0] == 0
+    assert aggregate_lists([[0.0, 0.5]], "product")[0] == 0
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_ragged_lists_in_chunks_equal_one_by_one(name):
+    rng = np.random.default_rng(0)
+    lists = [rng.random(length).tolist() for length in rng.integers(1, 12, size=23)]
+    one_by_one = np.concatenate([aggregate_lists([scores], name) for scores in lists])
+    np.testing.assert_allclose(aggregate_lists(lists, name, chunk_size=5), one_by_one, rtol=1e-13)
+
+
+def test_no_responses_no_scores():
+    assert aggregate_lists([], "min").shape == (0,)
+
+
+def test_signed_scores():
+    np.testing.assert_allclose(aggregate_lists([[-1.0, 2.0, -3.0]], "sum", signed=True), -2)
+    for name in ("product", "geometric_mean"):
+        with pytest.raises(ValueError, match=rf"{name} needs scores in \[0, 1\]"):
+            aggregate_lists([[-1.0, 2.0]], name, signed=True)
+        with pytest.raises(ValueError, match=f"response 3 has the step score -0.5, which {name} cannot take"):
+            aggregate_lists([[0.5], [0.5], [0.5, 0.5], [0.5, -0.5]], name, chunk_size=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_names_the_response(value):
+    with pytest.raises(ValueError, match="response 1 has the step score"):
+        aggregate_lists([[0.5, 0.5], [0.5, value]], "min")
+
+
+def test_a_response_without_scores_is_named():
+    with pytest.raises(ValueError, match="response 2 has no step scores"):
+        aggregate_lists([[0.5], [0.5], []], "mean", chunk_size=1)
+
+
+def test_unknown_aggregation_and_temperature():
+    with pytest.raises(ValueError, match="unknown aggregation 'median': choose from min"):
+        check_aggregation("median")
+    with pytest.raises(ValueError, match=r"tau is 0\.0"):
+        check_aggregation("softmin", tau=0.0)
+
+
+def test_pad_steps_by_hand():
+    padded, mask = pad_steps(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1, 2]))
+    assert padded.tolist() == [[1, 0], [2, 3]]
+    assert mask.tolist() == [[True, False], [True, True]]
+
+
+def test_pad_steps_keeps_classes_and_gradient():
+    flat = torch.arange(6.0).reshape(3, 2).requires_grad_()
+    padded, mask = pad_steps(flat, torch.tensor([2, 1]))
+    assert padded.shape == (2, 2, 2)
+    (padded * mask.unsqueeze(-1)).sum().backward()
+    assert flat.grad.eq(1).all()
+
+
+def test_pad_steps_of_an_empty_batch_stays_differentiable():
+    flat = torch.zeros(0, requires_grad=True)
+    padded, mask = pad_steps(flat, torch.zeros(0, dtype=torch.int64))
+    assert padded.shape == mask.shape == (0, 1)
+    padded.sum().backward()
+    assert flat.grad.shape == (0,)
+
+
+def test_pad_steps_refuses():
+    with pytest.raises(ValueError, match="response 1 of the batch has no step"):
+        pad_steps(torch.zeros(2), torch.tensor([2, 0]))
+    with pytest.raises(ValueError, match="step_counts add up to 3, but there are 2 steps"):
+        pad_steps(torch.zeros(2), torch.tensor([2, 1]))
+
+
+def test_pad_steps_round_trip():
+    padded, mask = rows([0.1, 0.2], [0.3])
+    assert padded[mask].tolist() == [0.1, 0.2, 0.3]
