@@ -1,0 +1,1 @@
+"""Training: a dataset folder and options in, a model folder with checkpoints and metrics out."""

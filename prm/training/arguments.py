@@ -1,0 +1,174 @@
+"""Training options: transformers.TrainingArguments with the objective, the data and the paper's main run as defaults."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import TrainingArguments
+from transformers.utils import is_torch_cuda_available
+
+from prm.losses import check_options
+
+Loss = Literal["asym", "min", "geometric_mean", "softmin", "orm", "step_ce", "implicit_prm"]
+
+DEFAULT_DEEPSPEED = str(Path(__file__).parents[2] / "ds_configs" / "zero2.json")
+LARGEST_MICRO_BATCH = 8
+
+
+@dataclass
+class TrainingConfig(TrainingArguments):
+    """Every option of transformers.TrainingArguments, and these. Defaults: the paper's main run (section 2.2, App. B.1)."""
+
+    loss: Loss = "asym"
+    """Training objective. step_ce learns from step labels, all others from the outcome of the whole response."""
+
+    reading: Literal["prob", "logit", "literal"] = "prob"
+    """What the aggregating objectives (asym, min, geometric_mean, softmin) aggregate: probabilities, raw logits (min and softmin
+    only), or the paper's equation taken literally (a sigmoid over the aggregated probability; for ablation)."""
+
+    tau: float = 0.1
+    """Temperature of softmin, in units of the step score."""
+
+    beta: float = 0.05
+    """Weight of the log-ratio between policy and reference in implicit_prm."""
+
+    num_labels: Literal[1, 2, 3] = 3
+    """Classes that step_ce tells apart: bad, neutral, good (3); bad, good (2); or one soft target in [0, 1] (1)."""
+
+    neutral: Literal["good", "bad", "ignored"] = "good"
+    """What the step label 0 is to step_ce with two classes; with three it is a class of its own."""
+
+    dataset: str = "data/dataset"
+    """Folder with train.jsonl and, if there is one, validation.jsonl, as scripts/build_dataset.py writes them."""
+
+    model_name_or_path: str = "Qwen/Qwen2.5-Math-1.5B-Instruct"
+    """Backbone: a folder or a name on the Hugging Face hub. The policy's starting point for implicit_prm."""
+
+    reference_model: str | None = None
+    """Reference policy of implicit_prm: a folder or a name on the hub. Default: the same as model_name_or_path."""
+
+    max_length: int = 4096
+    """Longest packed response, in tokens with its question. Longer ones are dropped, counted and named, never cut."""
+
+    output_dir: str | None = None
+    """Folder for checkpoints, metrics.jsonl, manifest.json and the trained model. Default: outputs/LOSS."""
+
+    overwrite_output_dir: bool = False
+    """Start again in an output_dir that holds a run, deleting its checkpoints. Without it the same command resumes."""
+
+    global_batch_size: int = 32
+    """Responses per optimizer step, over all ranks and accumulation steps."""
+
+    per_device_train_batch_size: int | None = None
+    """Responses packed into one forward pass of one rank. Default: the largest share of the global batch up to 8."""
+
+    gradient_accumulation_steps: int | None = None
+    """Forward passes per rank and optimizer step. Default: whatever makes up global_batch_size."""
+
+    per_device_eval_batch_size: int = 16
+    """Responses packed into one forward pass of validation."""
+
+    learning_rate: float = 1e-5
+    """Peak learning rate of AdamW."""
+
+    lr_scheduler_type: str = "constant_with_warmup"
+    """Schedule after the warm-up; constant, since the paper names a warm-up and no decay."""
+
+    warmup_steps: float = 1000.0
+    """Optimizer steps of linear warm-up; below 1 a fraction of the run."""
+
+    num_train_epochs: float = 1.0
+    """Passes over the training responses."""
+
+    eval_strategy: str = "steps"
+    """When to validate: no, steps, or epoch. Without validation.jsonl nothing is validated."""
+
+    eval_steps: float | None = 500.0
+    """Optimizer steps between validations."""
+
+    save_steps: float = 500.0
+    """Optimizer steps between checkpoints."""
+
+    save_total_limit: int | None = 2
+    """Checkpoints kept; the oldest go first."""
+
+    logging_steps: float = 10.0
+    """Optimizer steps between lines of metrics.jsonl."""
+
+    seed: int = 0
+    """Seed of the new head and of the order of the data."""
+
+    deepspeed: dict | str | None = None
+    """DeepSpeed configuration file, or `none`. Default: ds_configs/zero2.json under a launcher (deepspeed, torchrun), else none."""
+
+    def __post_init__(self) -> None:
+        check_objective(self)
+        if self.output_dir is None:
+            self.output_dir = os.path.join("outputs", self.loss)
+        self.deepspeed = resolve_deepspeed(self.deepspeed)
+        if not self.use_cpu and not (self.bf16 or self.fp16):
+            self.bf16 = is_torch_cuda_available()
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = split_global_batch(
+            self.global_batch_size, world_size, self.per_device_train_batch_size, self.gradient_accumulation_steps
+        )
+        self.remove_unused_columns = False
+        self.logging_nan_inf_filter = False  # the trainer stops on a non-finite loss; this would hide it
+        super().__post_init__()
+        # A packed row cannot be split by DataParallel, which Trainer would use for one process with several GPUs.
+        self._n_gpu = min(self.n_gpu, 1)
+
+
+def check_objective(config: TrainingConfig) -> None:
+    """Refuse combinations of objective options that have no meaning. Raises ValueError."""
+    check_options(config.loss, reading=config.reading, tau=config.tau, beta=config.beta, neutral=config.neutral)
+    for name in ("max_length", "global_batch_size"):
+        if getattr(config, name) <= 0:
+            raise ValueError(f"--{name} is {getattr(config, name)}, expected a positive number")
+
+
+def split_global_batch(
+    global_batch_size: int, world_size: int, per_device: int | None = None, accumulation: int | None = None
+) -> tuple[int, int]:
+    """Responses per forward pass and accumulation steps, such that every number of ranks sees the same global batches.
+
+    Raises ValueError if the global batch cannot be divided so.
+    """
+    per_rank, rest = divmod(global_batch_size, world_size)
+    if rest:
+        raise ValueError(f"--global_batch_size {global_batch_size} cannot be divided over {world_size} ranks")
+    if per_device is None:
+        largest = next(size for size in range(LARGEST_MICRO_BATCH, 0, -1) if per_rank % size == 0)
+        per_device = per_rank // accumulation if accumulation else largest
+    if accumulation is None:
+        accumulation = max(per_rank // max(per_device, 1), 1)
+    if per_device * accumulation * world_size != global_batch_size:
+        raise ValueError(
+            f"--global_batch_size {global_batch_size} is not {world_size} ranks x --per_device_train_batch_size {per_device} x "
+            f"--gradient_accumulation_steps {accumulation}; give the global size and at most one of the others"
+        )
+    return per_device, accumulation
+
+
+def resolve_deepspeed(option: dict | str | None) -> dict | str | None:
+    """The DeepSpeed configuration to use; also completes the environment of a single process that asks for one.
+
+    Raises FileNotFoundError for a missing file.
+    """
+    if option is None:
+        option = DEFAULT_DEEPSPEED if "LOCAL_RANK" in os.environ else "none"
+    if option == "none":
+        return None
+    if isinstance(option, str) and not option.startswith("{") and not os.path.isfile(option):
+        raise FileNotFoundError(f"--deepspeed {option}: no such file; ds_configs/ of this repository holds zero2.json")
+    if "RANK" not in os.environ:  # without these five DeepSpeed asks for mpi4py
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return option
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -1,0 +1,112 @@
+"""Training data: a dataset folder in, checked and encoded examples out, with counts of everything dropped and why."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prm.data.collate import Example
+from prm.records import Key, Response, read_records
+from prm.steps import StepEncoder
+from prm.tracking import hash_path
+from prm.training.arguments import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 10
+"""How many dropped responses a warning names."""
+
+
+@dataclass
+class TrainingData:
+    """Responses that the objective can learn from."""
+
+    train: list[Response]
+    validation: list[Response]
+    dataset_hash: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def load_dataset(config: TrainingConfig) -> TrainingData:
+    """Read and check `config.dataset` without a tokenizer or a model.
+
+    Responses that lack the objective's label are dropped and counted. Raises FileNotFoundError for a missing dataset; ValueError
+    for an empty one, labels that do not match the steps, and labels that are all equal: nothing can be learnt from them.
+    """
+    folder = Path(config.dataset)
+    if not (folder / "train.jsonl").is_file():
+        raise FileNotFoundError(
+            f"--dataset {folder}: no train.jsonl there. Make one from graded rollouts with "
+            f"`python scripts/build_dataset.py --rollouts data/rollouts --output {folder}`"
+        )
+    data = TrainingData([], [], hash_path(folder))
+    for split in ("train", "validation"):
+        path = folder / f"{split}.jsonl"
+        responses = list(read_records(path, Response)) if path.is_file() else []
+        labelled = [response for response in responses if has_label(response, config, path)]
+        data.counts |= {f"{split}_responses": len(responses), f"{split}_unlabelled": len(responses) - len(labelled)}
+        setattr(data, split, labelled)
+    check_learnable(data.train, config, folder / "train.jsonl", data.counts["train_responses"])
+    return data
+
+
+def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
+    """Whether the objective can learn from this response. Raises ValueError, naming it, for labels that cannot be right."""
+    labels, place = response.step_labels, f"{path}: {key_name(response.key)}"
+    if labels is not None and len(labels) != len(response.steps):
+        raise ValueError(f"{place} has {len(response.steps)} steps but {len(labels)} step labels; label every step")
+    if config.loss != "step_ce":
+        return response.correct is not None
+    for label in labels or ():
+        if config.num_labels == 1 and not 0 <= label <= 1:
+            raise ValueError(f"{place}: step label {label}; --num_labels 1 learns from targets in [0, 1], use --num_labels 2 or 3")
+        if config.num_labels > 1 and label not in (-1, 0, 1):
+            raise ValueError(f"{place}: step label {label}, expected -1, 0 or 1; soft targets need --num_labels 1")
+    return labels is not None
+
+
+def check_learnable(train: list[Response], config: TrainingConfig, path: Path, num_read: int) -> None:
+    """Raise ValueError when no response, or only one kind of label, is left to learn from."""
+    if num_read == 0:
+        raise ValueError(f"{path} is empty; build the dataset again, with a wider --min_pass_rate to --max_pass_rate")
+    label = "step_labels" if config.loss == "step_ce" else "correct"
+    if not train:
+        remedy = "add them with scripts/label_steps.py" if label == "step_labels" else "add it with scripts/grade_rollouts.py"
+        raise ValueError(
+            f"{path}: none of the {num_read} responses has {label!r}, which --loss {config.loss} learns from; {remedy}"
+        )
+    values = {v for r in train for v in r.step_labels} if label == "step_labels" else {r.correct for r in train}
+    if len(values) == 1:
+        raise ValueError(
+            f"{path}: {label!r} is {values.pop()} for all {len(train)} responses, so there is nothing to tell apart; "
+            "build the dataset from questions that are sometimes solved and sometimes not"
+        )
+
+
+def encode(responses: list[Response], encoder: StepEncoder, split: str, counts: dict[str, int]) -> list[Example]:
+    """Token ids of every response that fits `max_length`; the others are counted and named in a warning, never cut.
+
+    Raises ValueError, naming the response, for steps that the contract cannot hold, and if nothing fits.
+    """
+    limit = encoder.max_length
+    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch(responses)
+    examples = list(map(Example.from_response, responses, encoded))
+    fitting = [example for example in examples if example.num_tokens <= limit]
+    too_long = [key_name(example.key) for example in examples if example.num_tokens > limit]
+    counts |= {f"{split}_too_long": len(too_long), f"{split}_used": len(fitting)}
+    if too_long:
+        logger.warning("%s: dropped %d responses longer than %d tokens: %s", split, len(too_long), limit, shorten(too_long))
+    if responses and not fitting:
+        raise ValueError(f"{split}: all {len(responses)} responses are longer than {limit} tokens; raise --max_length")
+    return fitting
+
+
+def key_name(key: Key) -> str:
+    return f"{key[0]} #{key[1]}"
+
+
+def shorten(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,136 @@
+"""One training run: options in, a trained model folder out; or the same run continued where it stopped."""
+
+import dataclasses
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import AutoTokenizer
+
+from prm.data.collate import Example
+from prm.models import ImplicitPRM, RewardModel
+from prm.models.backbone import PackedModel, load_config
+from prm.models.implicit import cached_ref_logps
+from prm.steps import CONFIG_NAME, StepEncoder
+from prm.tracking import is_main_process, write_manifest
+from prm.training import checkpoints
+from prm.training.arguments import TrainingConfig
+from prm.training.dataset import TrainingData, encode, load_dataset
+from prm.training.preemption import EXIT_CODE
+from prm.training.trainer import PRMTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainingConfig) -> int:
+    """Train as `config` says and return the exit status: 0 when done, 85 when the run was asked to stop and has saved.
+
+    The dataset, an earlier run in `output_dir` and the tokens are checked before a model loads.
+    """
+    data = load_dataset(config)
+    run = checkpoints.fingerprint(config, data.dataset_hash, zero_stage(config))
+    checkpoint = start_or_resume(config, run)
+    if checkpoint == checkpoints.FINISHED:
+        logger.info("%s holds this run, finished; --overwrite_output_dir True starts it again", config.output_dir)
+        return 0
+    encoder = build_encoder(config)
+    train_examples = encode(data.train, encoder, "train", data.counts)
+    validation_examples = encode(data.validation, encoder, "validation", data.counts)
+    if not validation_examples:
+        config.eval_strategy = "no"
+    if is_main_process():
+        write_manifest(config.output_dir, config.to_dict(), [config.dataset], data.counts, {"run": run})
+    model = build_model(config, encoder)
+    train_examples, validation_examples = (
+        with_reference(config, encoder, items) for items in (train_examples, validation_examples)
+    )
+    trainer = PRMTrainer(config, model, encoder, train_examples, validation_examples, run)
+    trainer.stop.install()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < trainer.state.max_steps:
+        return EXIT_CODE
+    finish(trainer, data)
+    return 0
+
+
+def zero_stage(config: TrainingConfig) -> int:
+    """ZeRO stage of the DeepSpeed configuration, 0 without one."""
+    return config.hf_deepspeed_config.get_value("zero_optimization.stage", 0) if config.deepspeed else 0
+
+
+def start_or_resume(config: TrainingConfig, run: dict[str, Any]) -> str | None:
+    """The checkpoint to continue from, `FINISHED` if nothing is left to do, or None to start; rank 0 decides for all."""
+    decision: list[str | None] = [None]
+    if is_main_process():
+        if config.overwrite_output_dir:
+            checkpoints.clear(config.output_dir)
+        if checkpoints.is_finished(config.output_dir, run):
+            decision = [checkpoints.FINISHED]
+        elif checkpoint := checkpoints.resume_point(config.output_dir, config.resume_from_checkpoint, run):
+            logger.info("continuing from %s", checkpoint)
+            decision = [str(checkpoint)]
+    return broadcast_object_list(decision)[0]
+
+
+def build_encoder(config: TrainingConfig) -> StepEncoder:
+    """The objective's step contract on the backbone's tokenizer. Raises FileNotFoundError for a folder that is no model."""
+    load_config(config.model_name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(config.model_name_or_path)
+    options: dict[str, Any] = {"max_length": config.max_length, "tau": config.tau, "beta": config.beta}
+    if config.loss == "step_ce":
+        options |= {"num_labels": config.num_labels, "activation": "sigmoid" if config.num_labels == 1 else "softmax"}
+    if config.loss == "implicit_prm":
+        options["reference_model"] = config.reference_model or config.model_name_or_path
+    return StepEncoder.for_loss(config.loss, tokenizer, **options)
+
+
+def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
+    if config.loss == "implicit_prm":
+        return ImplicitPRM.from_backbone(config.model_name_or_path, dtype=weights_dtype(config))
+    return RewardModel.from_backbone(
+        config.model_name_or_path,
+        encoder.num_labels,
+        seed=config.seed,
+        dtype=weights_dtype(config),
+        vocab_size=len(encoder.tokenizer),
+    )
+
+
+def weights_dtype(config: TrainingConfig) -> torch.dtype:
+    """bfloat16 under DeepSpeed, which keeps a float32 copy for the optimizer; else float32, under autocast where bf16 is on."""
+    return torch.bfloat16 if config.bf16 and config.deepspeed else torch.float32
+
+
+def with_reference(config: TrainingConfig, encoder: StepEncoder, items: list[Example]) -> list[Example]:
+    """The items with the reference's token log-probs, computed once and kept in `output_dir` (implicit_prm only)."""
+    if config.loss != "implicit_prm" or not items:
+        return items
+    logps = cached_ref_logps(
+        encoder.reference_model,
+        [item.encoded for item in items],
+        Path(config.output_dir) / "reference",
+        dtype=weights_dtype(config),
+        device=config.device,
+    )
+    return [dataclasses.replace(item, ref_logps=values) for item, values in zip(items, logps, strict=True)]
+
+
+def finish(trainer: PRMTrainer, data: TrainingData) -> None:
+    """Validate, put the model into `output_dir` with its contract last, and leave the marker of a finished run."""
+    metrics = trainer.evaluate() if trainer.eval_dataset else {}
+    output_dir = Path(trainer.args.output_dir)
+    aside = output_dir / checkpoints.PARTIAL / "model"
+    trainer.save_model(str(aside))
+    trainer.accelerator.wait_for_everyone()
+    if is_main_process():
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == CONFIG_NAME):
+            os.replace(file, output_dir / file.name)
+        shutil.rmtree(output_dir / checkpoints.PARTIAL)
+        steps = trainer.state.global_step
+        checkpoints.mark_finished(output_dir, trainer.run, {"steps": steps, "metrics": metrics, "counts": data.counts})
+        logger.info("finished after %d steps: %s", steps, output_dir)
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,90 @@
+"""Validation: a model and labelled items in; loss, accuracy and AUC of outcomes, and AUC of steps out."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+
+from prm.aggregation import aggregate_lists
+from prm.data.collate import Example, PackedCollator
+from prm.metrics import accuracy, roc_auc
+from prm.models.packing import Batch, to_device
+from prm.steps import StepEncoder
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What validation keeps of one micro-batch: sums for the loss, and the step scores beside their labels."""
+
+    loss: float
+    num_items: int
+    step_scores: list[list[float]]
+    step_labels: list[list[float]]
+    correct: list[float]
+
+
+@torch.no_grad()
+def score_examples(
+    items: Sequence[Example],
+    collate: PackedCollator,
+    batch_size: int,
+    device: torch.device,
+    score: Callable[[Batch], tuple[Float[Tensor, " steps"], float, int]],
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Scored]:
+    """Run `score` (step scores, sum of the loss, number of its items) over all items, shared between ranks; all get the whole.
+
+    Every rank runs the same number of micro-batches, since under ZeRO-3 all ranks take part in each forward pass.
+    """
+    order = sorted(range(len(items)), key=lambda i: -items[i].num_tokens)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    results = []
+    for turn in range(math.ceil(len(batches) / world_size)):
+        index = turn * world_size + rank
+        batch = collate([items[i] for i in batches[index % len(batches)]])
+        scores, loss, num_items = score(to_device(batch, device))
+        if index < len(batches):
+            parts = scores.float().cpu().split(batch["step_counts"].tolist())
+            labels = batch["step_labels"].split(batch["step_counts"].tolist())
+            results.append(
+                Scored(loss, num_items, *([t.tolist() for t in part] for part in (parts, labels)), batch["correct"].tolist())
+            )
+    return gather_object(results)
+
+
+def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[str, float]:
+    """`loss`, and where there are labels `outcome_accuracy`, `outcome_auc` and `step_auc`; a metric that is undefined is left out.
+
+    A response's score is the encoder's aggregation of its step scores; the implicit PRM's is their sum, which it is trained on,
+    right when positive. A step counts as good from a label of 0.5 on, as bad up to 0 with soft labels and below 0 with hard ones.
+    """
+    is_implicit = encoder.layout == "plain"
+    step_scores = [scores for batch in scored for scores in batch.step_scores]
+    correct = np.array([label for batch in scored for label in batch.correct])
+    aggregation = "sum" if is_implicit else encoder.aggregation
+    responses = aggregate_lists(step_scores, aggregation, encoder.tau, signed=is_implicit)[~np.isnan(correct)]
+    correct = correct[~np.isnan(correct)]
+    metrics = {
+        "loss": sum(batch.loss for batch in scored) / max(sum(batch.num_items for batch in scored), 1),
+        "outcome_accuracy": accuracy(responses, correct, threshold=0.0 if is_implicit else 0.5),
+        "outcome_auc": roc_auc(responses, correct),
+        "step_auc": roc_auc(*good_and_bad(step_scores, [labels for batch in scored for labels in batch.step_labels])),
+    }
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def good_and_bad(step_scores: Sequence[Sequence[float]], step_labels: Sequence[Sequence[float]]) -> Iterator[np.ndarray]:
+    """Scores of the steps labelled good or bad, and whether they are good; neutral and unlabelled steps are left out."""
+    scores = np.array([score for steps in step_scores for score in steps])
+    labels = np.array([label for steps in step_labels for label in steps])
+    is_soft = not (labels < 0).any() and ((labels > 0) & (labels < 1)).any()
+    is_bad = labels < 0.5 if is_soft else labels < 0
+    is_good = labels >= 0.5
+    yield scores[is_bad | is_good]
+    yield is_good[is_bad | is_good]

@@ -1,0 +1,21 @@
+"""Train a process reward model, on one machine or many: `deepspeed scripts/train.py --loss asym --dataset data/dataset`.
+
+Run again, the same command continues after a crash, and does nothing once the run has finished. SIGTERM to the ranks, SIGUSR1 or
+a file named STOP in the output folder ask it to save and exit with status 85.
+"""
+
+import sys
+
+from prm.config import parse_args
+from prm.tracking import setup_logging
+from prm.training.arguments import TrainingConfig
+from prm.training.run import train
+
+
+def main(argv: list[str] | None = None) -> int:
+    setup_logging()
+    return train(parse_args(TrainingConfig, argv, __doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Checkpoints: complete or absent, the newest whole one is found, another configuration is refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prm.training import checkpoints
+from prm.training.checkpoints import (
+    check_same_run,
+    clear,
+    is_finished,
+    mark_finished,
+    newest_complete,
+    publish,
+    resume_point,
+    verify,
+)
+
+RUN = {"loss": "asym", "seed": 0, "dataset_hash": "abc"}
+
+
+def save(output_dir: Path, step: int, weights: str = "weights") -> Path:
+    partial = output_dir / checkpoints.PARTIAL / f"checkpoint-{step}"
+    (partial / "global_step").mkdir(parents=True)
+    (partial / "model.safetensors").write_text(weights)
+    (partial / "global_step" / "optimizer.pt").write_text(f"optimizer {step}")
+    publish(partial, output_dir / f"checkpoint-{step}", RUN)
+    return output_dir / f"checkpoint-{step}"
+
+
+def test_published_checkpoint_is_whole_and_names_its_run(tmp_path):
+    checkpoint = save(tmp_path, 10)
+    assert verify(checkpoint) == RUN
+    assert sorted(json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]) == [
+        "global_step/optimizer.pt",
+        "model.safetensors",
+    ]
+
+
+def test_publish_replaces_what_was_there(tmp_path):
+    save(tmp_path, 10, "old")
+    assert (save(tmp_path, 10, "new") / "model.safetensors").read_text() == "new"
+    assert [p.name for p in (tmp_path / checkpoints.PARTIAL).iterdir()] == []
+
+
+def test_newest_is_by_number_not_by_name(tmp_path):
+    for step in (2, 10, 9):
+        save(tmp_path, step)
+    (tmp_path / "checkpoint-final").mkdir()
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-10"
+    assert newest_complete(tmp_path / "nothing") is None
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    data = bytearray((checkpoint / "model.safetensors").read_bytes())
+    data[3] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(data)
+
+
+DAMAGE = {
+    "flipped bit": flip_a_bit,
+    "missing file": lambda c: (c / "global_step" / "optimizer.pt").unlink(),
+    "truncated file": lambda c: (c / "model.safetensors").write_text("wei"),
+    "missing manifest": lambda c: (c / checkpoints.MANIFEST).unlink(),
+    "truncated manifest": lambda c: (c / checkpoints.MANIFEST).write_text('{"run": {'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, damage):
+    older, newer = save(tmp_path, 10), save(tmp_path, 20)
+    DAMAGE[damage](newer)
+    assert newest_complete(tmp_path) == older
+    assert "skipping a damaged checkpoint" in caplog.text
+    assert "checkpoint-20" in caplog.text
+    with pytest.raises(ValueError, match="checkpoint-20"):
+        resume_point(tmp_path, str(newer), RUN)
+
+
+def test_unpublished_checkpoint_is_absent(tmp_path):
+    save(tmp_path, 10)
+    partial = tmp_path / checkpoints.PARTIAL / "checkpoint-20"
+    partial.mkdir(parents=True)
+    (partial / "model.safetensors").write_text("half")
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_changed_configuration_is_refused_by_name(tmp_path):
+    save(tmp_path, 10)
+    assert resume_point(tmp_path, None, RUN) == tmp_path / "checkpoint-10"
+    with pytest.raises(ValueError, match=r"seed: 0 -> 1"):
+        resume_point(tmp_path, None, RUN | {"seed": 1})
+    with pytest.raises(ValueError, match=r"batch: None -> 4.*dataset_hash: 'abc' -> 'xyz'"):
+        check_same_run(RUN, RUN | {"dataset_hash": "xyz", "batch": 4}, tmp_path)
+
+
+def test_requested_checkpoint(tmp_path):
+    older, _ = save(tmp_path, 10), save(tmp_path, 20)
+    assert resume_point(tmp_path, str(older), RUN) == older
+    assert resume_point(tmp_path, "True", RUN) == tmp_path / "checkpoint-20"
+    with pytest.raises(FileNotFoundError, match="checkpoint-30: no such folder"):
+        resume_point(tmp_path, str(tmp_path / "checkpoint-30"), RUN)
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        resume_point(tmp_path / "empty", "True", RUN)
+
+
+def test_finished_run_is_known_and_cleared(tmp_path):
+    assert not is_finished(tmp_path, RUN)
+    save(tmp_path, 10)
+    mark_finished(tmp_path, RUN, {"steps": 10})
+    assert is_finished(tmp_path, RUN)
+    with pytest.raises(ValueError, match="loss: 'asym' -> 'orm'"):
+        is_finished(tmp_path, RUN | {"loss": "orm"})
+    (tmp_path / "notes.txt").write_text("mine")
+    clear(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
