@@ -75,12 +75,17 @@ def packed_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     window = sliding_window if sliding_window is not None and sliding_window < max_length_q else None
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256:
+    if fits_varlen(query):
         if dropout:
             raise ValueError(f"attention dropout {dropout} on CUDA: the varlen kernel has none; set attention_dropout to 0")
         heads_last = (states[0].transpose(0, 1) for states in (query, key, value))
         return varlen_attention(*heads_last, cu_seq_lens_q, max_length_q, scaling, window)[None], None
     return attention_by_document(query, key, value, cu_seq_lens_q.tolist(), scaling, window, dropout), None
+
+
+def fits_varlen(query: Float[Tensor, "1 h tokens d"]) -> bool:
+    """Whether the varlen kernel takes these states: half precision on CUDA, heads of at most 256."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
 
 
 def varlen_attention(

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 
 from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone
 from prm.models.packing import batch_by_tokens, pack_responses, to_device
-from prm.steps import EncodedResponse
+from prm.steps import CONFIG_NAME, EncodedResponse
 from prm.tracking import hash_path, is_main_process, progress
 
 LOGITS_PER_CHUNK = 2**25
@@ -145,17 +145,18 @@ def cached_ref_logps(
     return logps
 
 
-def hash_weights(name_or_path: str | Path) -> str:
-    """SHA-256 over config.json and all safetensors of a model, wherever its folder lies."""
+def hash_model(name_or_path: str | Path) -> str:
+    """SHA-256 over the weights, config, tokenizer and contract of a model, wherever its folder lies and whatever else is in it."""
     folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(cached_file(str(name_or_path), CONFIG_FILE)).parent
     digest = hashlib.sha256()
-    for file in [folder / CONFIG_FILE, *sorted(folder.glob("*.safetensors"))]:
-        digest.update(f"{file.name}\0{hash_path(file)}\n".encode())
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".safetensors" or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
+            digest.update(f"{file.name}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
 
 
 def _cache_key(name_or_path: str, encoded: Sequence[EncodedResponse], dtype: str | torch.dtype) -> str:
-    digest = hashlib.sha256(f"{hash_weights(name_or_path)} {dtype}".encode())
+    digest = hashlib.sha256(f"{hash_model(name_or_path)} {dtype}".encode())
     for response in encoded:
         digest.update(np.asarray([len(response.input_ids), response.response_start, *response.input_ids], np.int64).tobytes())
     return digest.hexdigest()[:24]

@@ -1,0 +1,76 @@
+"""The collator: labels beside their steps, and a micro-batch whose logits are those of each response alone."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from prm.data.collate import Example, PackedCollator
+from prm.models import ImplicitPRM, RewardModel
+from prm.records import Response
+from prm.steps import EncodedResponse, StepEncoder
+
+RESPONSES = [
+    Response("a", 0, "What is 3 + 4?", ["Add them.", "3 + 4 = 7.", "So \\boxed{7}."], correct=True, step_labels=[1.0, 0.0, -1.0]),
+    Response("a", 1, "What is 3 + 4?", ["\\boxed{8}"], correct=False),
+    Response("b", 0, "What is 2 * 5, and why?", ["Two fives make ten.", "\\boxed{10}"]),
+]
+
+
+def encoder_for(loss: str, backbone) -> StepEncoder:
+    return StepEncoder.for_loss(loss, AutoTokenizer.from_pretrained(backbone))
+
+
+def examples_of(encoder: StepEncoder) -> list[Example]:
+    return [Example.from_response(r, e) for r, e in zip(RESPONSES, encoder.encode_batch(RESPONSES), strict=True)]
+
+
+def test_labels_by_hand(tiny_backbone):
+    encoder = encoder_for("asym", tiny_backbone)
+    examples = examples_of(encoder)
+    batch = PackedCollator(encoder)(examples)
+    assert batch["keys"] == [("a", 0), ("a", 1), ("b", 0)]
+    assert batch["step_counts"].tolist() == [3, 1, 2]
+    assert batch["correct"][:2].tolist() == [1.0, 0.0]
+    assert math.isnan(batch["correct"][2])
+    assert batch["step_labels"][:3].tolist() == [1.0, 0.0, -1.0]
+    assert batch["step_labels"][3:].isnan().all()
+    assert batch["input_ids"].shape == (1, sum(example.num_tokens for example in examples))
+    assert set(batch["input_ids"][0, batch["step_ends"]].tolist()) == {encoder.separator_id}
+    assert "target_positions" not in batch
+
+
+def test_packed_logits_equal_each_response_alone(tiny_backbone):
+    encoder = encoder_for("step_ce", tiny_backbone)
+    model = RewardModel.from_backbone(tiny_backbone, encoder.num_labels, vocab_size=len(encoder.tokenizer)).eval()
+    collate, examples = PackedCollator(encoder), examples_of(encoder)
+    packed = model(**model.inputs(collate(examples)))
+    alone = torch.cat([model(**model.inputs(collate([example]))) for example in examples])
+    torch.testing.assert_close(packed, alone, atol=1e-6, rtol=1e-6)
+
+
+def test_packed_log_probs_equal_each_response_alone(tiny_backbone):
+    encoder = encoder_for("implicit_prm", tiny_backbone)
+    model = ImplicitPRM.from_backbone(tiny_backbone).eval()
+    collate, examples = PackedCollator(encoder), examples_of(encoder)
+    batch = collate(examples)
+    alone = torch.cat([model(**model.inputs(collate([example]))) for example in examples])
+    torch.testing.assert_close(model(**model.inputs(batch)), alone, atol=1e-5, rtol=1e-5)
+    assert batch["target_steps"].bincount().sum() == sum(e.num_tokens - e.encoded.response_start for e in examples)
+    assert batch["target_steps"].unique().tolist() == list(range(6))
+
+
+def test_reference_log_probs_travel_with_their_example(tiny_backbone):
+    encoder = encoder_for("implicit_prm", tiny_backbone)
+    encoded = [EncodedResponse([1, 2, 3], [2], 1), EncodedResponse([4, 5], [1], 1)]
+    values = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])]
+    examples = [Example(("q", i), e, ref_logps=v) for i, (e, v) in enumerate(zip(encoded, values, strict=True))]
+    assert PackedCollator(encoder)(examples)["ref_logps"].tolist() == [-1.0, -2.0, -3.0]
+    assert "ref_logps" not in PackedCollator(encoder)([*examples, Example(("q", 2), encoded[0])])
+
+
+def test_labels_that_do_not_match_the_steps():
+    response = Response("q", 3, "?", ["one", "two"], step_labels=[1.0])
+    with pytest.raises(ValueError, match="q #3: 1 step labels for 2 steps"):
+        Example.from_response(response, EncodedResponse([1, 2, 3], [1, 2], 1))
