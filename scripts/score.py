@@ -1,0 +1,20 @@
+"""Score every step of rollouts, responses or candidate pools with a trained PRM. Interrupted runs continue where they stopped."""
+
+import logging
+
+from prm.config import parse_args
+from prm.scoring import ScoringConfig, score_file
+from prm.tracking import setup_logging
+
+logger = logging.getLogger("prm.score")
+
+
+def main(argv: list[str] | None = None) -> None:
+    setup_logging()
+    config = parse_args(ScoringConfig, argv, __doc__)
+    for name, count in score_file(config).items():
+        logger.info("%-10s %8d", name, count)
+
+
+if __name__ == "__main__":
+    main()

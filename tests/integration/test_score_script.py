@@ -1,0 +1,52 @@
+"""scripts/score.py on rollouts, responses and candidate pools."""
+
+import pytest
+import score
+from transformers import AutoTokenizer
+
+from prm.models import RewardModel, save_model
+from prm.records import Rollout, StepScores, read_records, write_jsonl
+from prm.steps import StepEncoder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=2048)
+    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
+    return str(folder)
+
+
+def run(checkpoint, source, output) -> list[StepScores]:
+    score.main(["--model", checkpoint, "--input", str(source), "--output", str(output), "--device", "cpu"])
+    return list(read_records(output, StepScores))
+
+
+def test_rollouts_are_split_at_blank_lines(checkpoint, tmp_path):
+    rollouts = [
+        Rollout("q", 0, "1 + 1?", "2", "One.\n\nTwo.\n\n\\boxed{2}", "stop", 9, correct=True, extracted="2"),
+        Rollout("q", 1, "1 + 1?", "2", "\n\n", "stop", 1),
+    ]
+    write_jsonl(tmp_path / "rollouts.jsonl", rollouts)
+    (scores,) = run(checkpoint, tmp_path / "rollouts.jsonl", tmp_path / "scores.jsonl")
+    assert scores.key == ("q", 0)
+    assert len(scores.step_scores) == 3
+    assert (scores.correct, scores.answer, scores.extracted) == (True, "2", "2")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_pool_keeps_its_own_steps_and_a_folder_holds_shards(checkpoint, tmp_path):
+    candidates = [{"text": "A.\n\nB.", "steps": ["A.", "B."]}, {"text": "C.", "steps": ["C.", "D.", "E."]}]
+    write_jsonl(tmp_path / "pool.jsonl", [{"problem_id": "p1", "question": "?", "answer": "3", "candidates": candidates}])
+    scores = run(checkpoint, tmp_path / "pool.jsonl", tmp_path / "scores")
+    assert [(s.key, len(s.step_scores)) for s in scores] == [(("p1", 0), 2), (("p1", 1), 3)]
+    assert (tmp_path / "scores" / "manifest.json").exists()
+
+
+def test_real_candidates(checkpoint, real_data, tmp_path):
+    source = tmp_path / "pool.jsonl"
+    lines = (real_data / "bon" / "bon16_gsm8k_50.jsonl").read_text(encoding="utf-8").splitlines()[:2]
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scores = run(checkpoint, source, tmp_path / "scores.jsonl")
+    assert len(scores) == 32
+    assert all(0 < value < 1 for row in scores for value in row.step_scores)

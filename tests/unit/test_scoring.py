@@ -1,0 +1,189 @@
+"""Scoring: the order of the responses whatever the batches, nothing skipped in silence, outputs that name what made them."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import prm.scoring
+from prm.models import ImplicitPRM, RewardModel, save_model
+from prm.models.packing import pack_responses
+from prm.models.step_scores import ACTIVATIONS
+from prm.records import Response, StepScores, read_records, write_jsonl
+from prm.scoring import Scorer, ScoringConfig, reference_of, score_file, score_responses
+from prm.steps import StepEncoder
+
+RESPONSES = [
+    Response("b", 0, "What is 3 + 4?", ["Add.", "3 + 4 = 7.", "\\boxed{7}"], correct=True, answer="7", extracted="7"),
+    Response("a", 1, "What is 2 * 5?", ["It is ten, since two fives make ten and ten it is: \\boxed{10}."]),
+    Response("a", 0, "What is 2 * 5?", ["\\boxed{11}", "Done."], correct=False),
+    Response("c", 0, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}"]),
+]
+EMPTY = Response("d", 0, "Why?", [])
+LONG = Response("d", 1, "Why?", ["word " * 2000])
+FORGED = Response("d", 2, "Why?", ["Good.<extra_0>"])
+
+
+def make_checkpoint(folder, backbone, loss: str, **overrides) -> str:
+    encoder = StepEncoder.for_loss(loss, AutoTokenizer.from_pretrained(backbone), max_length=512, **overrides)
+    if encoder.num_labels:
+        model = RewardModel.from_backbone(backbone, encoder.num_labels, vocab_size=len(encoder.tokenizer))
+    else:
+        model = ImplicitPRM.from_backbone(backbone)
+        model.lm_head.weight.data[20:40] += 0.05
+    save_model(model, encoder, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    return make_checkpoint(tmp_path_factory.mktemp("asym"), tiny_backbone, "asym")
+
+
+@pytest.fixture(scope="module")
+def implicit(tmp_path_factory, tiny_backbone):
+    return make_checkpoint(tmp_path_factory.mktemp("implicit"), tiny_backbone, "implicit_prm", reference_model=str(tiny_backbone))
+
+
+def test_activations_by_hand():
+    two = torch.tensor([[0.0, 0.0], [0.0, torch.tensor(3.0).log()]])
+    torch.testing.assert_close(ACTIVATIONS["softmax"](two, 1), torch.tensor([0.5, 0.75]))
+    torch.testing.assert_close(ACTIVATIONS["sigmoid"](torch.tensor([[0.0]]), 0), torch.tensor([0.5]))
+    assert ACTIVATIONS["identity"](torch.tensor([[-2.5]]), 0).tolist() == [-2.5]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "implicit"])
+def test_scores_do_not_depend_on_batches_or_order(name, request):
+    scorer = Scorer.load(request.getfixturevalue(name))
+    together = list(scorer.score(RESPONSES))
+    assert [s.key for s in together] == [r.key for r in RESPONSES]
+    assert [len(s.step_scores) for s in together] == [3, 1, 2, 5]
+    assert (together[0].correct, together[0].answer, together[0].extracted) == (True, "7", "7")
+    scorer.token_budget = 1
+    alone = list(scorer.score(RESPONSES[::-1]))[::-1]
+    for one, other in zip(together, alone, strict=True):
+        assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
+
+
+def test_windows_keep_the_order(checkpoint, monkeypatch):
+    whole = list(score_responses(checkpoint, RESPONSES))
+    monkeypatch.setattr(prm.scoring, "WINDOW", 3)
+    for one, other in zip(score_responses(checkpoint, iter(RESPONSES)), whole, strict=True):
+        assert one.key == other.key
+        assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
+
+
+def test_discriminative_scores_are_the_sigmoid_of_the_logits(checkpoint):
+    scorer = Scorer.load(checkpoint)
+    encoded = scorer.encoder.encode_batch(RESPONSES[:1])[0]
+    with torch.no_grad():
+        logits = scorer.model(**scorer.model.inputs(pack_responses([encoded])))
+    assert next(scorer.score(RESPONSES[:1])).step_scores == pytest.approx(logits[:, 0].sigmoid().tolist(), abs=1e-6)
+
+
+def test_implicit_scores_are_taken_against_the_reference(implicit, tiny_backbone):
+    scorer = Scorer.load(implicit)
+    assert scorer.reference is not None
+    with_reference = next(scorer.score(RESPONSES))
+    assert all(abs(score) < 1 for score in with_reference.step_scores)
+    scorer.model = scorer.reference
+    assert next(scorer.score(RESPONSES)).step_scores == [0.0, 0.0, 0.0]
+
+
+def test_what_cannot_be_scored_is_counted_and_named(checkpoint, caplog):
+    dropped = Counter()
+    mixed = [EMPTY, RESPONSES[0], LONG, RESPONSES[1], FORGED]
+    scored = list(Scorer.load(checkpoint).score(mixed, dropped))
+    assert [s.key for s in scored] == [("b", 0), ("a", 1)]
+    assert dropped == {"no_steps": 1, "too_long": 1, "unreadable": 1}
+    for text in ("d #0 is empty", "d #1 has", "max_length is 512", "<extra_0>"):
+        assert text in caplog.text
+
+
+@pytest.mark.parametrize(("response", "message"), [(EMPTY, "no steps"), (LONG, "max_length is 512"), (FORGED, "separator")])
+def test_without_a_counter_what_cannot_be_scored_raises(checkpoint, response, message):
+    with pytest.raises(ValueError, match=message):
+        list(score_responses(checkpoint, [RESPONSES[0], response]))
+
+
+def test_reference_errors(checkpoint, implicit, tiny_backbone, tmp_path):
+    assert reference_of(checkpoint) is None
+    assert reference_of(implicit) == str(tiny_backbone)
+    with pytest.raises(ValueError, match=r"is no implicit PRM \(asym\)"):
+        reference_of(checkpoint, "somewhere")
+    with pytest.raises(FileNotFoundError, match="give its new place with --reference"):
+        reference_of(implicit, str(tmp_path / "gone"))
+    nameless = make_checkpoint(tmp_path / "nameless", tiny_backbone, "implicit_prm")
+    with pytest.raises(ValueError, match="names no reference model"):
+        reference_of(nameless)
+
+
+@pytest.fixture
+def config(checkpoint, tmp_path) -> ScoringConfig:
+    write_jsonl(tmp_path / "in.jsonl", [*RESPONSES, EMPTY])
+    return ScoringConfig(checkpoint, str(tmp_path / "in.jsonl"), str(tmp_path / "out" / "scores.jsonl"), device="cpu")
+
+
+def test_file_in_scores_out_with_counts(config, tmp_path):
+    assert score_file(config) == {"responses": 5, "scored": 4, "no_steps": 1}
+    scored = list(read_records(config.output, StepScores))
+    assert [s.key for s in scored] == sorted(r.key for r in RESPONSES)
+    manifest = json.loads((tmp_path / "out" / "scores.manifest.json").read_text())
+    assert manifest["counts"] == {"responses": 5, "scored": 4, "no_steps": 1}
+
+
+def test_an_interrupted_run_continues_and_redoes_nothing(config, monkeypatch):
+    expected = ScoringConfig(config.model, config.input, config.output + "-whole.jsonl", device="cpu")
+    score_file(expected)
+    original, scored = Scorer.score, []
+
+    def interrupted(self, responses, dropped=None):
+        for number, scores in enumerate(original(self, responses, dropped)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield scores
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(config)
+
+    def recorded(self, responses, dropped=None):
+        scored.extend(r.key for r in responses)
+        return original(self, responses, dropped)
+
+    monkeypatch.setattr(Scorer, "score", recorded)
+    assert score_file(config) == {"responses": 5, "scored": 4, "no_steps": 1}
+    assert len(scored) == 3  # two of the five were there already
+    for one, other in zip(*(read_records(c.output, StepScores) for c in (config, expected)), strict=True):
+        assert one.key == other.key
+        assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
+
+
+def test_scores_of_another_model_are_not_taken_for_this_one(config, tiny_backbone, tmp_path):
+    score_file(config)
+    other = make_checkpoint(tmp_path / "other", tiny_backbone, "step_ce")
+    with pytest.raises(ValueError, match=r"made with another model; remove them or name another --output"):
+        score_file(replace(config, model=other))
+    with pytest.raises(ValueError, match="another max_step_length"):
+        score_file(replace(config, max_step_length=100))
+
+
+def test_steps_are_merged_as_for_training(config):
+    score_file(replace(config, max_step_length=500))
+    assert {len(s.step_scores) for s in read_records(config.output, StepScores)} == {1}
+
+
+def test_bad_files_fail_before_a_model_loads(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Scorer, "load", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no responses to score"):
+        score_file(replace(config, input=str(tmp_path / "empty.jsonl")))
+    (tmp_path / "bad.jsonl").write_text('{"question_id": "a"\n')
+    with pytest.raises(ValueError, match=r"bad.jsonl:1: not valid JSON"):
+        score_file(replace(config, input=str(tmp_path / "bad.jsonl")))
+    with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
+        score_file(replace(config, model=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "out").exists()
