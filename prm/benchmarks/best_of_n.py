@@ -1,0 +1,191 @@
+"""Best-of-N: step scores of candidates under one or several PRMs in, accuracy curves with intervals out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from prm import metrics
+from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
+from prm.benchmarks.candidates import CandidatePool, build_pool
+from prm.benchmarks.plots import PALETTE, Curve, Panel, draw
+from prm.records import StepScores
+
+BASELINES = ("random", "majority_vote")
+GREYS = {"random": "#999999", "majority_vote": "#444444", "pass_at_n": "#bbbbbb"}
+
+
+@dataclass
+class BestOfNConfig:
+    """How candidates are ranked and how sure the curves are."""
+
+    aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
+    """How step scores become one score per response: min, geometric_mean, softmin, product, mean, sum, last, max."""
+    tau: float = 0.1
+    """Temperature of softmin, in units of the scores."""
+    num_candidates: list[int] | None = None
+    """Values of N of the curves; by default the powers of two up to the smallest pool, and its size."""
+    drop_small_pools: bool = False
+    """Leave out (and count) the questions with fewer candidates than the largest N asked for."""
+    answer_grouping: Literal["spelling", "math_verify"] = "spelling"
+    """When two answers are one vote: equal normalized strings, or equal values by Math-Verify (slower)."""
+    confidence: float = 0.95
+    """Share of the bootstrap distribution that an interval holds."""
+    num_bootstrap: int = metrics.resampling.NUM_DRAWS
+    """Resamples of the questions behind intervals and paired tests."""
+    num_vote_draws: int = 400
+    """Random subsets per question and N behind the voting curves, which have no closed form."""
+    seed: int = 0
+    """Seed of the bootstrap and of the vote subsets."""
+
+    def __post_init__(self) -> None:
+        for name in self.aggregation:
+            check_aggregation(name, self.tau)
+
+
+def evaluate_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig) -> dict[str, Any]:
+    """All curves of all PRMs as plain nested dicts; N stands as a string, as JSON would have it.
+
+    `prms[name][aggregation]` holds `best_of_n` (exact expectation), `first_n` (argmax over the first n, as published code does) and
+    `weighted_vote` (null for signed scores); `baselines` holds `random`, `majority_vote` (null if no candidate has an
+    extracted answer) and `pass_at_n`; `differences[aggregation][first][second]` the paired tests.
+    """
+    pool = build_pool(records, config.answer_grouping)
+    for prm in records:
+        _refuse_signed(prm, pool, config.aggregation)
+    num_questions = len(pool.questions)
+    if config.drop_small_pools and config.num_candidates:
+        pool = pool.restrict(max(config.num_candidates))
+    ns = config.num_candidates or _default_ns(int(pool.sizes.min()))
+    baselines, errors = _baseline_curves(pool, ns, config)
+    curves = {("baselines", name): values for name, values in baselines.items()}
+    aucs = {}
+    for prm in records:
+        for aggregation in config.aggregation:
+            place = ("prms", prm, aggregation)
+            scores = _response_scores(prm, pool, aggregation, config.tau)
+            aucs[place] = metrics.roc_auc(np.concatenate(scores), np.concatenate(pool.correct))
+            curves[(*place, "best_of_n")] = metrics.over_ragged(metrics.best_of_n, ns, scores, pool.correct)
+            curves[(*place, "first_n")] = metrics.over_ragged(metrics.first_n, ns, scores, pool.correct)
+            if _can_vote(pool) and not pool.is_signed(prm):
+                estimate = metrics.vote(pool.answers, pool.correct, ns, scores, config.num_vote_draws, config.seed)
+                curves[(*place, "weighted_vote")], errors[(*place, "weighted_vote")] = estimate
+    result = {
+        "num_questions": len(pool.questions),
+        "num_questions_dropped": num_questions - len(pool.questions),
+        "candidates_per_question": {"min": int(pool.sizes.min()), "max": int(pool.sizes.max())},
+        "num_candidates": int(pool.sizes.sum()),
+        "num_without_outcome": pool.num_without_outcome,
+        "num_without_answer": pool.num_without_answer,
+        "n": list(ns),
+        "confidence": config.confidence,
+        **_nest(curves, errors, ns, config),
+        "differences": {a: _differences(curves, a, list(records), ns, config) for a in config.aggregation},
+    }
+    for (_, prm, aggregation), auc in aucs.items():
+        result["prms"][prm][aggregation]["outcome_auc"] = None if np.isnan(auc) else auc
+    return result
+
+
+def plot_best_of_n(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
+    """Write `path_stem`.png and .svg: one panel per aggregation, PRMs in color, baselines in grey."""
+    aggregations = list(result["differences"])
+    baselines = {name: curve for name, curve in result["baselines"].items() if curve}
+    panels = []
+    for aggregation in aggregations:
+        curves = [_curve(name.replace("_", " "), c, GREYS[name], "--", with_interval=False) for name, c in baselines.items()]
+        for index, (prm, by_aggregation) in enumerate(result["prms"].items()):
+            color = PALETTE[index % len(PALETTE)]
+            curves.append(_curve(prm, by_aggregation[aggregation]["best_of_n"], color, "-"))
+        panels.append(Panel(f"{aggregation.replace('_', ' ')} of the step scores", curves))
+    note = f"with {100 * result['confidence']:g}% intervals over questions"
+    return draw(panels, path_stem, "N (candidates per question)", "accuracy of the selected answer (%)", log2=True, note=note)
+
+
+def _default_ns(smallest: int) -> list[int]:
+    powers = [2**k for k in range(smallest.bit_length())]
+    return powers if powers[-1] == smallest else [*powers, smallest]
+
+
+def _can_vote(pool: CandidatePool) -> bool:
+    return any((answers >= 0).any() for answers in pool.answers)
+
+
+def _refuse_signed(prm: str, pool: CandidatePool, aggregations: Sequence[str]) -> None:
+    wrong = [name for name in aggregations if name in NEEDS_PROBABILITIES]
+    if wrong and pool.is_signed(prm):
+        raise ValueError(
+            f"{prm} has step scores outside [0, 1], to which {wrong[0]} does not apply: "
+            "choose min, mean, sum or last for signed rewards"
+        )
+
+
+def _response_scores(prm: str, pool: CandidatePool, aggregation: str, tau: float) -> list[np.ndarray]:
+    flat = [scores for group in pool.step_scores[prm] for scores in group]
+    scores = aggregate_lists(flat, aggregation, tau=tau, signed=pool.is_signed(prm))
+    return np.split(scores, np.cumsum(pool.sizes)[:-1])
+
+
+def _baseline_curves(pool: CandidatePool, ns: Sequence[int], config: BestOfNConfig) -> tuple[dict, dict]:
+    curves = {"random": metrics.over_ragged(metrics.random_choice, ns, pool.correct)}
+    errors = {}
+    if _can_vote(pool):
+        estimate = metrics.vote(pool.answers, pool.correct, ns, None, config.num_vote_draws, config.seed)
+        curves["majority_vote"], errors[("baselines", "majority_vote")] = estimate
+    curves["pass_at_n"] = metrics.over_ragged(metrics.pass_at_n, ns, pool.correct)
+    return curves, errors
+
+
+def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+    stacked = np.stack(list(curves.values()), axis=1)
+    low, high = metrics.bootstrap_interval(stacked, config.confidence, config.num_bootstrap, config.seed)
+    nested: dict[str, Any] = {"baselines": {"random": None, "majority_vote": None}, "prms": {}}
+    for index, (place, values) in enumerate(curves.items()):
+        curve = {
+            "accuracy": _by_n(ns, values.mean(axis=0)),
+            "low": _by_n(ns, low[index]),
+            "high": _by_n(ns, high[index]),
+        }
+        if place in errors:
+            curve["sampling_error"] = _by_n(ns, np.sqrt((errors[place] ** 2).sum(axis=0)) / len(values))
+        *folders, name = place
+        node = nested
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = curve
+    for by_aggregation in nested["prms"].values():
+        for curves_of_one in by_aggregation.values():
+            curves_of_one.setdefault("weighted_vote", None)
+    return nested
+
+
+def _differences(curves: dict, aggregation: str, prms: Sequence[str], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+    """Paired tests of every PRM against each later PRM, random choice and majority voting."""
+    systems = {prm: curves[("prms", prm, aggregation, "best_of_n")] for prm in prms}
+    systems |= {name: curves[("baselines", name)] for name in BASELINES if ("baselines", name) in curves}
+    pairs = [(a, b) for a, b in combinations(systems, 2) if a in prms]
+    test = metrics.paired_difference(
+        np.stack([systems[a] for a, _ in pairs], axis=1),
+        np.stack([systems[b] for _, b in pairs], axis=1),
+        config.confidence,
+        config.num_bootstrap,
+        config.seed,
+    )
+    nested: dict[str, Any] = {prm: {} for prm in prms}
+    for i, (a, b) in enumerate(pairs):
+        nested[a][b] = {name: _by_n(ns, values[i]) for name, values in vars(test).items()}
+    return nested
+
+
+def _by_n(ns: Sequence[int], values: Float[np.ndarray, " ns"]) -> dict[str, float]:
+    return {str(n): float(value) for n, value in zip(ns, values, strict=True)}
+
+
+def _curve(label: str, curve: Mapping[str, Any], color: str, style: str, with_interval: bool = True) -> Curve:
+    xs = [float(n) for n in curve["accuracy"]]
+    values, low, high = ([100 * v for v in curve[name].values()] for name in ("accuracy", "low", "high"))
+    return Curve(label, xs, values, *((low, high) if with_interval else (None, None)), color, style)

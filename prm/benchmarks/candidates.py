@@ -1,0 +1,157 @@
+"""The candidates of every question: score records of one or several PRMs in, aligned arrays per question out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from typing import Any
+
+import numpy as np
+
+from prm.grading import GradingPool, Pair, normalize_answer
+from prm.metrics import group_answers
+from prm.records import Key, Response, StepScores
+
+
+@dataclass(frozen=True)
+class CandidatePool:
+    """Entry q of `correct`, `answers` and `step_scores[prm]` belongs to question q; its candidates are in sample order.
+
+    A candidate without an outcome (no final answer found) stays in the pool and counts as wrong: leaving it out would reward a
+    PRM for nothing. A candidate without an extracted answer does not vote.
+    """
+
+    questions: list[str]
+    correct: list[np.ndarray]
+    answers: list[np.ndarray]
+    step_scores: dict[str, list[list[list[float]]]]
+    num_without_outcome: int
+    num_without_answer: int
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of candidates of each question."""
+        return np.array([len(group) for group in self.correct])
+
+    def is_signed(self, prm: str) -> bool:
+        """Whether a score lies outside [0, 1], so that it is no probability (an implicit PRM's reward, a raw logit)."""
+        return any(not 0 <= s <= 1 for group in self.step_scores[prm] for scores in group for s in scores)
+
+    def restrict(self, min_size: int) -> "CandidatePool":
+        """The questions with at least `min_size` candidates."""
+        rows = np.flatnonzero(self.sizes >= min_size).tolist()
+        if not rows:
+            raise ValueError(f"no question has {min_size} candidates (the largest pool has {self.sizes.max()})")
+        return CandidatePool(
+            [self.questions[row] for row in rows],
+            [self.correct[row] for row in rows],
+            [self.answers[row] for row in rows],
+            {prm: [groups[row] for row in rows] for prm, groups in self.step_scores.items()},
+            self.num_without_outcome,
+            self.num_without_answer,
+        )
+
+
+Answers = list[str | None]
+
+
+def group_by_spelling(answers: Sequence[Answers]) -> list[np.ndarray]:
+    """Number each question's answers; two are the same if they are spelled alike once normalized as in grading."""
+    return [group_answers(group, normalize_answer) for group in answers]
+
+
+def group_by_value(answers: Sequence[Answers]) -> list[np.ndarray]:
+    """Number each question's answers; two are the same if Math-Verify says so (0.5 and 1/2), at some milliseconds a pair."""
+    spelled = [[None if answer is None else normalize_answer(answer) for answer in group] for group in answers]
+    distinct = [list(dict.fromkeys(answer for answer in group if answer is not None)) for group in spelled]
+    with GradingPool() as pool:
+        status = pool.compare(Pair(*pair) for group in distinct for pair in combinations(group, 2))
+    numbers = []
+    for group, spellings in zip(spelled, distinct, strict=True):
+        first: dict[str, str] = {}
+        for answer in spellings:
+            first[answer] = next((known for known in first.values() if status[Pair(known, answer)] == "correct"), answer)
+        numbers.append(group_answers([None if answer is None else first[answer] for answer in group]))
+    return numbers
+
+
+GROUPINGS: dict[str, Callable[[Sequence[Answers]], list[np.ndarray]]] = {
+    "spelling": group_by_spelling,
+    "math_verify": group_by_value,
+}
+
+
+def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spelling") -> CandidatePool:
+    """Group the records of every PRM by question, and the answers of a question by `GROUPINGS[grouping]`.
+
+    Raises:
+        ValueError: no records, a duplicate key, PRMs that cover different candidates or contradict each other about one,
+            a response without scores or with a NaN, or no candidate with an outcome.
+    """
+    by_prm = {prm: _by_key(prm, rows) for prm, rows in records.items()}
+    if not by_prm or not all(by_prm.values()):
+        empty = next((prm for prm, rows in by_prm.items() if not rows), "any PRM")
+        raise ValueError(f"no scores of {empty}: Best-of-N needs scored candidates (scripts/score.py makes them)")
+    keys = _common_keys(by_prm)
+    correct = {key: _agreed(by_prm, key, "correct") for key in keys}
+    extracted = {key: _agreed(by_prm, key, "extracted") for key in keys}
+    if all(outcome is None for outcome in correct.values()):
+        raise ValueError(
+            "no candidate has an outcome (`correct`): grade the rollouts (scripts/grade_rollouts.py), then score the graded ones"
+        )
+    groups = [list(group) for _, group in groupby(keys, key=lambda key: key[0])]
+    return CandidatePool(
+        [group[0][0] for group in groups],
+        [np.array([correct[key] is True for key in group]) for group in groups],
+        GROUPINGS[grouping]([[extracted[key] for key in group] for group in groups]),
+        {prm: [[rows[key].step_scores for key in group] for group in groups] for prm, rows in by_prm.items()},
+        sum(outcome is None for outcome in correct.values()),
+        sum(answer is None for answer in extracted.values()),
+    )
+
+
+def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
+    """Scores for all `responses`: one that scoring dropped (no steps, too long) gets a single step at the lowest score or 0.
+
+    It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
+    """
+    known = {record.key: record for record in scored}
+    if strangers := known.keys() - {response.key for response in responses}:
+        raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
+    lowest = min((score for record in scored for score in record.step_scores), default=0.0)
+    floor = min(0.0, lowest)
+    return [
+        known.get(r.key) or StepScores(r.question_id, r.sample_index, [floor], r.correct, r.answer, r.extracted) for r in responses
+    ]
+
+
+def _by_key(prm: str, rows: Sequence[StepScores]) -> dict[Key, StepScores]:
+    found: dict[Key, StepScores] = {}
+    for row in rows:
+        if row.key in found:
+            raise ValueError(f"{prm}: candidate {row.key!r} is scored twice; keep one of the two rows")
+        if not row.step_scores or np.isnan(row.step_scores).any():
+            raise ValueError(
+                f"{prm}: candidate {row.key!r} has the step scores {row.step_scores}; "
+                "every step needs a number and every candidate a step"
+            )
+        found[row.key] = row
+    return found
+
+
+def _common_keys(by_prm: Mapping[str, Mapping[Key, StepScores]]) -> list[Key]:
+    first, *others = by_prm
+    for other in others:
+        if missing := by_prm[first].keys() ^ by_prm[other].keys():
+            raise ValueError(
+                f"{first} and {other} score different candidates: {len(missing)} stand in one only, such as {min(missing)!r}; "
+                "score the same candidates with both"
+            )
+    return sorted(by_prm[first])
+
+
+def _agreed(by_prm: Mapping[str, Mapping[Key, StepScores]], key: Key, field: str) -> Any:
+    said = {prm: getattr(rows[key], field) for prm, rows in by_prm.items()}
+    values = {value for value in said.values() if value is not None}
+    if len(values) > 1:
+        raise ValueError(f"candidate {key!r}: the PRMs' files disagree about {field!r}: {said}; score one set of rollouts")
+    return next(iter(values), None)

@@ -1,0 +1,157 @@
+"""bon_eval.py and processbench_eval.py end to end: score files, real candidate pools, a checkpoint, mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import bon_eval
+import processbench_eval
+import pytest
+from transformers import AutoTokenizer
+
+from prm.models import RewardModel, save_model
+from prm.records import Rollout, StepScores, read_records, write_json, write_jsonl
+from prm.steps import StepEncoder
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+FAST = ["--num_bootstrap", "200", "--num_vote_draws", "20"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints") / "asym"
+    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=300)
+    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
+    return folder
+
+
+@pytest.fixture
+def rollouts(tmp_path):
+    rows = [
+        Rollout(f"q{q}", i, f"Question {q}?", "1", f"Think {q} {i}.\n\n\\boxed{{{i % 2}}}", "stop", 3, i % 2 == 1, str(i % 2))
+        for q in range(3)
+        for i in range(4)
+    ]
+    write_jsonl(tmp_path / "rollouts.jsonl", rows)
+    return tmp_path / "rollouts.jsonl"
+
+
+def scores(shift=0.0):
+    return [StepScores(f"q{q}", i, [0.9, 0.1 * i + shift], i == 3, "1", str(i)) for q in range(3) for i in range(4)]
+
+
+def run_bon(tmp_path, *flags):
+    bon_eval.main([*map(str, flags), *FAST, "--output_dir", str(tmp_path / "out")])
+    return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+class TestBestOfN:
+    def test_score_files_become_curves(self, tmp_path, capsys):
+        write_jsonl(tmp_path / "good.jsonl", scores())
+        write_jsonl(tmp_path / "bad.jsonl", [StepScores(s.question_id, s.sample_index, s.step_scores[::-1]) for s in scores(-0.0)])
+        flags = ["--scores", tmp_path / "good.jsonl", f"flipped={tmp_path / 'bad.jsonl'}", "--aggregation", "last", "min"]
+        result = run_bon(tmp_path, *flags, "--num_candidates", 1, 4)
+        assert list(result["prms"]) == ["good", "flipped"]
+        assert result["prms"]["good"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 1.0}
+        assert result["prms"]["flipped"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 0.25}
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {"metrics.json", "best_of_n.png", "best_of_n.svg", "manifest.json"}
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+        assert manifest["counts"]["num_candidates"] == 12
+        assert len(manifest["inputs"]) == 2
+        table = capsys.readouterr().out
+        assert "flipped, weighted vote" in table
+        assert "good - flipped" in table
+
+    def test_candidates_missing_from_the_scores_are_ranked_last(self, tmp_path, rollouts):
+        write_jsonl(tmp_path / "s.jsonl", [StepScores(f"q{q}", i, [0.5], i % 2 == 1) for q in range(3) for i in range(3)])
+        assert run_bon(tmp_path, "--scores", tmp_path / "s.jsonl")["n"] == [1, 2, 3]
+        result = run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts, "--aggregation", "min")
+        # Two wrong and one right tie for the first place; the right one without a score is never picked.
+        assert result["prms"]["s"]["min"]["best_of_n"]["accuracy"]["4"] == pytest.approx(1 / 3)
+        counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+        assert counts["num_unscored s"] == 3
+
+    def test_checkpoint_scores_rollouts(self, tmp_path, rollouts, checkpoint):
+        rows = list(read_records(rollouts, Rollout))
+        write_jsonl(rollouts, [*rows, Rollout("q2", 4, "Question 2?", "1", " ", "stop", 0)])
+        result = run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
+        assert list(result["prms"]) == ["asym"]
+        assert (result["num_candidates"], result["num_without_outcome"]) == (13, 1)
+        assert len(list(read_records(tmp_path / "out" / "scores.jsonl", StepScores))) == 12, "the empty response has no scores"
+        again = run_bon(tmp_path, "--scores", f"asym={tmp_path / 'out' / 'scores.jsonl'}", "--rollouts", rollouts)
+        assert again == result
+
+    def test_real_pool_shows_every_prm(self, tmp_path, real_data):
+        pool = real_data / "bon" / "bon16_gsm8k_50.jsonl"
+        command = [sys.executable, SCRIPTS / "bon_eval.py", "--scores", pool, *FAST, "--output_dir", tmp_path / "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "qwen_prm, weighted vote" in done.stdout
+        result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert len(result["prms"]) == 7
+        assert result["n"] == [1, 2, 4, 8, 16]
+        picked = run_bon(tmp_path, "--scores", pool, "--prm", "qwen_prm", "skywork_prm")
+        assert list(picked["prms"]) == ["qwen_prm", "skywork_prm"]
+        for prm, by_aggregation in picked["prms"].items():
+            assert by_aggregation["min"]["best_of_n"] == result["prms"][prm]["min"]["best_of_n"]
+        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm")["prms"]) == ["mine"]
+        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd")
+        assert list(both["prms"]) == ["mine/math_shepherd", "mine/qwen_prm"]
+        with pytest.raises(ValueError, match=r"--prm gpt: .* holds step scores of internlm2_1_8b_reward"):
+            run_bon(tmp_path, "--scores", pool, "--prm", "gpt")
+
+    def test_mistakes(self, tmp_path, rollouts, checkpoint):
+        write_jsonl(tmp_path / "a.jsonl", scores())
+        (tmp_path / "b").mkdir()
+        write_jsonl(tmp_path / "b" / "a.jsonl", scores())
+        with pytest.raises(ValueError, match="a second curve named 'a'; name the files apart, NAME="):
+            run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", tmp_path / "b" / "a.jsonl")
+        with pytest.raises(FileNotFoundError, match=r"nothing\.jsonl"):
+            run_bon(tmp_path, "--scores", tmp_path / "nothing.jsonl")
+        for flags in ([], ["--model", "m"], ["--model", "m", "--rollouts", "r", "--scores", "s"]):
+            with pytest.raises(ValueError, match="give either --scores"):
+                run_bon(tmp_path, *flags)
+        write_jsonl(rollouts, [Rollout("q", 0, "?", "1", "7", "stop", 1)])
+        with pytest.raises(ValueError, match="no rollout has an outcome; grade them first"):
+            run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
+        assert not (tmp_path / "out").exists()
+
+
+class TestProcessBench:
+    ITEMS = (
+        {"id": "x", "problem": "1?", "steps": ["a", "b"], "label": 1},
+        {"id": "y", "problem": "2?", "steps": ["c"], "label": -1},
+    )
+
+    def run(self, tmp_path, *flags):
+        processbench_eval.main([*map(str, flags), "--num_bootstrap", "100", "--output_dir", str(tmp_path / "out")])
+        return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+    def test_predictions(self, tmp_path, capsys):
+        write_json(tmp_path / "gsm8k.json", list(self.ITEMS))
+        write_jsonl(tmp_path / "p.jsonl", [{"id": "x", "step_scores": [0.8, 0.2]}, {"id": "y", "step_scores": [0.3]}])
+        result = self.run(tmp_path, "--data", tmp_path / "gsm8k.json", "--predictions", tmp_path / "p.jsonl")
+        assert result["results"]["fixed"]["subsets"]["gsm8k"]["f1"] == 0
+        assert result["results"]["oracle"]["subsets"]["gsm8k"]["f1"] == 1
+        names = {p.name for p in (tmp_path / "out").iterdir()}
+        assert names == {"metrics.json", "f1.png", "f1.svg", "manifest.json"}
+        assert "random scores, oracle" in capsys.readouterr().out
+
+    def test_checkpoint_scores_the_miniature_s_kind_of_file(self, tmp_path, checkpoint):
+        write_json(
+            tmp_path / "first_error.json", [{**item, "generator": "policy", "final_answer_correct": True} for item in self.ITEMS]
+        )
+        flags = ["--data", tmp_path / "first_error.json", "--threshold", "fixed", "oracle"]
+        result = self.run(tmp_path, *flags, "--model", checkpoint)
+        assert list(result["results"]) == ["fixed", "oracle"]
+        again = self.run(tmp_path, *flags, "--predictions", tmp_path / "out" / "predictions.jsonl")
+        assert again == result
+
+    def test_mistakes(self, tmp_path):
+        write_json(tmp_path / "first_error.json", list(self.ITEMS))
+        write_jsonl(tmp_path / "p.jsonl", [{"id": "x", "step_scores": [0.8, 0.2]}, {"id": "y", "step_scores": [0.3]}])
+        with pytest.raises(ValueError, match="the data holds first_error: add gsm8k"):
+            self.run(tmp_path, "--data", tmp_path / "first_error.json", "--predictions", tmp_path / "p.jsonl")
+        with pytest.raises(ValueError, match="give either --model OUT or --predictions"):
+            self.run(tmp_path, "--data", tmp_path)
+        assert not (tmp_path / "out").exists()

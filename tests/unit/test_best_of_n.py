@@ -1,0 +1,202 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from prm import metrics
+from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n, plot_best_of_n
+from prm.benchmarks.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
+from prm.benchmarks.report import best_of_n_table
+from prm.records import Response, StepScores
+
+# Question a: the right answer 7 is voted down but scored highest by its weakest step; b: all wrong but one.
+ROWS = [
+    StepScores("a", 0, [0.9, 0.2], False, "7", "8"),
+    StepScores("a", 1, [0.6, 0.5], True, "7", "7"),
+    StepScores("a", 2, [0.9, 0.1], False, "7", "8"),
+    StepScores("b", 0, [0.3], True, "1", "1"),
+    StepScores("b", 1, [0.4], False, "1", "2"),
+    StepScores("b", 2, [0.8], None, "1", None),
+]
+
+
+def config(**changes):
+    return BestOfNConfig(**({"aggregation": ["min"], "num_bootstrap": 200} | changes))
+
+
+def replaced(index, **changes):
+    row = ROWS[index]
+    fields = {name: getattr(row, name) for name in ("question_id", "sample_index", "step_scores", "correct", "answer", "extracted")}
+    return [*ROWS[:index], StepScores(**(fields | changes)), *ROWS[index + 1 :]]
+
+
+def accuracy(curve):
+    return list(curve["accuracy"].values())
+
+
+def test_curves_by_hand():
+    result = evaluate_best_of_n({"prm": ROWS}, config(num_candidates=[1, 2, 3]))
+    curves = result["prms"]["prm"]["min"]
+    # a, min: .5 right, .2, .1 wrong: 1/3, 2/3, 1. b: right .3 is the lowest of three: 1/3, 0, 0.
+    np.testing.assert_allclose(accuracy(curves["best_of_n"]), [1 / 3, 1 / 3, 1 / 2])
+    np.testing.assert_allclose(accuracy(curves["first_n"]), [0.5, 0.5, 0.5])
+    np.testing.assert_allclose(accuracy(result["baselines"]["random"]), [1 / 3] * 3)
+    np.testing.assert_allclose(accuracy(result["baselines"]["pass_at_n"]), [1 / 3, 2 / 3, 1])
+    # All three: a votes 8 (2 to 1); in b 1 and 2 tie and the third abstains.
+    assert result["baselines"]["majority_vote"]["accuracy"]["3"] == pytest.approx(0.25)
+    # By weight a gives .5 to 7 and .3 to 8; b .3 to 1 and .4 to 2.
+    assert curves["weighted_vote"]["accuracy"]["3"] == pytest.approx(0.5)
+    assert result["num_without_outcome"] == result["num_without_answer"] == 1
+    assert result["num_candidates"] == 6
+    # Pairs right > wrong by min: .5 beats all but .8, .3 beats .2 and .1: 3 + 2 of 8.
+    assert curves["outcome_auc"] == pytest.approx(5 / 8)
+
+
+def test_each_aggregation_is_applied():
+    rows = [StepScores("a", 0, [0.9, 0.1], True), StepScores("a", 1, [0.3, 0.4], False)]
+    result = evaluate_best_of_n({"prm": rows}, config(aggregation=["min", "max", "mean", "last"], num_candidates=[2]))
+    picked = {name: curves["best_of_n"]["accuracy"]["2"] for name, curves in result["prms"]["prm"].items()}
+    assert picked == {"min": 0, "max": 1, "mean": 1, "last": 0}
+
+
+def test_order_of_records_does_not_matter():
+    assert evaluate_best_of_n({"prm": ROWS[::-1]}, config()) == evaluate_best_of_n({"prm": ROWS}, config())
+
+
+def test_default_ns_are_powers_of_two_and_the_whole_pool():
+    assert evaluate_best_of_n({"prm": ROWS}, config())["n"] == [1, 2, 3]
+
+
+def test_ragged_pools():
+    rows = ROWS[:-1]
+    assert evaluate_best_of_n({"prm": rows}, config())["n"] == [1, 2]
+    with pytest.raises(ValueError, match=r"n = 3 is outside 1\.\.2"):
+        evaluate_best_of_n({"prm": rows}, config(num_candidates=[3]))
+    result = evaluate_best_of_n({"prm": rows}, config(num_candidates=[3], drop_small_pools=True))
+    assert (result["num_questions"], result["num_questions_dropped"]) == (1, 1)
+    assert "1 questions with fewer than 3" in best_of_n_table(result)
+    with pytest.raises(ValueError, match="no question has 4 candidates"):
+        evaluate_best_of_n({"prm": rows}, config(num_candidates=[4], drop_small_pools=True))
+
+
+def test_paired_differences_between_prms_and_baselines():
+    rng = np.random.default_rng(0)
+    outcomes = rng.random((60, 8)) < 0.5
+    oracle, noise = (
+        [
+            StepScores(f"q{q:02d}", i, [float(c) if is_oracle else rng.random()], bool(c))
+            for q, row in enumerate(outcomes)
+            for i, c in enumerate(row)
+        ]
+        for is_oracle in (True, False)
+    )
+    result = evaluate_best_of_n({"noise": noise, "oracle": oracle}, config(num_bootstrap=1000))
+    test = result["differences"]["min"]["noise"]["oracle"]
+    assert test["high"]["8"] < 0
+    assert test["p_value"]["8"] < 0.01
+    assert result["differences"]["min"]["oracle"]["random"]["low"]["8"] > 0
+    assert "majority_vote" not in result["differences"]["min"]["oracle"], "no candidate has an answer"
+    table = best_of_n_table(result)
+    assert "oracle - noise" in table
+    assert "there is no vote" in table
+
+
+def test_seed_and_bootstrap_options_matter():
+    base = evaluate_best_of_n({"prm": ROWS}, config())
+    assert evaluate_best_of_n({"prm": ROWS}, config()) == base
+    low = [
+        evaluate_best_of_n({"prm": ROWS}, config(confidence=c))["prms"]["prm"]["min"]["best_of_n"]["low"]["3"] for c in (0.2, 0.99)
+    ]
+    assert low[1] < low[0]
+    two = {"num_candidates": [2], "num_vote_draws": 30}
+    votes = [
+        evaluate_best_of_n({"prm": ROWS}, config(seed=s, **two))["baselines"]["majority_vote"]["accuracy"]["2"] for s in range(9)
+    ]
+    assert len(set(votes)) > 1
+
+
+def test_signed_scores():
+    rows = [StepScores("a", 0, [-0.2, 0.4], True, None, "1"), StepScores("a", 1, [-0.5], False, None, "2")]
+    result = evaluate_best_of_n({"implicit": rows}, config(aggregation=["min", "sum"]))
+    assert result["prms"]["implicit"]["min"]["weighted_vote"] is None
+    assert result["prms"]["implicit"]["sum"]["best_of_n"]["accuracy"]["2"] == 1
+    for name in ("product", "geometric_mean"):
+        with pytest.raises(ValueError, match=rf"implicit has step scores outside \[0, 1\], to which {name}"):
+            evaluate_best_of_n({"implicit": rows}, config(aggregation=["min", name]))
+
+
+def test_candidates_without_scores_are_selected_last():
+    responses = [Response("a", i, "q", [], i == 1, extracted=str(i)) for i in range(3)]
+    completed = with_unscored("prm", [StepScores("a", 0, [0.2], False), StepScores("a", 2, [0.1], False)], responses)
+    assert [r.step_scores for r in completed] == [[0.2], [0.0], [0.1]]
+    assert (completed[1].correct, completed[1].extracted) == (True, "1")
+    assert with_unscored("prm", [StepScores("a", 0, [-3.0, 2.0])], responses)[1].step_scores == [-3.0]
+    with pytest.raises(ValueError, match=r"1 scored candidates are not among the rollouts, such as \('b', 0\)"):
+        with_unscored("prm", [StepScores("b", 0, [0.2])], responses)
+
+
+def test_grouping_of_answers():
+    answers = [["1/2", "0.5", None, "1/2 "], ["7", "$7$", "1,000", "1000"]]
+    assert [g.tolist() for g in group_by_spelling(answers)] == [[0, 1, -1, 0], [0, 0, 1, 1]]
+    assert [g.tolist() for g in group_by_value(answers)] == [[0, 0, -1, 0], [0, 0, 1, 1]]
+    rows = [StepScores("a", i, [0.5], i < 2, None, a) for i, a in enumerate(["0.5", "1/2", "3"])]
+    votes = [
+        evaluate_best_of_n({"p": rows}, config(answer_grouping=g))["baselines"]["majority_vote"]
+        for g in ("spelling", "math_verify")
+    ]
+    assert votes[0]["accuracy"]["3"] == pytest.approx(2 / 3)
+    assert votes[1]["accuracy"]["3"] == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ({}, "no scores of any PRM"),
+        ({"x": []}, "no scores of x"),
+        ({"x": [ROWS[0], ROWS[0]]}, r"x: candidate \('a', 0\) is scored twice"),
+        ({"x": replaced(1, step_scores=[])}, r"candidate \('a', 1\) has the step scores \[\]"),
+        ({"x": replaced(1, step_scores=[0.5, float("nan")])}, r"\('a', 1\) has the step scores \[0\.5, nan\]"),
+        ({"x": ROWS, "y": ROWS[:4]}, r"x and y score different candidates: 2 stand in one only, such as \('b', 1\)"),
+        ({"x": ROWS, "y": replaced(0, correct=True)}, r"\('a', 0\): the PRMs' files disagree about 'correct'"),
+        ({"x": [StepScores("a", 0, [0.1])]}, r"no candidate has an outcome.*grade_rollouts"),
+    ],
+)
+def test_errors_name_the_candidate(records, message):
+    with pytest.raises(ValueError, match=message):
+        build_pool(records)
+
+
+def test_a_wrong_aggregation_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="unknown aggregation 'minimum'"):
+        BestOfNConfig(aggregation=["minimum"])
+
+
+def test_outcome_known_to_one_file_serves_all():
+    bare = [StepScores(r.question_id, r.sample_index, r.step_scores) for r in ROWS]
+    pool = build_pool({"bare": bare, "full": ROWS})
+    assert [c.tolist() for c in pool.correct] == [[False, True, False], [True, False, False]]
+
+
+def test_metrics_are_plain_json_and_the_plot_needs_nothing_else(tmp_path):
+    result = evaluate_best_of_n({"prm": ROWS, "other": copy.deepcopy(ROWS)}, config(aggregation=["min", "mean"]))
+    again = json.loads(json.dumps(result, allow_nan=False))
+    assert again == result
+    paths = plot_best_of_n(again, tmp_path / "curves")
+    assert [path.name for path in paths] == ["curves.png", "curves.svg"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert "majority vote" in paths[1].read_text()
+
+
+def test_real_candidates_keep_their_published_numbers(real_data):
+    """Qwen2.5-Math's rollouts under its own ORM, read as one-step scores."""
+    from prm.data.sources import load_scores
+
+    records = load_scores(real_data / "rollouts" / "qwen25math_rm_100x8.jsonl")
+    result = evaluate_best_of_n({"orm": records}, config(aggregation=["last"]))
+    assert accuracy(result["prms"]["orm"]["last"]["first_n"]) == pytest.approx([0.90, 0.93, 0.93, 0.94])
+    assert result["baselines"]["pass_at_n"]["accuracy"]["8"] == pytest.approx(0.96)
+    assert accuracy(result["baselines"]["random"]) == pytest.approx([0.91] * 4)
+    assert result["prms"]["orm"]["last"]["outcome_auc"] == pytest.approx(
+        metrics.roc_auc(np.array([r.step_scores[0] for r in records]), np.array([bool(r.correct) for r in records]))
+    )
