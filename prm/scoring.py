@@ -20,7 +20,7 @@ import torch
 
 from prm.data.sources import load_responses
 from prm.models import ImplicitPRM, load_model
-from prm.models.backbone import PackedModel
+from prm.models.backbone import PackedModel, is_path
 from prm.models.implicit import hash_model
 from prm.models.packing import batch_by_tokens
 from prm.models.step_scores import score_batch
@@ -162,7 +162,7 @@ def reference_of(directory: str | Path, reference: str | None = None) -> str | N
     name = reference or config["reference_model"]
     if name is None:
         raise ValueError(f"{directory}: names no reference model; give --reference")
-    if Path(name).is_absolute() and not Path(name).is_dir():
+    if is_path(name) and not Path(name).is_dir():
         raise FileNotFoundError(f"{name}: the reference model of {directory} is not there; give its new place with --reference")
     return name
 

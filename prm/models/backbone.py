@@ -77,10 +77,15 @@ class PackedModel(PreTrainedModel):
             self.config.save_pretrained(save_directory)
 
 
+def is_path(name: str) -> bool:
+    """Whether a model is named by its place on disk and not as `owner/name` on the hub."""
+    return Path(name).is_dir() or name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
 def load_config(name_or_path: str | Path) -> PreTrainedConfig:
     """Config of a backbone. Raises FileNotFoundError for a path without one, ValueError for layers that packing would mix."""
     name = str(name_or_path)
-    if (Path(name).is_dir() or name.startswith(("/", ".", "~"))) and not (Path(name) / CONFIG_FILE).is_file():
+    if is_path(name) and not (Path(name) / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"{name}: no {CONFIG_FILE}; give a folder that save_pretrained wrote, or a model name of the hub")
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     check_packable(config)

@@ -1,5 +1,6 @@
 """Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def save_model(
     """
     result = self_test(model, encoder) if result is None else result
     model.save_pretrained(directory, state_dict=state_dict)
+    if encoder.reference_model is not None and Path(encoder.reference_model).is_dir():
+        encoder = dataclasses.replace(encoder, reference_model=str(Path(encoder.reference_model).resolve()))
     encoder.save(directory, self_test=result)
 
 

@@ -1,5 +1,7 @@
 """The implicit PRM: log-probs of response tokens, step rewards, cached reference, no tokens x vocabulary tensor."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -185,3 +187,9 @@ def test_soft_capped_logits_are_refused(tmp_path):
     Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=1, head_dim=16)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="Gemma2ForCausalLM is more than a decoder and an lm_head"):
         ImplicitPRM.from_backbone(tmp_path)
+
+
+def test_a_relative_reference_is_saved_as_a_full_path(policy, encoder, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_backbone.parent)
+    save_model(policy, replace(encoder, reference_model=tiny_backbone.name), tmp_path)
+    assert load_model(tmp_path)[1].reference_model == str(tiny_backbone.resolve())

@@ -114,8 +114,10 @@ def test_reference_errors(checkpoint, implicit, tiny_backbone, tmp_path):
     assert reference_of(implicit) == str(tiny_backbone)
     with pytest.raises(ValueError, match=r"is no implicit PRM \(asym\)"):
         reference_of(checkpoint, "somewhere")
-    with pytest.raises(FileNotFoundError, match="give its new place with --reference"):
-        reference_of(implicit, str(tmp_path / "gone"))
+    for gone in (str(tmp_path / "gone"), "./gone", "outputs/run/gone"):
+        with pytest.raises(FileNotFoundError, match="give its new place with --reference"):
+            reference_of(implicit, gone)
+    assert reference_of(implicit, "Qwen/Qwen2.5-Math-1.5B") == "Qwen/Qwen2.5-Math-1.5B"
     nameless = make_checkpoint(tmp_path / "nameless", tiny_backbone, "implicit_prm")
     with pytest.raises(ValueError, match="names no reference model"):
         reference_of(nameless)
