@@ -1,0 +1,72 @@
+"""Final-answer grading: rollouts in, the same rollouts with `extracted`, `grade` and `correct` out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from prm.grading.answers import (
+    GRADES,
+    Grade,
+    Pair,
+    extract_answer,
+    extract_boxed,
+    normalize_answer,
+    reference_answer,
+)
+from prm.grading.pool import GradingPool
+from prm.records import Rollout
+
+__all__ = [
+    "GRADES",
+    "Grade",
+    "GradingConfig",
+    "GradingPool",
+    "Pair",
+    "extract_answer",
+    "extract_boxed",
+    "grade",
+    "normalize_answer",
+    "reference_answer",
+]
+
+CHUNK = 512
+"""Rollouts compared at a time; equal pairs among them, and among all before, are compared once."""
+
+
+@dataclass
+class GradingConfig:
+    """Options of `scripts/grade_rollouts.py`."""
+
+    input: str = "data/rollouts"
+    """Rollouts: a .jsonl file, a folder of shards, or another shape that `prm.data.sources` knows."""
+    output: str = "data/graded"
+    """Graded rollouts: a folder of shards, or one file if the name ends in .jsonl. Finished responses are not graded again."""
+    num_workers: int = 2
+    """Processes that grade side by side."""
+    timeout_seconds: float = 5.0
+    """CPU time for one pair of reference and answer, in seconds; past it the grade is `timeout`."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"--num_workers {self.num_workers}: at least one process must grade")
+        if not self.timeout_seconds > 0:
+            raise ValueError(f"--timeout_seconds {self.timeout_seconds}: must be positive")
+
+
+def grade(rollouts: Iterable[Rollout], num_workers: int = 2, timeout_seconds: float = 5.0) -> Iterator[Rollout]:
+    """Grade rollouts in their order. Raises ValueError naming the question whose reference answer cannot be read."""
+    rollouts = iter(rollouts)
+    with GradingPool(num_workers, timeout_seconds) as pool:
+        while chunk := list(islice(rollouts, CHUNK)):
+            golds = [reference_answer(rollout.answer) for rollout in chunk]
+            answers = [extract_answer(rollout.response) for rollout in chunk]
+            grades = pool.compare(Pair(g, a) for g, a in zip(golds, answers, strict=True) if a is not None)
+            for rollout, gold, answer in zip(chunk, golds, answers, strict=True):
+                status = "no_answer" if answer is None else grades[gold, answer]
+                if not gold or status == "bad_gold":
+                    raise ValueError(
+                        f"question {rollout.question_id!r}: Math-Verify reads nothing in the reference answer "
+                        f"{rollout.answer!r:.80}; correct the question set or remove the question"
+                    )
+                label = {"correct": True, "wrong": False}.get(status)
+                yield replace(rollout, extracted=answer, grade=status, correct=label)

@@ -1,0 +1,91 @@
+"""What counts as the same answer: a response and a reference in, one status out. The home of Math-Verify.
+
+Decided once, for both sides: white space, `$`, `\\$`, `\\!` and thousands commas do not matter, and a percent sign is dropped (10%
+equals 10, not 0.1). The rest is Math-Verify's judgement, with its tolerances: numbers agree to six decimals (0.333333 = 1/3,
+1/2^99 = 1/2^98), and a base written as a subscript is not read (2516_8 = 2516_9).
+"""
+
+import logging
+import re
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from prm.records import clean_text
+
+# It warns whenever its own timeout is off.
+logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+Grade = Literal["correct", "wrong", "no_answer", "timeout", "unparsable"]
+GRADES: tuple[Grade, ...] = ("correct", "wrong", "no_answer", "timeout", "unparsable")
+"""Only the first two are outcome labels; a response with any other grade is unlabelled (`correct` is null), never wrong."""
+
+MAX_TAIL = 20_000
+"""Characters at the end of a response in which its box is looked for."""
+
+_BOX_OR_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_THOUSANDS = re.compile(r"^(-?\d{1,3}(?:,\d{3})+)(?![\d,])(?=[^,;]*$)")
+_EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+
+
+class Pair(NamedTuple):
+    """A reference answer and the answer of a response, both normalised."""
+
+    gold: str
+    answer: str
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""Content of the last balanced `\boxed{...}`, the inner one of a nested pair; None without one. Linear in time."""
+    text = text[-MAX_TAIL:]
+    open_braces: list[int] = []
+    box_start, box_end = -1, -1
+    for token in _BOX_OR_BRACE.finditer(text):
+        if token.group() == "}":
+            start = open_braces.pop() if open_braces else -1
+            if start > box_start:
+                box_start, box_end = start, token.start()
+        elif token.group().endswith("{") and token.group() != r"\{":
+            open_braces.append(token.end() if token.group().startswith("\\") else -1)
+    return text[box_start:box_end] if box_start >= 0 else None
+
+
+def normalize_answer(answer: str) -> str:
+    """One spelling for what never distinguishes two answers (see the module's opening)."""
+    answer = clean_text(answer).replace("\\$", "").replace("$", "").replace("\\!", "").replace("{,}", ",")
+    answer = " ".join(answer.replace("\\%", "").replace("%", "").split())
+    return _THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer)
+
+
+def extract_answer(response: str) -> str | None:
+    r"""The normalised content of the last balanced box; None if there is no box or nothing in it."""
+    boxed = extract_boxed(response)
+    return normalize_answer(boxed) or None if boxed is not None else None
+
+
+def reference_answer(answer: str) -> str:
+    r"""The normalised reference; a reference given as a whole solution is read from its box."""
+    boxed = extract_boxed(answer)
+    return normalize_answer(answer if boxed is None else boxed)
+
+
+def compare(pair: Pair) -> str:
+    gold = _read_gold(pair.gold)
+    if not gold:
+        return "bad_gold"
+    if pair.gold == pair.answer:
+        return "correct"
+    answer = read_answer(pair.answer)
+    # Gold first: the comparison is not symmetric.
+    if verify(gold, answer, timeout_seconds=None):
+        return "correct"
+    return "wrong" if any(not isinstance(value, str) for value in answer) else "unparsable"
+
+
+def read_answer(answer: str) -> list[Any]:
+    """What Math-Verify reads: expressions and, as a fallback, the text itself; empty if nothing."""
+    return parse(f"\\boxed{{{answer}}}", _EXTRACTION, parsing_timeout=None)
+
+
+_read_gold = lru_cache(maxsize=256)(read_answer)
