@@ -1,0 +1,219 @@
+r"""The shapes in which the field publishes its data: one row in, our records out.
+
+A source that names no question id gets `<file stem>-<row number>`; equal prompts of stepwise data share one id, so that a split by
+question keeps them together. What a source does not say stays unsaid: `finish_reason` `unknown`, `num_tokens` 0.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prm.grading import extract_boxed
+from prm.records import Question, Record, Response, Rollout, Row, StepScores, to_record, to_row
+from prm.steps import split_steps
+
+GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+_FINAL_LINE = re.compile(r"^(?:A:|####)\s*(.+?)\s*$")
+
+
+@dataclass
+class Place:
+    """Where a row stands, which PRM was asked for, and the stepwise prompts that the file has shown so far."""
+
+    where: str
+    index: int
+    prm: str | None = None
+    seen_prompts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def stem(self) -> str:
+        return Path(re.sub(r"(:\d+|\[\d+\])$", "", self.where)).stem
+
+    def question_id(self, given: Any = None) -> str:
+        """The source's own id; a bare number is only unique within its file and gets the file's name before it."""
+        if isinstance(given, str) and not given.isdigit():
+            return given
+        return f"{self.stem}-{self.index if given is None else given}"
+
+
+Convert = Callable[[Row, Place], Iterator[Any]]
+
+
+class Shape(NamedTuple):
+    """A known row: its name, the keys that it is recognised by, and its conversion to records."""
+
+    name: str
+    keys: tuple[str, ...]
+    convert: Convert
+
+
+def own(record_type: type[Record]) -> Convert:
+    """Rows that are records of ours already."""
+
+    def convert(row: Row, place: Place) -> Iterator[Record]:
+        yield to_record(row, record_type, place.where)
+
+    return convert
+
+
+def own_question(row: Row, place: Place) -> Iterator[Question]:
+    yield dataclasses.replace(to_record(row, Question, place.where), answer=reference(row, place))
+
+
+def question(row: Row, place: Place) -> Iterator[Question]:
+    """GSM8K, MATH, AIME, AMC and relatives: some name for the problem, some form of the answer."""
+    given = next((row[key] for key in ("unique_id", "problem_id", "id", "idx") if key in row), None)
+    text = row["problem"] if "problem" in row else row["question"]
+    values = {"id": place.question_id(given), "question": text, "answer": reference(row, place), "source": place.stem}
+    yield to_record(values, Question, place.where)
+
+
+def reference(row: Row, place: Place) -> str:
+    r"""The reference answer: behind GSM8K's `####`, or as given (27.0 is 27), or from the box of the solution."""
+    answer = row.get("answer")
+    if answer is None:
+        answer = extract_boxed(row.get("solution") or "")
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+    text = "" if answer is None else str(answer).rsplit("####", 1)[-1].strip()
+    if not text:
+        raise ValueError(f"{place.where}: no reference answer: neither `answer` nor a \\boxed{{}} in `solution`")
+    return text
+
+
+def gsm8k_solutions(row: Row, place: Place) -> Iterator[Rollout]:
+    """Four models' solutions to one question, ungraded: the published verdicts are what our grading is compared with."""
+    answer = re.split(r"####|\nA:", row["ground_truth"])[-1].strip()
+    for index, model in enumerate(GSM8K_MODELS):
+        response = box_final_line(row[model]["solution"])
+        yield _rollout(place, None, sample_index=index, question=row["question"], answer=answer, response=response)
+
+
+def box_final_line(solution: str) -> str:
+    r"""A GSM8K solution as our policies write: a step per line, and the answer that its last line marks in `\boxed{}`."""
+    lines = [line for line in solution.splitlines() if line.strip()]
+    return "\n\n".join([*lines[:-1], *(_FINAL_LINE.sub(r"The answer is \\boxed{\1}.", line) for line in lines[-1:])])
+
+
+def evaluation_output(row: Row, place: Place) -> Iterator[Rollout]:
+    """Qwen2.5-Math evaluation outputs: parallel lists of responses, extracted answers and verdicts."""
+    _check_lengths(row, place, "response", "pred", "score")
+    for index, (response, extracted, verdict) in enumerate(zip(row["response"], row["pred"], row["score"], strict=True)):
+        yield _rollout(
+            place,
+            row.get("idx"),
+            sample_index=index,
+            question=row["question"],
+            answer=reference(row, place),
+            response=response,
+            **_verdict(verdict, extracted),
+        )
+
+
+def evaluation_scores(row: Row, place: Place) -> Iterator[StepScores]:
+    """The outcome model's one score per response, as the score of a single step."""
+    _check_lengths(row, place, "response", "pred_score")
+    for rollout, scores in zip(evaluation_output(row, place), row["pred_score"], strict=True):
+        yield _scores(rollout, scores, place)
+
+
+def pool_rollouts(row: Row, place: Place) -> Iterator[Rollout]:
+    """The candidates of one question, with Math-Verify's verdict where the pool holds it."""
+    for index, candidate in enumerate(row["candidates"]):
+        yield _rollout(
+            place,
+            row.get("problem_id", row.get("id")),
+            sample_index=candidate.get("index", index),
+            question=row["question"],
+            answer=reference(row, place),
+            response=candidate["text"],
+            num_tokens=candidate.get("num_tokens", 0),
+            **_verdict(candidate.get("mv_correct"), candidate.get("mv_answer")),
+        )
+
+
+def pool_responses(row: Row, place: Place) -> Iterator[Response]:
+    """The pool's own steps, those that its scores belong to; they need not join to the text."""
+    for rollout, candidate in zip(pool_rollouts(row, place), row["candidates"], strict=True):
+        yield _response(rollout, candidate["steps"] if "steps" in candidate else split_steps(rollout.response), place)
+
+
+def pool_scores(row: Row, place: Place) -> Iterator[StepScores]:
+    for rollout, candidate in zip(pool_rollouts(row, place), row["candidates"], strict=True):
+        scores = candidate["step_scores"]
+        if isinstance(scores, dict):
+            name = next(iter(scores)) if place.prm is None and len(scores) == 1 else place.prm
+            if name not in scores:
+                raise ValueError(f"{place.where}: --prm {name}: the candidates hold step scores of {sorted(scores)}; name one")
+            scores = scores[name]
+        yield _scores(rollout, scores, place)
+
+
+def split_rollouts(convert: Convert) -> Convert:
+    """The same rollouts as responses, split at their blank lines."""
+
+    def split(row: Row, place: Place) -> Iterator[Response]:
+        for rollout in convert(row, place):
+            yield _response(rollout, split_steps(rollout.response), place)
+
+    return split
+
+
+def stepwise(row: Row, place: Place) -> Iterator[Response]:
+    """Stepwise supervision: a prompt, its completions and a label for each; True is 1, False is -1, numbers stay."""
+    _check_lengths(row, place, "completions", "labels")
+    prompt = row["prompt"]
+    values = {
+        "question_id": f"{place.stem}-{hashlib.sha256(prompt.encode()).hexdigest()[:12]}",
+        "sample_index": place.seen_prompts[prompt],
+        "question": prompt,
+        "steps": row["completions"],
+        "step_labels": [(1 if label else -1) if isinstance(label, bool) else label for label in row["labels"]],
+    }
+    place.seen_prompts[prompt] += 1
+    yield to_record(values, Response, place.where)
+
+
+def processbench(row: Row, place: Place) -> Iterator[Response]:
+    """`label` is the first wrong step (-1: none). What follows it builds on the error and is labelled wrong too."""
+    first_error = row["label"] if row["label"] >= 0 else len(row["steps"])
+    values = {
+        "question_id": row["id"],
+        "sample_index": 0,
+        "question": row["problem"],
+        "steps": row["steps"],
+        "correct": row["final_answer_correct"],
+        "step_labels": [1 if index < first_error else -1 for index in range(len(row["steps"]))],
+    }
+    yield to_record(values, Response, place.where)
+
+
+def _rollout(place: Place, given_id: Any, **values: Any) -> Rollout:
+    defaults = {"question_id": place.question_id(given_id), "finish_reason": "unknown", "num_tokens": 0}
+    return to_record(defaults | values, Rollout, place.where)
+
+
+def _verdict(correct: bool | None, extracted: str | None) -> dict[str, Any]:
+    return {"correct": correct, "extracted": extracted, "grade": {True: "correct", False: "wrong"}.get(correct)}
+
+
+def _response(rollout: Rollout, steps: list[str], place: Place) -> Response:
+    values = {
+        name: getattr(rollout, name) for name in ("question_id", "sample_index", "question", "correct", "answer", "extracted")
+    }
+    return to_record({**values, "steps": steps}, Response, place.where)
+
+
+def _scores(rollout: Rollout, step_scores: list[float], place: Place) -> StepScores:
+    return to_record({**to_row(rollout), "step_scores": step_scores}, StepScores, place.where)
+
+
+def _check_lengths(row: Row, place: Place, *keys: str) -> None:
+    lengths = {key: len(row[key]) for key in keys}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{place.where}: lists that belong together differ in length: {lengths}")

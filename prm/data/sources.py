@@ -1,0 +1,122 @@
+"""Data files of any known shape in; questions, rollouts, responses and step scores out.
+
+These loaders are what every script reads its input with. A path is a `.jsonl` file, a `.json` array or a folder of shards.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prm.data.shapes import (
+    GSM8K_MODELS,
+    Place,
+    Shape,
+    evaluation_output,
+    evaluation_scores,
+    gsm8k_solutions,
+    own,
+    own_question,
+    pool_responses,
+    pool_rollouts,
+    pool_scores,
+    processbench,
+    question,
+    split_rollouts,
+    stepwise,
+)
+from prm.records import Question, Response, Rollout, StepScores, read_jsonl
+
+_GSM8K_KEYS = ("question", "ground_truth", *GSM8K_MODELS)
+_EVALUATION_KEYS = ("question", "answer", "response", "pred", "score")
+_POOL_KEYS = ("question", "answer", "candidates")
+
+# The first shape whose keys a row has converts it.
+QUESTION_SHAPES = (
+    Shape("contest", ("problem", "answer"), question),
+    Shape("MATH", ("problem", "solution"), question),
+    Shape("question", ("id", "question", "answer"), own_question),
+    Shape("GSM8K", ("question", "answer"), question),
+)
+ROLLOUT_SHAPES = (
+    Shape("rollout", ("question_id", "sample_index", "response"), own(Rollout)),
+    Shape("GSM8K example solutions", _GSM8K_KEYS, gsm8k_solutions),
+    Shape("evaluation output", _EVALUATION_KEYS, evaluation_output),
+    Shape("candidate pool", _POOL_KEYS, pool_rollouts),
+)
+RESPONSE_SHAPES = (
+    Shape("response", ("question_id", "sample_index", "steps"), own(Response)),
+    Shape("rollout", ("question_id", "sample_index", "response"), split_rollouts(own(Rollout))),
+    Shape("GSM8K example solutions", _GSM8K_KEYS, split_rollouts(gsm8k_solutions)),
+    Shape("evaluation output", _EVALUATION_KEYS, split_rollouts(evaluation_output)),
+    Shape("candidate pool", _POOL_KEYS, pool_responses),
+    Shape("stepwise supervision", ("prompt", "completions", "labels"), stepwise),
+    Shape("ProcessBench", ("id", "problem", "steps", "label", "final_answer_correct"), processbench),
+)
+SCORE_SHAPES = (
+    Shape("step scores", ("question_id", "sample_index", "step_scores"), own(StepScores)),
+    Shape("evaluation output", (*_EVALUATION_KEYS, "pred_score"), evaluation_scores),
+    Shape("candidate pool", _POOL_KEYS, pool_scores),
+)
+QUESTION_KEYS = ("question", "problem", "original_question", "prompt")
+
+
+def load_questions(path: str | Path) -> list[Question]:
+    """Read questions with their reference answers.
+
+    This and the other loaders raise ValueError, with file and line, for a row of no known shape and for a key that stands twice.
+    """
+    return _load(path, "questions", QUESTION_SHAPES)
+
+
+def load_rollouts(path: str | Path) -> list[Rollout]:
+    """Read sampled responses, graded or not."""
+    return _load(path, "rollouts", ROLLOUT_SHAPES)
+
+
+def load_responses(path: str | Path) -> list[Response]:
+    """Read responses in steps; a response that comes as one text is split at its blank lines."""
+    return _load(path, "responses", RESPONSE_SHAPES)
+
+
+def load_scores(path: str | Path, prm: str | None = None) -> list[StepScores]:
+    """Read step scores; `prm` chooses among the models that scored a candidate pool, and is needed if there are several."""
+    return _load(path, "step scores", SCORE_SHAPES, prm)
+
+
+def list_prms(path: str | Path) -> list[str]:
+    """Names of the models that scored a candidate pool; empty for any other file."""
+    candidates = (candidate for row, _ in read_jsonl(path) for candidate in row.get("candidates", ()))
+    scores = (candidate.get("step_scores") for candidate in candidates)
+    return sorted({name for by_name in scores if isinstance(by_name, dict) for name in by_name})
+
+
+def load_question_texts(path: str | Path) -> list[str]:
+    """Read only the problem statements of any file, evaluation sets included (for decontamination)."""
+    texts = []
+    for row, where in read_jsonl(path):
+        text = next((row[key] for key in QUESTION_KEYS if isinstance(row.get(key), str)), None)
+        if text is None:
+            raise ValueError(f"{where}: no question under any of {list(QUESTION_KEYS)}; found keys {sorted(row)}")
+        texts.append(text)
+    return texts
+
+
+def _load(path: str | Path, what: str, shapes: tuple[Shape, ...], prm: str | None = None) -> list[Any]:
+    records: list[Any] = []
+    places: dict[Any, str] = {}
+    seen_prompts: Counter[str] = Counter()
+    for index, (row, where) in enumerate(read_jsonl(path)):
+        shape = next((shape for shape in shapes if all(key in row for key in shape.keys)), None)
+        if shape is None:
+            known = "; ".join(f"{shape.name} ({', '.join(shape.keys)})" for shape in shapes)
+            raise ValueError(f"{where}: no known shape of {what}: found keys {sorted(row)}; known are {known}")
+        try:
+            converted = list(shape.convert(row, Place(where, index, prm, seen_prompts)))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where}: has the keys of {shape.name}, but does not read as such: {error!r}") from error
+        for record in converted:
+            if record.key in places:
+                raise ValueError(f"{where}: {record.key!r} stands already at {places[record.key]}; keep one of the two")
+            places[record.key] = where
+        records += converted
+    return records
