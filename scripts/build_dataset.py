@@ -1,0 +1,14 @@
+"""Build a training dataset from graded rollouts: filter, split into steps, split by question."""
+
+from prm.config import parse_args
+from prm.data.build import BuildConfig, build_dataset
+from prm.tracking import setup_logging
+
+
+def main(argv: list[str] | None = None) -> None:
+    setup_logging()
+    build_dataset(parse_args(BuildConfig, argv, __doc__))
+
+
+if __name__ == "__main__":
+    main()
