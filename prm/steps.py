@@ -48,6 +48,16 @@ class EncodedResponse(NamedTuple):
     response_start: int
 
 
+def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerFast":
+    """The tokenizer that `tokenizer.json` describes, of a folder or a model on the hub.
+
+    AutoTokenizer would put Qwen2's own pre-tokenizer in the place of the saved one wherever config.json says qwen2.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(name_or_path))
+
+
 def split_steps(text: str, max_step_length: int | None = None, count_tokens: Callable[[str], int] | None = None) -> list[str]:
     """Split at blank lines and drop blank parts; with `max_step_length` (tokens), merge neighbours from the start while they fit.
 
@@ -164,11 +174,9 @@ class StepEncoder:
     @classmethod
     def load(cls, directory: str | Path) -> "StepEncoder":
         """Read the contract of a checkpoint. Raises as `read_prm_config` does, and ValueError if its tokenizer was exchanged."""
-        from transformers import AutoTokenizer
-
         config = read_prm_config(directory)
         names = {f.name for f in dataclasses.fields(cls)} - {"tokenizer"}
-        tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        tokenizer = load_tokenizer(directory)
         encoder = cls(tokenizer=tokenizer, **{name: config[name] for name in names if name in config})
         if encoder.layout == "separator" and encoder.separator_id != config["separator_id"]:
             raise ValueError(
