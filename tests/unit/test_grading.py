@@ -128,7 +128,7 @@ def test_a_swallowed_timeout_is_still_a_timeout(monkeypatch):
         try:
             while True:
                 pass
-        except BaseException:
+        except prm.grading.pool._OutOfTimeError:
             return "wrong"
 
     monkeypatch.setattr(prm.grading.pool, "compare", swallow)
