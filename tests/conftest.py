@@ -10,7 +10,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("prm", "beartype.beartype")
+install_import_hook("prm", "type_checks.check")
 
 import pytest  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 
 def self_test(model: PackedModel, encoder: StepEncoder) -> dict[str, Any]:
     """Encode and score the fixed example. Under ZeRO-3 every rank must call this."""
-    encoded = encoder.encode_batch([EXAMPLE])[0]
+    # The example has to fit whatever max_length the run had.
+    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch([EXAMPLE])[0]
     was_training = model.training
     model.eval()
     (scores,) = score_batch(model, encoder, [encoded])

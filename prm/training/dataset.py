@@ -91,7 +91,7 @@ def encode(responses: list[Response], encoder: StepEncoder, split: str, counts: 
     Raises ValueError, naming the response, for steps that the contract cannot hold, and if nothing fits.
     """
     limit = encoder.max_length
-    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch(responses)
+    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch(responses) if responses else []
     examples = list(map(Example.from_response, responses, encoded))
     fitting = [example for example in examples if example.num_tokens <= limit]
     too_long = [key_name(example.key) for example in examples if example.num_tokens > limit]

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers import AutoTokenizer
 
 from prm.data.collate import Example
 from prm.models import ImplicitPRM, RewardModel
 from prm.models.backbone import PackedModel, load_config
 from prm.models.implicit import cached_ref_logps
-from prm.steps import CONFIG_NAME, StepEncoder
+from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
 from prm.tracking import is_main_process, write_manifest
 from prm.training import checkpoints
 from prm.training.arguments import TrainingConfig
@@ -29,26 +28,25 @@ logger = logging.getLogger(__name__)
 def train(config: TrainingConfig) -> int:
     """Train as `config` says and return the exit status: 0 when done, 85 when the run was asked to stop and has saved.
 
-    The dataset, an earlier run in `output_dir` and the tokens are checked before a model loads.
+    The dataset, its tokens and an earlier run in `output_dir` are checked before a model loads.
     """
     data = load_dataset(config)
+    encoder = build_encoder(config)
+    splits = [encode(getattr(data, split), encoder, split, data.counts) for split in ("train", "validation")]
     run = checkpoints.fingerprint(config, data.dataset_hash, zero_stage(config))
     checkpoint = start_or_resume(config, run)
     if checkpoint == checkpoints.FINISHED:
         logger.info("%s holds this run, finished; --overwrite_output_dir True starts it again", config.output_dir)
         return 0
-    encoder = build_encoder(config)
-    train_examples = encode(data.train, encoder, "train", data.counts)
-    validation_examples = encode(data.validation, encoder, "validation", data.counts)
-    if not validation_examples:
+    if not data.validation:
         config.eval_strategy = "no"
     if is_main_process():
         write_manifest(config.output_dir, config.to_dict(), [config.dataset], data.counts, {"run": run})
+    if config.deepspeed and config.use_cpu:
+        skip_inference_kernel()
     model = build_model(config, encoder)
-    train_examples, validation_examples = (
-        with_reference(config, encoder, items) for items in (train_examples, validation_examples)
-    )
-    trainer = PRMTrainer(config, model, encoder, train_examples, validation_examples, run)
+    splits = [with_reference(config, encoder, examples) for examples in splits]
+    trainer = PRMTrainer(config, model, encoder, *splits, run)
     trainer.stop.install()
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
@@ -79,7 +77,7 @@ def start_or_resume(config: TrainingConfig, run: dict[str, Any]) -> str | None:
 def build_encoder(config: TrainingConfig) -> StepEncoder:
     """The objective's step contract on the backbone's tokenizer. Raises FileNotFoundError for a folder that is no model."""
     load_config(config.model_name_or_path)
-    tokenizer = AutoTokenizer.from_pretrained(config.model_name_or_path)
+    tokenizer = load_tokenizer(config.model_name_or_path)
     options: dict[str, Any] = {"max_length": config.max_length, "tau": config.tau, "beta": config.beta}
     if config.loss == "step_ce":
         options |= {"num_labels": config.num_labels, "activation": "sigmoid" if config.num_labels == 1 else "softmax"}
@@ -98,6 +96,13 @@ def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
         dtype=weights_dtype(config),
         vocab_size=len(encoder.tokenizer),
     )
+
+
+def skip_inference_kernel() -> None:
+    """Keep DeepSpeed from compiling a C++ all-reduce for inference, a minute with a compiler, which training never calls."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = {}
 
 
 def weights_dtype(config: TrainingConfig) -> torch.dtype:

@@ -1,0 +1,225 @@
+"""Training end to end on tiny models: every objective, equal trajectories however a batch is divided, resume, and bad input."""
+
+import json
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from train import main
+
+from prm.losses import LOSSES
+from prm.models import load_model
+from prm.records import Response, write_jsonl
+from prm.training.preemption import EXIT_CODE, STOP_FILE
+from prm.training.trainer import PRMTrainer
+
+STEPS = ["--max_steps", "6", "--logging_steps", "1", "--warmup_steps", "2", "--learning_rate", "1e-3", "--global_batch_size", "4"]
+
+
+def responses(num: int, seed: int) -> list[Response]:
+    """Sums of two digits; a wrong response gets its last one wrong."""
+    rng = random.Random(seed)
+    made = []
+    for index in range(num):
+        wrong, count = rng.random() < 0.5, rng.randint(1, 5)
+        sums = [(rng.randint(0, 9), rng.randint(0, 9)) for _ in range(count)]
+        steps = [f"{a} + {b} = {a + b + (wrong and i == count - 1)}." for i, (a, b) in enumerate(sums)]
+        labels = [1.0] * (count - 1) + [-1.0 if wrong else 1.0]
+        made.append(Response(f"q{seed}-{index // 4}", index % 4, f"Question {index // 4}?", steps, not wrong, labels))
+    return made
+
+
+def soften(response: Response, targets: dict[float, float]) -> dict:
+    return vars_of(response) | {"step_labels": [targets[label] for label in response.step_labels]}
+
+
+def vars_of(response: Response) -> dict:
+    return {
+        name: getattr(response, name) for name in ("question_id", "sample_index", "question", "steps", "correct", "step_labels")
+    }
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    write_jsonl(folder / "train.jsonl", responses(64, seed=0))
+    write_jsonl(folder / "validation.jsonl", responses(24, seed=1))
+    return folder
+
+
+@pytest.fixture
+def train(dataset, tiny_backbone, tmp_path, no_launcher, monkeypatch):
+    """Run scripts/train.py in this process on the tiny dataset; returns the output folder."""
+    monkeypatch.setattr("train.setup_logging", lambda: None)  # it would take pytest's log handler away
+
+    def run(*flags: str, name: str = "out", status: int = 0) -> Path:
+        output_dir = tmp_path / name
+        common = ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone)]
+        assert main([*common, "--output_dir", str(output_dir), *STEPS, *flags]) == status
+        return output_dir
+
+    return run
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def trajectory(output_dir: Path, name: str = "loss") -> list[float]:
+    rows = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_one_batch_of_four_equals_two_accumulated_batches_of_two(train, loss):
+    whole = train("--loss", loss, "--eval_steps", "3", name="whole")
+    halves = train("--loss", loss, "--per_device_train_batch_size", "2", name="halves")
+    assert trajectory(halves) == pytest.approx(trajectory(whole), rel=1e-5, abs=1e-6)
+    assert trajectory(halves, "grad_norm") == pytest.approx(trajectory(whole, "grad_norm"), rel=1e-4, abs=1e-6)
+    assert len(trajectory(whole)) == 6
+    expected = {"eval_loss", "eval_outcome_accuracy", "eval_outcome_auc", "eval_step_auc"}
+    assert all(len(trajectory(whole, name)) == 3 for name in expected)  # steps 3 and 6, and the end
+    model, encoder = load_model(whole)  # repeats the self-test
+    assert encoder.loss == loss
+    assert not model.training
+
+
+LABELS_OF_TWO_CLASSES_OR_SOFT = {
+    "neutral is good": ({1.0: 0.0, -1.0: -1.0}, ["--num_labels", "2"]),
+    "neutral is ignored": ({1.0: 1.0, -1.0: -1.0}, ["--num_labels", "2", "--neutral", "ignored"]),
+    "soft": ({1.0: 0.9, -1.0: 0.2}, ["--num_labels", "1"]),
+}
+
+
+@pytest.mark.parametrize("case", LABELS_OF_TWO_CLASSES_OR_SOFT)
+def test_step_labels_of_two_classes_or_soft(train, tmp_path, case):
+    targets, flags = LABELS_OF_TWO_CLASSES_OR_SOFT[case]
+    write_jsonl(tmp_path / "labels" / "train.jsonl", [soften(response, targets) for response in responses(32, seed=2)])
+    output_dir = train("--loss", "step_ce", "--dataset", str(tmp_path / "labels"), *flags)
+    assert load_model(output_dir)[1].num_labels == int(flags[1])
+
+
+def test_stopped_run_continues_to_the_same_weights(train, monkeypatch):
+    """A STOP file seen in step 3 travels with the reduction of step 4, which is saved; the exit status is 85."""
+    straight = train("--loss", "asym", name="straight")
+    take_step = PRMTrainer.training_step
+
+    def touch_stop(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            self.stop.file.touch()
+        return take_step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PRMTrainer, "training_step", touch_stop)
+        stopped = train("--loss", "asym", name="stopped", status=EXIT_CODE)
+    assert not (stopped / "model.safetensors").exists()
+    assert [folder.name for folder in stopped.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert (stopped / STOP_FILE).exists()
+    train("--loss", "asym", name="stopped")
+    assert trajectory(stopped) == trajectory(straight)
+    assert (stopped / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+
+
+def test_finished_run_is_left_alone_and_another_one_refused(train, caplog):
+    output_dir = train("--loss", "orm")
+    before = (output_dir / "model.safetensors").stat().st_mtime_ns
+    train("--loss", "orm")
+    assert (output_dir / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"seed: 0 -> 1"):
+        train("--loss", "orm", "--seed", "1")
+    train("--loss", "orm", "--seed", "1", "--overwrite_output_dir", "True")
+    assert (output_dir / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_killed_between_the_last_checkpoint_and_the_model(train):
+    """The last checkpoint is at max_steps: nothing is trained any more, and the model is written."""
+    output_dir = train("--loss", "min")
+    weights = load_file(output_dir / "model.safetensors")
+    for name in ("training_complete.json", "model.safetensors", "prm_config.json"):
+        (output_dir / name).unlink()
+    train("--loss", "min")
+    assert all((load_file(output_dir / "model.safetensors")[key] == value).all() for key, value in weights.items())
+    assert len(trajectory(output_dir)) == 6
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_names_the_responses(train, monkeypatch):
+    monkeypatch.setattr("prm.training.trainer.compute_loss", lambda name, logits, *args, **kwargs: logits.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"loss nan at step 1 in q0-\d+ #\d"):
+        train("--loss", "asym")
+
+
+def test_gradient_that_is_not_finite_stops_the_run(train, monkeypatch):
+    monkeypatch.setattr(
+        "prm.training.trainer.compute_loss", lambda name, logits, *args, **kwargs: logits.sum().sub(1e9).abs().mul(0).sqrt()
+    )
+    with pytest.raises(FloatingPointError, match="gradient norm nan at step 1"):
+        train("--loss", "asym")
+
+
+def test_too_long_responses_are_dropped_counted_and_named(train, dataset, caplog):
+    output_dir = train("--loss", "step_ce", "--max_length", "90")
+    counts = json.loads((output_dir / "manifest.json").read_text())["counts"]
+    assert counts["train_too_long"] > 0
+    assert counts["train_used"] == 64 - counts["train_too_long"]
+    assert f"train: dropped {counts['train_too_long']} responses longer than 90 tokens: q0-" in caplog.text
+    with pytest.raises(ValueError, match="train: all 64 responses are longer than 10 tokens"):
+        train("--max_length", "10", name="short")
+
+
+GOOD = vars_of(responses(1, seed=3)[0])
+OTHER = GOOD | {"sample_index": 1, "correct": not GOOD["correct"]}
+BAD_DATA = {
+    "empty": ([], "train.jsonl is empty", "asym"),
+    "equal outcomes": ([GOOD], r"'correct' is (True|False) for all 1 responses", "asym"),
+    "no outcomes": ([GOOD | {"correct": None}], "none of the 1 responses has 'correct'", "orm"),
+    "no step labels": ([GOOD | {"step_labels": None}], "none of the 1 responses has 'step_labels'.*label_steps", "step_ce"),
+    "equal step labels": ([GOOD | {"step_labels": [1.0] * len(GOOD["steps"])}], "'step_labels' is 1.0 for all", "step_ce"),
+    "labels that do not match": ([OTHER | {"step_labels": [1.0] * 9}, GOOD], "q3-0 #1 has .* steps but 9 step labels", "asym"),
+    "soft labels": ([GOOD | {"step_labels": [0.5] * len(GOOD["steps"])}], "step label 0.5, expected -1, 0 or 1", "step_ce"),
+    "separator in a step": ([GOOD, OTHER | {"steps": ["a <extra_0> b"], "step_labels": None}], "q3-0 #1: step 0 contains", "min"),
+    "no steps": ([GOOD, OTHER | {"steps": [], "step_labels": None}], "q3-0 #1: the response has no steps", "softmin"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_refused_before_a_model_loads(train, tmp_path, monkeypatch, case):
+    monkeypatch.setattr("prm.training.run.build_model", lambda *args: pytest.fail("a model was loaded"))
+    rows, message, loss = BAD_DATA[case]
+    write_jsonl(tmp_path / "bad" / "train.jsonl", rows)
+    with pytest.raises(ValueError, match=message):
+        train("--loss", loss, "--dataset", str(tmp_path / "bad"))
+
+
+def test_hard_labels_under_soft_targets_are_refused(train):
+    with pytest.raises(ValueError, match=r"step label -1.0; --num_labels 1 learns from targets in \[0, 1\]"):
+        train("--loss", "step_ce", "--num_labels", "1")
+
+
+def test_missing_dataset_says_how_to_make_one(train):
+    with pytest.raises(FileNotFoundError, match=r"no train.jsonl there. Make one .* scripts/build_dataset.py --rollouts"):
+        train("--dataset", "data/nowhere")
+
+
+def test_missing_model_is_named(train):
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        train("--model_name_or_path", "/nowhere")
+
+
+def test_deepspeed_that_is_not_active_is_an_error(train, monkeypatch):
+    create = PRMTrainer.create_accelerator_and_postprocess
+
+    def without_deepspeed(self):
+        create(self)
+        self.args.deepspeed = "zero2.json"
+
+    monkeypatch.setattr(PRMTrainer, "create_accelerator_and_postprocess", without_deepspeed)
+    with pytest.raises(ValueError, match="DeepSpeed is not active"):
+        train("--loss", "asym")
