@@ -1,0 +1,133 @@
+"""The interface of the engines: requests (token ids and a seed) in, sampled texts out, each as soon as it is finished."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One sample to draw. `key` comes back with the result, e.g. (question_id, sample_index)."""
+
+    key: Any
+    prompt_token_ids: list[int]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """One drawn sample; `num_tokens` counts the generated tokens, the end-of-turn token included."""
+
+    key: Any
+    text: str
+    finish_reason: FinishReason
+    num_tokens: int
+
+
+@dataclass
+class SamplingConfig:
+    """How each token is drawn; the defaults are the paper's (App. B.1)."""
+
+    max_tokens: int = 4096
+    """Longest response in tokens; one that reaches it is marked finish_reason "length"."""
+    temperature: float = 1.0
+    """Softmax temperature; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens whose probability reaches this much."""
+
+    def check(self) -> None:
+        """Raise ValueError for values no engine can use."""
+        if self.max_tokens < 1:
+            raise ValueError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"--temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top_p is {self.top_p}; it must lie in (0, 1]")
+
+
+@dataclass
+class EngineConfig:
+    """Which model generates, on what."""
+
+    model: str = "Qwen/Qwen2.5-Math-1.5B-Instruct"
+    """Folder or hub name of the policy, a causal LM with a chat template."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """auto takes vLLM where it is installed, else transformers."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of weights and cache; auto is the checkpoint's own, but vLLM runs a float32 checkpoint in bfloat16."""
+    max_model_len: int | None = None
+    """Longest prompt and response together, in tokens; default: the model's context, or what the longest prompt needs."""
+    max_num_seqs: int = 256
+    """Responses decoded at once by each replica."""
+    tensor_parallel_size: int = 1
+    """GPUs that share one replica (vLLM)."""
+    data_parallel_size: int | None = None
+    """Replicas (vLLM); default: as many as the visible GPUs hold, on a CPU one single-threaded replica a core, at most 8."""
+    gpu_memory_utilization: float = 0.9
+    """Share of each GPU's memory that vLLM takes."""
+    max_restarts: int = 3
+    """How often a vLLM replica that died or hung is started again before the run gives up."""
+    hang_timeout_seconds: float = 600.0
+    """A started vLLM replica that makes no step for this long counts as hung."""
+
+    def check(self) -> None:
+        """Raise ValueError for values no engine can use."""
+        for name in ("max_num_seqs", "tensor_parallel_size", "data_parallel_size", "max_model_len"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; it must be at least 1")
+        if self.resolved_engine() == "transformers" and (self.tensor_parallel_size, self.data_parallel_size or 1) != (1, 1):
+            raise ValueError("--tensor_parallel_size and --data_parallel_size need --engine vllm; transformers runs one replica")
+
+    def resolved_engine(self) -> Literal["vllm", "transformers"]:
+        """The engine that `auto` stands for. Raises ValueError when vLLM is asked for and missing."""
+        is_installed = importlib.util.find_spec("vllm") is not None
+        if self.engine == "vllm" and not is_installed:
+            remedy = "pip install -e '.[cpu]' (or '.[gpu]'), or take --engine transformers"
+            raise ValueError(f"--engine vllm: vLLM is not installed; {remedy}")
+        if self.engine == "auto":
+            return "vllm" if is_installed else "transformers"
+        return self.engine
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Draws samples. The same request gives the same text again, up to rounding that depends on its batch."""
+
+    def generate(self, requests: Sequence[SampleRequest], sampling: SamplingConfig) -> Iterator[SampleResult]:
+        """Yield one result a request in the order of finishing. Prompts must be valid: the caller checks them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EngineError(RuntimeError):
+    """An engine could not start, or died more often than `max_restarts` allows."""
+
+
+def stop_token_ids(config: EngineConfig, tokenizer: "PreTrainedTokenizerFast") -> list[int]:
+    """Tokens that end a response: those of generation_config.json, where the model has one, and the tokenizer's end of sequence."""
+    from transformers import GenerationConfig
+
+    try:
+        eos = GenerationConfig.from_pretrained(config.model).eos_token_id
+    except OSError:
+        eos = None
+    ids = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id}
+    return sorted(token for token in ids if token is not None)
+
+
+def make_engine(config: EngineConfig) -> Engine:
+    """Start the engine that the config names; its user closes it (`contextlib.closing`)."""
+    if config.resolved_engine() == "vllm":
+        from prm.sampling.replicas import VllmEngine
+
+        return VllmEngine(config)
+    from prm.sampling.transformers_engine import TransformersEngine
+
+    return TransformersEngine(config)

@@ -1,0 +1,210 @@
+"""Rollouts: questions in, a resumable folder of sampled responses out.
+
+Everything a question or a model can have wrong is found before an engine starts. A sample is a function of (seed, question id,
+sample index); what an interrupted run has written is not drawn again, and a folder never mixes two runs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from prm.records import Question, Rollout, ShardWriter
+from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
+from prm.steps import StepEncoder, load_tokenizer
+from prm.tracking import hash_path, progress, to_plain, write_manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RolloutConfig(EngineConfig, SamplingConfig):
+    """Sample responses to questions."""
+
+    questions: str = "data/questions.jsonl"
+    """Questions with reference answers: a .jsonl or .json file, or a folder of shards."""
+    output: str = "data/rollouts"
+    """Folder to write; the same command resumes an interrupted run in it."""
+    num_samples: int = 32
+    """Responses a question."""
+    seed: int = 0
+    """Seed of the run; each sample's own seed derives from it, the question's id and the sample's index."""
+    shard_index: int = 0
+    """Which share of the questions this job takes, from 0."""
+    num_shards: int = 1
+    """Jobs that share the questions; all write to the same output."""
+
+    def check(self) -> None:
+        EngineConfig.check(self)
+        SamplingConfig.check(self)
+        if self.num_samples < 1:
+            raise ValueError(f"--num_samples is {self.num_samples}; it must be at least 1")
+        if self.temperature == 0 and self.num_samples > 1:
+            raise ValueError(f"--temperature 0 would give {self.num_samples} equal samples; raise it or take --num_samples 1")
+        if not 0 <= self.shard_index < self.num_shards:
+            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
+        if Path(self.output).suffix in (".jsonl", ".json"):
+            raise ValueError(f"--output {self.output}: rollouts are written to a folder of shards; leave the ending out")
+
+
+def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> dict[str, Any]:
+    """Draw what is missing in `config.output` and return the counts of the run, which its manifest holds too.
+
+    Raises ValueError or FileNotFoundError for anything wrong with questions, model, flags or folder, before an engine starts, and
+    EngineError when the engine fails for good; what is finished then is on disk.
+    """
+    config.check()
+    model_config, tokenizer = read_model(config.model)
+    context = context_length(config, model_config)
+    shard = {question.id: question for question in questions[config.shard_index :: config.num_shards]}
+    prompts = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size)
+    run = run_identity(config, questions, model_config)
+    refuse_other_run(Path(config.output), run)
+    name = manifest_name(config)
+    with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
+        keys = [(question_id, index) for question_id in shard for index in range(config.num_samples)]
+        missing = [key for key in keys if key not in writer.finished_keys]
+        counts = {"questions": len(shard), "samples": len(keys), "already_there": len(keys) - len(missing)}
+        write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
+        requests = [SampleRequest(key, prompts[key[0]], sample_seed(config.seed, *key)) for key in missing]
+        counts |= draw_samples(config, context, shard, requests, writer, counts)
+    write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
+    logger.info("%s: %s", config.output, ", ".join(f"{value} {key}" for key, value in counts.items()))
+    return counts
+
+
+def draw_samples(
+    config: RolloutConfig,
+    context: int,
+    questions: dict[str, Question],
+    requests: Sequence[SampleRequest],
+    writer: ShardWriter,
+    counts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write every sample as it finishes; the counts of this run, tokens a second with the engine's start-up included."""
+    totals = {"generated": 0, "truncated": 0, "tokens": 0}
+    start = time.monotonic()
+    if requests:
+        longest = max(len(request.prompt_token_ids) for request in requests)
+        engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
+        bar = progress(total=counts["samples"], initial=counts["already_there"], desc="rollouts", unit="sample")
+        with bar, closing(make_engine(engine_config)) as engine:
+            for result in engine.generate(requests, config):
+                question = questions[result.key[0]]
+                texts = (question.question, question.answer, result.text)
+                writer.write(Rollout(*result.key, *texts, result.finish_reason, result.num_tokens))
+                totals["generated"] += 1
+                totals["truncated"] += result.finish_reason == "length"
+                totals["tokens"] += result.num_tokens
+                bar.update()
+                bar.set_postfix_str(f"{totals['tokens'] / (time.monotonic() - start):.0f} tokens/s", refresh=False)
+    seconds = time.monotonic() - start
+    return {**totals, "seconds": round(seconds, 1), "tokens_per_second": round(totals["tokens"] / max(seconds, 1e-9), 1)}
+
+
+def read_model(model: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Config and tokenizer of a policy. Raises FileNotFoundError for a missing one, ValueError for one that cannot generate."""
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise FileNotFoundError(f"--model {model}: the folder holds no config.json; give the folder that save_pretrained wrote")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except OSError as error:
+        raise FileNotFoundError(f"--model {model}: no such folder, and the hub gives no model of that name ({error})") from error
+    architecture = (config.architectures or ["none"])[0]
+    if "Reward" in architecture:
+        raise ValueError(f"--model {model}: {architecture} is a reward model and writes no text; give the policy")
+    try:
+        tokenizer = load_tokenizer(model)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"--model {model}: it has no tokenizer; save one into the folder ({error})") from error
+    return config, tokenizer
+
+
+def context_length(config: EngineConfig, model_config: PretrainedConfig) -> int:
+    """Longest prompt and response together. Raises ValueError if more is asked for than the model has positions."""
+    positions = model_config.get_text_config().max_position_embeddings
+    if config.max_model_len is not None and config.max_model_len > positions:
+        raise ValueError(f"--max_model_len is {config.max_model_len}, {config.model} has {positions} positions; lower it")
+    return config.max_model_len or positions
+
+
+def encode_prompts(
+    questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase, context: int, vocab_size: int
+) -> dict[str, list[int]]:
+    """Prompt of every question, as the step contract writes it. One bad prompt would end the engine, so all are checked here.
+
+    Raises ValueError, naming the question, for an empty one, a lone surrogate, a special token, or a prompt that leaves no room.
+    """
+    encoder = StepEncoder(tokenizer=tokenizer)
+    prompts: dict[str, list[int]] = {}
+    for question in questions:
+        if not question.question.strip():
+            raise ValueError(f"question {question.id!r} is empty; remove it")
+        try:
+            question.question.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
+        prompt = encoder.prompt_ids(question.question, f"question {question.id!r}")
+        if len(prompt) >= context:
+            raise ValueError(
+                f"question {question.id!r}: a prompt of {len(prompt)} tokens leaves no room for a response within {context}; "
+                "remove it, or raise --max_model_len where the model allows"
+            )
+        if max(prompt) >= vocab_size:
+            raise ValueError(
+                f"question {question.id!r}: its prompt holds token {max(prompt)}, the model knows {vocab_size}; "
+                "give the folder the model's own tokenizer"
+            )
+        prompts[question.id] = prompt
+    if not prompts:
+        raise ValueError("no question for this job; lower --num_shards or check --questions")
+    return prompts
+
+
+def sample_seed(run_seed: int, question_id: str, sample_index: int) -> int:
+    """Seed of one sample, 56 bits of a hash: order, sharding and resumption cannot change it."""
+    text = json.dumps([run_seed, question_id, sample_index])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+
+def run_identity(config: RolloutConfig, questions: Sequence[Question], model_config: PretrainedConfig) -> dict[str, Any]:
+    """What must agree for two runs to share a folder; more samples a question, or another number of jobs, may."""
+    settings = {name: getattr(config, name) for name in ("seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")}
+    digest = hashlib.sha256(json.dumps(to_plain(list(questions))).encode()).hexdigest()
+    is_local = Path(config.model).is_dir()
+    model = hash_path(config.model) if is_local else f"{config.model}@{getattr(model_config, '_commit_hash', None)}"
+    return {
+        "model": model,
+        "questions": digest,
+        "engine": config.resolved_engine(),
+        **settings,
+    }
+
+
+def refuse_other_run(output: Path, run: dict[str, Any]) -> None:
+    """Raise ValueError, naming the difference, if `output` holds rollouts of another run."""
+    manifests = sorted(output.glob("manifest*.json"))
+    if not manifests and any(output.glob("*.jsonl")):
+        raise ValueError(f"--output {output}: the folder holds .jsonl files but no manifest.json; give another folder")
+    for path in manifests:
+        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
+        for name, value in run.items():
+            if other.get(name) != value:
+                raise ValueError(
+                    f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r}, this one has {value!r}; "
+                    "give another folder, or delete this one"
+                )
+
+
+def manifest_name(config: RolloutConfig) -> str:
+    if config.num_shards == 1:
+        return "manifest.json"
+    return f"manifest-{config.shard_index:05d}-of-{config.num_shards:05d}.json"
