@@ -1,52 +1,24 @@
 """Training end to end on tiny models: every objective, equal trajectories however a batch is divided, resume, and bad input."""
 
 import json
-import random
 import signal
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tiny_training import STEPS, responses, soften, trajectory, vars_of, write_dataset
 from train import main
 
 from prm.losses import LOSSES
 from prm.models import load_model
-from prm.records import Response, write_jsonl
+from prm.records import write_jsonl
 from prm.training.preemption import EXIT_CODE, STOP_FILE
 from prm.training.trainer import PRMTrainer
 
-STEPS = ["--max_steps", "6", "--logging_steps", "1", "--warmup_steps", "2", "--learning_rate", "1e-3", "--global_batch_size", "4"]
 
-
-def responses(num: int, seed: int) -> list[Response]:
-    """Sums of two digits; a wrong response gets its last one wrong."""
-    rng = random.Random(seed)
-    made = []
-    for index in range(num):
-        wrong, count = rng.random() < 0.5, rng.randint(1, 5)
-        sums = [(rng.randint(0, 9), rng.randint(0, 9)) for _ in range(count)]
-        steps = [f"{a} + {b} = {a + b + (wrong and i == count - 1)}." for i, (a, b) in enumerate(sums)]
-        labels = [1.0] * (count - 1) + [-1.0 if wrong else 1.0]
-        made.append(Response(f"q{seed}-{index // 4}", index % 4, f"Question {index // 4}?", steps, not wrong, labels))
-    return made
-
-
-def soften(response: Response, targets: dict[float, float]) -> dict:
-    return vars_of(response) | {"step_labels": [targets[label] for label in response.step_labels]}
-
-
-def vars_of(response: Response) -> dict:
-    return {
-        name: getattr(response, name) for name in ("question_id", "sample_index", "question", "steps", "correct", "step_labels")
-    }
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    write_jsonl(folder / "train.jsonl", responses(64, seed=0))
-    write_jsonl(folder / "validation.jsonl", responses(24, seed=1))
-    return folder
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture
@@ -71,11 +43,6 @@ def no_launcher(monkeypatch):
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def trajectory(output_dir: Path, name: str = "loss") -> list[float]:
-    rows = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    return [row[name] for row in rows if name in row]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

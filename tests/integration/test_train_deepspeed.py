@@ -1,0 +1,112 @@
+"""Training under `deepspeed` with ZeRO-2 on two CPU ranks: every objective, kill -9 and resume, and stopping when asked to."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_training import STEPS, trajectory, write_dataset
+from train import main
+
+from prm.losses import LOSSES
+from prm.models import load_model
+from prm.training.arguments import free_port
+from prm.training.preemption import EXIT_CODE, STOP_FILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "train.py"
+LONG = ["--max_steps", "60", "--save_steps", "10"]
+"""Long enough to be killed half way: a later flag wins over an earlier one."""
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory, tiny_backbone) -> list[str]:
+    dataset = write_dataset(tmp_path_factory.mktemp("dataset"))
+    return ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone), *STEPS]
+
+
+def start(script: Path, *arguments: str) -> subprocess.Popen:
+    """`deepspeed` on two ranks, in a process group of its own."""
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--master_port", free_port()]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.Popen(
+        [*launcher, str(script), *arguments],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(script: Path, *arguments: str, status: int = 0) -> str:
+    process = start(script, *arguments)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == status, output[-4000:]
+    return output
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()[-4000:]
+        time.sleep(0.02)
+
+
+def ranks(process: subprocess.Popen) -> Iterator[psutil.Process]:
+    """The training processes below the launcher, by rank."""
+    children = [c for c in psutil.Process(process.pid).children(recursive=True) if str(SCRIPT) in c.cmdline()]
+    workers = [c for c in children if any(a.startswith("--local_rank") for a in c.cmdline())]
+    return iter(sorted(workers, key=lambda c: next(a for a in c.cmdline() if a.startswith("--local_rank"))))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(flags, tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("two_ranks")
+    run(ROOT / "tests" / "integration" / "train_every_loss.py", *flags, str(output_dir))
+    return output_dir
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_ranks_take_the_steps_of_one(two_ranks, flags, tmp_path, monkeypatch, loss):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert main([*flags, "--loss", loss, "--output_dir", str(tmp_path)]) == 0
+    assert trajectory(two_ranks / loss) == pytest.approx(trajectory(tmp_path), rel=1e-5, abs=1e-6)
+    assert trajectory(two_ranks / loss, "grad_norm") == pytest.approx(trajectory(tmp_path, "grad_norm"), rel=1e-4, abs=1e-6)
+    for name in ("eval_loss", "eval_outcome_auc", "eval_step_auc"):
+        assert trajectory(two_ranks / loss, name) == pytest.approx(trajectory(tmp_path, name), rel=1e-5, abs=1e-6)
+    assert load_model(two_ranks / loss)[1].loss == loss
+
+
+@pytest.mark.parametrize("loss", ["asym", "implicit_prm"])
+def test_killed_run_ends_where_the_uninterrupted_one_does(flags, tmp_path, loss):
+    """One rank is killed half way; of asym the second run is also asked to stop. Losses and weights agree bit for bit."""
+    command = [*flags, *LONG, "--loss", loss, "--output_dir"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run(SCRIPT, *command, str(straight))
+
+    process = start(SCRIPT, *command, str(killed))
+    wait_for(killed / "checkpoint-20", process)
+    list(ranks(process))[1].kill()
+    process.communicate(timeout=60)  # the launcher takes the other rank down
+    assert process.returncode != 0
+    assert not (killed / "prm_config.json").exists()
+
+    if loss == "asym":
+        process = start(SCRIPT, *command, str(killed))
+        wait_for(killed / "checkpoint-40", process)
+        (killed / STOP_FILE).touch()
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == EXIT_CODE, output[-4000:]
+
+    assert "continuing from" in run(SCRIPT, *command, str(killed))
+    assert trajectory(killed) == trajectory(straight)
+    assert trajectory(killed, "grad_norm") == trajectory(straight, "grad_norm")
+    assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert len(list(killed.glob("checkpoint-*"))) == 2
