@@ -43,7 +43,7 @@ def train(config: TrainingConfig) -> int:
     if is_main_process():
         write_manifest(config.output_dir, config.to_dict(), [config.dataset], data.counts, {"run": run})
     if config.deepspeed and config.use_cpu:
-        skip_inference_kernel()
+        prepare_deepspeed_on_cpu()
     model = build_model(config, encoder)
     splits = [with_reference(config, encoder, examples) for examples in splits]
     trainer = PRMTrainer(config, model, encoder, *splits, run)
@@ -98,11 +98,15 @@ def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
     )
 
 
-def skip_inference_kernel() -> None:
-    """Keep DeepSpeed from compiling a C++ all-reduce for inference, a minute with a compiler, which training never calls."""
+def prepare_deepspeed_on_cpu() -> None:
+    """Tell DeepSpeed of the process group, which ZeRO-3 needs when a model loads; accelerate does so on GPUs only.
+
+    Also keep it from compiling a C++ all-reduce for inference first: a minute with a compiler, and training never calls it.
+    """
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 
 def weights_dtype(config: TrainingConfig) -> torch.dtype:

@@ -84,6 +84,13 @@ def test_two_ranks_take_the_steps_of_one(two_ranks, flags, tmp_path, monkeypatch
     assert load_model(two_ranks / loss)[1].loss == loss
 
 
+@pytest.mark.parametrize("name", ["zero3", "zero2_offload"])
+def test_other_zero_stages_take_the_same_steps_and_save_whole_models(two_ranks, name):
+    assert trajectory(two_ranks / name) == pytest.approx(trajectory(two_ranks / "asym"), rel=1e-5, abs=1e-6)
+    assert trajectory(two_ranks / name, "eval_loss") == pytest.approx(trajectory(two_ranks / "asym", "eval_loss"), rel=1e-5)
+    load_model(two_ranks / name)  # repeats the self-test
+
+
 @pytest.mark.parametrize("loss", ["asym", "implicit_prm"])
 def test_killed_run_ends_where_the_uninterrupted_one_does(flags, tmp_path, loss):
     """One rank is killed half way; of asym the second run is also asked to stop. Losses and weights agree bit for bit."""

@@ -1,15 +1,18 @@
-"""What `deepspeed` starts in the tests: scripts/train.py once per objective, so that the start-up is paid once."""
+"""What `deepspeed` starts in the tests: scripts/train.py once per objective and ZeRO stage, so that the start-up is paid once."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
 
-from train import main
+from train import main  # noqa: E402
 
-from prm.losses import LOSSES
+from prm.losses import LOSSES  # noqa: E402
 
 if __name__ == "__main__":
     *flags, output_dir = sys.argv[1:]
     for loss in LOSSES:
         assert main([*flags, "--loss", loss, "--output_dir", f"{output_dir}/{loss}"]) == 0
+    for name in ("zero3", "zero2_offload"):
+        assert main([*flags, "--deepspeed", str(ROOT / "ds_configs" / f"{name}.json"), "--output_dir", f"{output_dir}/{name}"]) == 0
