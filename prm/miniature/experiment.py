@@ -1,0 +1,283 @@
+"""The paper in miniature: one config in, a folder with models, rollouts, scores, curves and findings out.
+
+Every stage runs the same script as a run on GPUs would, as a process of its own, and can be repeated by hand: the commands are
+logged. A stage that has finished leaves a mark; the same command goes on behind the last one.
+"""
+
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from prm.data.sources import load_responses
+from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
+from prm.miniature.problems import ProblemConfig, generate_questions, judge
+from prm.miniature.report import write_report
+from prm.records import Response, Rollout, read_records, to_row, write_json, write_jsonl
+from prm.tracking import write_manifest
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).parents[2]
+MAIN_LOSSES = ["step_ce", "orm", "implicit_prm", "asym"]
+OTHER_LOSSES = ["min", "geometric_mean", "softmin"]
+SPLITS = ("train", "eval")
+NUM_FIRST_ERROR_ITEMS = 1000
+FREE_TO_CHANGE = ("output_dir", "losses", "all")
+
+
+@dataclass
+class MiniatureConfig:
+    """How large the miniature is."""
+
+    output_dir: str = "outputs/miniature"
+    """Folder of the run; an interrupted run continues there."""
+    losses: list[str] = field(default_factory=lambda: list(MAIN_LOSSES))
+    """Objectives to train, in this order."""
+    all: bool = False
+    """Train the symmetric objectives too: min, geometric_mean and softmin."""
+    num_train_questions: int = 500
+    """Questions whose graded rollouts the PRMs learn from."""
+    num_eval_questions: int = 200
+    """Held-out questions of the Best-of-N curves."""
+    num_train_samples: int = 32
+    """Responses sampled for every training question."""
+    num_eval_samples: int = 64
+    """Responses sampled for every held-out question: the largest N."""
+    fact_steps: int = BaseConfig.fact_steps
+    """Optimizer steps of the base's pre-training on single facts."""
+    document_steps: int = BaseConfig.document_steps
+    """Optimizer steps of the base's pre-training on documents."""
+    policy_steps: int = PolicyConfig.num_steps
+    """Optimizer steps of the policy's fine-tuning."""
+    max_train_steps: int = -1
+    """Optimizer steps of every PRM at the most; -1 keeps what its own config says."""
+    false_positive_rate: float = 0.0
+    """Share of right answers with a wrong step to reach among the training labels, by calling wrong responses correct."""
+    num_ranks: int = 2
+    """DeepSpeed ranks of PRM training."""
+    seed: int = 0
+    """Seed of problems, models and samples."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.losses) - {*MAIN_LOSSES, *OTHER_LOSSES}:
+            raise ValueError(f"--losses {min(unknown)}: choose from {', '.join(MAIN_LOSSES + OTHER_LOSSES)}")
+        if not 0 <= self.false_positive_rate < 1:
+            raise ValueError(f"--false_positive_rate {self.false_positive_rate}: it must be at least 0 and below 1")
+        if self.all:
+            self.losses = [*self.losses, *(loss for loss in OTHER_LOSSES if loss not in self.losses)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One station of the pipeline; `name` also names the mark it leaves."""
+
+    name: str
+    purpose: str
+    run: Callable[[], None]
+
+
+class Miniature:
+    """The stages of one run and the places of their outputs."""
+
+    def __init__(self, config: MiniatureConfig):
+        self.config = config
+        self.root = Path(config.output_dir)
+        self.problems = ProblemConfig()
+
+    def stages(self) -> list[Stage]:
+        samples = {"train": self.config.num_train_samples, "eval": self.config.num_eval_samples}
+        stages = [
+            Stage("questions", "generate problems with exact answers", self.write_questions),
+            Stage("base", "pre-train a base model on solutions and reviews", self.train_base),
+            Stage("policy", "fine-tune a policy that has misconceptions", self.train_policy),
+        ]
+        for split in SPLITS:
+            stages += [
+                Stage(f"rollouts-{split}", f"sample {samples[split]} responses a question (vLLM)", lambda s=split: self.sample(s)),
+                Stage(f"grade-{split}", "compare final answers (Math-Verify)", lambda s=split: self.grade(s)),
+                Stage(f"judge-{split}", "label every step with the exact judge", lambda s=split: self.label_steps(s)),
+            ]
+        stages.append(Stage("dataset", "build the training set", self.build_dataset))
+        for loss in self.config.losses:
+            stages += [
+                Stage(f"train-{loss}", f"train with --loss {loss} (DeepSpeed ZeRO-2)", lambda x=loss: self.train(x)),
+                Stage(f"score-{loss}", "score every step of the held-out responses", lambda x=loss: self.score(x)),
+                Stage(f"first-error-{loss}", "find the first wrong step", lambda x=loss: self.evaluate_first_error(x)),
+            ]
+        return stages
+
+    def write_questions(self) -> None:
+        sizes = {"train": self.config.num_train_questions, "eval": self.config.num_eval_questions}
+        for split in SPLITS:
+            questions = generate_questions(sizes[split], self.config.seed, self.problems, split)
+            write_jsonl(self.root / "questions" / f"{split}.jsonl", questions)
+
+    def train_base(self) -> None:
+        steps = {"fact_steps": self.config.fact_steps, "document_steps": self.config.document_steps}
+        train_base(BaseConfig(seed=self.config.seed, problems=self.problems, **steps), self.root / "models" / "base")
+
+    def train_policy(self) -> None:
+        config = PolicyConfig(seed=self.config.seed, problems=self.problems, num_steps=self.config.policy_steps)
+        train_policy(config, self.root / "models" / "base", self.root / "models" / "policy")
+
+    def sample(self, split: str) -> None:
+        num_samples = self.config.num_train_samples if split == "train" else self.config.num_eval_samples
+        flags = {"model": self.root / "models" / "policy", "questions": self.root / "questions" / f"{split}.jsonl"}
+        flags |= {"output": self.root / "rollouts" / split, "num_samples": num_samples, "seed": self.config.seed}
+        self.script("generate_rollouts", {**flags, "config": ROOT / "configs" / "rollouts" / "miniature.yaml"})
+
+    def grade(self, split: str) -> None:
+        self.script("grade_rollouts", {"input": self.root / "rollouts" / split, "output": self.graded(split)})
+
+    def label_steps(self, split: str) -> None:
+        responses = [judged(response) for response in load_responses(self.graded(split))]
+        write_jsonl(self.root / "labels" / f"{split}.jsonl", responses)
+        if split == "eval":
+            items = first_error_items(responses, self.config.seed)
+            write_json(self.root / "first_error" / "miniature.json", items)
+        if split == "train" and self.config.false_positive_rate:
+            rollouts = list(read_records(self.graded("train"), Rollout))
+            labels = {response.key: response.step_labels for response in responses}
+            write_jsonl(
+                self.noisy_outcomes, with_false_positives(rollouts, labels, self.config.false_positive_rate, self.config.seed)
+            )
+
+    def build_dataset(self) -> None:
+        rollouts = self.noisy_outcomes if self.config.false_positive_rate else self.graded("train")
+        flags = {"rollouts": rollouts, "step_labels": self.root / "labels" / "train.jsonl", "output": self.root / "dataset"}
+        self.script("build_dataset", {**flags, "validation_fraction": 0.05, "seed": self.config.seed})
+
+    def train(self, loss: str) -> None:
+        flags = {"config": ROOT / "configs" / "train" / "miniature" / f"{loss}.yaml", "dataset": self.root / "dataset"}
+        flags |= {"model_name_or_path": self.root / "models" / "base", "output_dir": self.root / "models" / loss}
+        flags |= {"seed": self.config.seed, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
+        if self.config.max_train_steps > 0:
+            flags["max_steps"] = self.config.max_train_steps
+        self.script("train", flags, launcher=["deepspeed", "--num_accelerators", str(self.config.num_ranks)])
+
+    def score(self, loss: str) -> None:
+        self.script("score", {"model": self.root / "models" / loss, "input": self.graded("eval"), "output": self.scores(loss)})
+
+    def evaluate_first_error(self, loss: str) -> None:
+        ids = {item["id"] for item in json.loads((self.root / "first_error" / "miniature.json").read_text())}
+        rows = [{"id": item_id(row), "step_scores": row["step_scores"]} for row in map(json.loads, self.scores(loss).open())]
+        predictions = self.root / "first_error" / "predictions" / f"{loss}.jsonl"
+        write_jsonl(predictions, [row for row in rows if row["id"] in ids])
+        flags = {"data": self.root / "first_error" / "miniature.json", "predictions": predictions}
+        flags |= {"threshold": ["fixed", "oracle"], "output_dir": self.root / "first_error" / loss}
+        self.script("processbench_eval", flags)
+
+    def graded(self, split: str) -> Path:
+        return self.root / "graded" / f"{split}.jsonl"
+
+    def scores(self, loss: str) -> Path:
+        return self.root / "scores" / f"{loss}.jsonl"
+
+    @property
+    def noisy_outcomes(self) -> Path:
+        return self.root / "graded" / "train_with_false_positives.jsonl"
+
+    def script(self, name: str, flags: dict[str, object], launcher: Iterable[str] = ("python",)) -> None:
+        """Run one script as a process of its own, its output on this terminal. Raises RuntimeError if it fails."""
+        values = [(f"--{key}", value if isinstance(value, list) else [value]) for key, value in flags.items()]
+        arguments = [str(word) for flag, words in values for word in (flag, *words)]
+        program, *options = launcher
+        command = [program, *options, str(ROOT / "scripts" / f"{name}.py"), *arguments]
+        logger.info("$ %s", " ".join(command))
+        # One thread a rank: two ranks on two cores would otherwise fight over four.
+        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if program == "deepspeed" and self.config.num_ranks > 1 else {})
+        executable = sys.executable if program == "python" else str(Path(sys.executable).with_name(program))
+        result = subprocess.run([executable, *command[1:]], env=environment, check=False)
+        if result.returncode != 0:
+            raise RuntimeError(
+                f"scripts/{name}.py ended with status {result.returncode}; its output stands above. Run again to go on"
+            )
+
+
+def run_miniature(config: MiniatureConfig) -> str:
+    """Run what is missing and return the report. Raises ValueError if the folder holds a run with other settings."""
+    run = Miniature(config)
+    refuse_other_settings(run)
+    marks = run.root / "stages"
+    stages = run.stages()
+    for number, stage in enumerate(stages, start=1):
+        mark = marks / f"{stage.name}.json"
+        if mark.exists():
+            continue
+        logger.info("[%d/%d] %s: %s", number, len(stages), stage.name, stage.purpose)
+        start = time.monotonic()
+        stage.run()
+        write_json(mark, {"seconds": round(time.monotonic() - start, 1)})
+    seconds = {stage.name: json.loads((marks / f"{stage.name}.json").read_text())["seconds"] for stage in stages}
+    report = write_report(run.root, config.losses, seconds)
+    write_manifest(run.root, config, extra={"seconds": seconds})
+    return report
+
+
+def refuse_other_settings(run: Miniature) -> None:
+    """The settings of a folder are fixed by its first run; only the list of objectives may grow."""
+    path = run.root / "settings.json"
+    settings = {key: value for key, value in asdict(run.config).items() if key not in FREE_TO_CHANGE}
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = json.loads(path.read_text())
+    if changed := sorted(key for key in settings if settings[key] != before.get(key)):
+        key = changed[0]
+        raise ValueError(
+            f"{run.root} holds a run with --{key} {before.get(key)}, not {settings[key]}: "
+            "give another --output_dir, or delete the folder"
+        )
+
+
+def judged(response: Response) -> Response:
+    """The response with the exact judge's labels, 1 or -1 a step."""
+    labels = [float(label) for label in judge(response.question, response.steps)]
+    return Response(**{**to_row(response), "step_labels": labels})
+
+
+def with_false_positives(rollouts: list[Rollout], labels: dict, rate: float, seed: int) -> list[Rollout]:
+    """Call wrong responses correct until a share `rate` of the correct ones contains a wrong step.
+
+    Raises ValueError if there are too few wrong responses.
+    """
+    correct = [r for r in rollouts if r.correct]
+    already = sum(min(labels[r.key]) < 0 for r in correct)
+    num_flips = max(0, round((rate * len(correct) - already) / (1 - rate)))
+    wrong = sorted(r.key for r in rollouts if r.correct is False and r.key in labels)
+    if num_flips > len(wrong):
+        raise ValueError(f"--false_positive_rate {rate} needs {num_flips} wrong responses to flip, there are {len(wrong)}")
+    flipped = set(random.Random(seed).sample(wrong, num_flips))
+    return [Rollout(**{**to_row(r), "correct": True}) if r.key in flipped else r for r in rollouts]
+
+
+def first_error_items(responses: list[Response], seed: int) -> list[dict]:
+    """ProcessBench items from judged responses, no text twice, half of them with an error as far as there are enough."""
+    unique = {(r.question_id, *r.steps): r for r in responses}
+    shuffled = random.Random(seed).sample(list(unique.values()), len(unique))
+    items = [first_error_item(r) for r in shuffled]
+    halves = [[i for i in items if (i["label"] == -1) == is_right][: NUM_FIRST_ERROR_ITEMS // 2] for is_right in (True, False)]
+    return [item for half in halves for item in half]
+
+
+def first_error_item(response: Response) -> dict:
+    bad = [index for index, label in enumerate(response.step_labels) if label < 0]
+    return {
+        "id": item_id(to_row(response)),
+        "generator": "miniature policy",
+        "problem": response.question,
+        "steps": response.steps,
+        "final_answer_correct": response.correct,
+        "label": bad[0] if bad else -1,
+    }
+
+
+def item_id(row: dict) -> str:
+    return f"{row['question_id']}#{row['sample_index']}"

@@ -1,0 +1,15 @@
+"""Run the whole method in miniature: problems, policy, rollouts, grading, PRMs under several objectives, Best-of-N curves."""
+
+from prm.config import parse_args
+from prm.miniature.experiment import MiniatureConfig, run_miniature
+from prm.tracking import setup_logging
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse_args(MiniatureConfig, argv, __doc__)
+    setup_logging()
+    print(run_miniature(config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The whole pipeline end to end, small: vLLM, Math-Verify, DeepSpeed on two ranks, curves; and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from prm.miniature.experiment import MAIN_LOSSES, Miniature, MiniatureConfig, run_miniature
+from prm.records import Response, Rollout, StepScores, read_records
+
+pytestmark = pytest.mark.slow
+
+COMMAND = [sys.executable, "scripts/miniature.py", "--config", "configs/miniature/quick.yaml"]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A run that was killed while its rollouts were sampled, and then finished by the same command."""
+    from conftest import ROOT
+
+    folder = tmp_path_factory.mktemp("miniature")
+    command = [*COMMAND, "--output_dir", str(folder)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        while not (folder / "stages" / "policy.json").exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        time.sleep(3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "metrics.json").exists()
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder, result.stdout
+
+
+def test_every_objective_is_measured(finished_run):
+    folder, report = finished_run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics["steps"]) == MAIN_LOSSES
+    assert metrics["best_of_n"]["n"] == [1, 2, 4, 8]
+    random = metrics["best_of_n"]["baselines"]["random"]["accuracy"]["1"]
+    for loss in MAIN_LOSSES:
+        # One candidate leaves nothing to choose.
+        assert metrics["best_of_n"]["prms"][loss]["last"]["best_of_n"]["accuracy"]["1"] == pytest.approx(random, abs=1e-12)
+        assert 0 <= metrics["steps"][loss]["auc"] <= 1
+        assert loss in report
+    assert "pass@N" in report
+    assert report.count("At N = 8, ") == 7
+
+
+def test_nothing_was_lost_or_doubled_by_the_kill(finished_run):
+    folder, _ = finished_run
+    for split, num_questions in (("train", 40), ("eval", 12)):
+        keys = [r.key for r in read_records(folder / "rollouts" / split, Rollout)]
+        assert len(keys) == len(set(keys)) == 8 * num_questions
+        assert {r.key for r in read_records(folder / "graded" / f"{split}.jsonl", Rollout)} == set(keys)
+    judged = {r.key: len(r.steps) for r in read_records(folder / "labels" / "eval.jsonl", Response)}
+    for loss in MAIN_LOSSES:
+        scored = {r.key: len(r.step_scores) for r in read_records(folder / "scores" / f"{loss}.jsonl", StepScores)}
+        assert scored.items() <= judged.items()
+        assert len(scored) >= 0.9 * len(judged)
+
+
+def test_a_finished_run_only_reports_and_a_changed_one_is_refused(finished_run):
+    folder, report = finished_run
+    from conftest import ROOT
+
+    result = subprocess.run([*COMMAND, "--output_dir", str(folder)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == report
+    with pytest.raises(ValueError, match=r"holds a run with --num_eval_samples 8, not 9: give another --output_dir"):
+        run_miniature(MiniatureConfig(output_dir=str(folder), num_eval_samples=9))
+
+
+def test_a_failing_script_stops_the_run(tmp_path):
+    run = Miniature(MiniatureConfig(output_dir=str(tmp_path)))
+    with pytest.raises(RuntimeError, match=r"scripts/grade_rollouts.py ended with status 1"):
+        run.grade("eval")

@@ -1,0 +1,76 @@
+import pytest
+
+from prm.miniature.experiment import MAIN_LOSSES, MiniatureConfig, first_error_items, with_false_positives
+from prm.miniature.report import compare, findings, pooled
+from prm.records import Response, Rollout, StepScores
+
+
+def rollout(index, correct):
+    return Rollout("q", index, "?", "1", "text", "stop", 3, correct=correct)
+
+
+def response(index, labels, question_id="q"):
+    return Response(question_id, index, "?", [f"step {index} {i}" for i in range(len(labels))], correct=True, step_labels=labels)
+
+
+def test_all_adds_the_symmetric_objectives_and_unknown_ones_are_refused():
+    assert MiniatureConfig(all=True).losses == [*MAIN_LOSSES, "min", "geometric_mean", "softmin"]
+    with pytest.raises(ValueError, match="--losses asymm: choose from step_ce"):
+        MiniatureConfig(losses=["asymm"])
+    with pytest.raises(ValueError, match=r"--false_positive_rate 1.0: it must be"):
+        MiniatureConfig(false_positive_rate=1.0)
+
+
+def test_false_positives_reach_the_rate_by_flipping_wrong_outcomes():
+    rollouts = [rollout(i, correct=i < 18) for i in range(60)]
+    labels = {("q", i): [1.0] if i < 18 else [1.0, -1.0] for i in range(60)}
+    noisy = with_false_positives(rollouts, labels, 0.25, seed=0)
+    flipped = [r for before, r in zip(rollouts, noisy, strict=True) if r.correct != before.correct]
+    assert len(flipped) == 6  # 6 of 18 + 6 right answers have a wrong step: a quarter
+    assert all(labels[r.key][-1] < 0 for r in flipped)
+    assert noisy == with_false_positives(rollouts, labels, 0.25, seed=0) != with_false_positives(rollouts, labels, 0.25, seed=1)
+    assert with_false_positives(rollouts, labels, 0.0, seed=0) == rollouts
+    with pytest.raises(ValueError, match="needs 162 wrong responses to flip, there are 42"):
+        with_false_positives(rollouts, labels, 0.9, seed=0)
+
+
+def test_first_error_items_are_unique_and_labelled_by_the_judge():
+    responses = [response(0, [1.0, -1.0, -1.0]), response(1, [1.0, 1.0]), response(2, [-1.0])]
+    copy = Response("q", 9, "?", responses[0].steps, correct=True, step_labels=responses[0].step_labels)
+    items = {item["id"]: item["label"] for item in first_error_items([*responses, copy], seed=0)}
+    assert items == {"q#9": 1, "q#1": -1, "q#2": 0}
+
+
+def test_pooled_scores_are_records_of_one_step():
+    records = [StepScores("q", 0, [0.5, 0.25], True, "1", "1"), StepScores("q", 1, [-2.0, 3.0], False)]
+    assert pooled(records, "min") == [StepScores("q", 0, [0.25], True, "1", "1"), StepScores("q", 1, [-2.0], False)]
+    with pytest.raises(ValueError, match="geometric_mean"):
+        pooled(records, "geometric_mean")
+
+
+def curves(difference, low, high):
+    test = {name: {"64": value} for name, value in (("difference", difference), ("low", low), ("high", high), ("p_value", 0.5))}
+    return {"n": [1, 64], "differences": {"last": {"orm": {"asym": test}, "asym": {"majority_vote": test, "random": test}}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [((0.1, 0.05, 0.2), "beats"), ((-0.1, -0.2, -0.05), "loses to"), ((0.1, -0.01, 0.2), "cannot be told apart from")],
+)
+def test_a_finding_says_what_the_interval_says(values, verdict):
+    assert f"asym {verdict} majority vote: {100 * values[0]:+.1f} points" in compare(curves(*values), "asym", "majority_vote", "64")
+
+
+def test_a_difference_listed_the_other_way_round_changes_sign():
+    assert "asym loses to orm: -10.0 points [-20.0, -5.0]" in compare(curves(0.1, 0.05, 0.2), "asym", "orm", "64")
+
+
+@pytest.mark.parametrize(("auc", "verdict"), [(0.97, "the world is learnable"), (0.94, "no comparison below means much")])
+def test_an_unlearnable_world_is_called_one(auc, verdict):
+    result = {"best_of_n": curves(0.1, 0.05, 0.2), "steps": {"step_ce": {"auc": auc}}}
+    result["outcomes"] = {"train": {"right_with_wrong_step": 0.012}}
+    test = {name: {"64": 0.1} for name in ("difference", "low", "high")}
+    result["best_of_n"]["differences"]["last"]["step_ce"] = {"majority_vote": test}
+    lines = findings(result, ["step_ce"])
+    assert verdict in lines[0]
+    assert "1.2% contain a wrong step" in lines[-1]
