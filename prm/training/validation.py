@@ -62,7 +62,7 @@ def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[s
     """`loss`, and where there are labels `outcome_accuracy`, `outcome_auc` and `step_auc`; a metric that is undefined is left out.
 
     A response's score is the encoder's aggregation of its step scores; the implicit PRM's is their sum, which it is trained on,
-    right when positive. A step counts as good from a label of 0.5 on, as bad up to 0 with soft labels and below 0 with hard ones.
+    right when positive.
     """
     is_implicit = encoder.layout == "plain"
     step_scores = [scores for batch in scored for scores in batch.step_scores]
@@ -80,11 +80,13 @@ def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[s
 
 
 def good_and_bad(step_scores: Sequence[Sequence[float]], step_labels: Sequence[Sequence[float]]) -> Iterator[np.ndarray]:
-    """Scores of the steps labelled good or bad, and whether they are good; neutral and unlabelled steps are left out."""
+    """Scores of the steps labelled good or bad, and whether they are good; neutral and unlabelled steps are left out.
+
+    Without a negative label all are targets in [0, 1], and bad is below 0.5.
+    """
     scores = np.array([score for steps in step_scores for score in steps])
     labels = np.array([label for steps in step_labels for label in steps])
-    is_soft = not (labels < 0).any() and ((labels > 0) & (labels < 1)).any()
-    is_bad = labels < 0.5 if is_soft else labels < 0
+    is_bad = labels < (0 if (labels < 0).any() else 0.5)
     is_good = labels >= 0.5
     yield scores[is_bad | is_good]
     yield is_good[is_bad | is_good]
