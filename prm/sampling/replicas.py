@@ -57,6 +57,8 @@ class VllmEngine:
         else:
             # In one process vLLM imports itself once instead of three times, and its threads are ours to count.
             env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            # Threads that spin while they wait cost a factor of ten as soon as another process wants their core.
+            env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             env.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // self.num_replicas)))
         return env
 
@@ -79,7 +81,7 @@ class Replica:
     def _start(self) -> None:
         self.connection, theirs = Pipe()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-c", REPLICA, str(theirs.fileno())]
+        command = [sys.executable, "-P", "-c", REPLICA, str(theirs.fileno())]
         pipes = {"stdin": subprocess.PIPE, "stdout": self.log, "stderr": self.log, "pass_fds": [theirs.fileno()]}
         self.process = subprocess.Popen(command, env=self.environment, start_new_session=True, **pipes)
         theirs.close()

@@ -5,7 +5,8 @@
     parent -> replica   EngineConfig, once; then a Chunk for every "want", an empty one when there is nothing more
     replica -> parent   ("ready", None) once loaded; ("want", number of unfinished); ("results", [Finished])
 
-The replica waits for the answer to a "want" between two steps, so the batches, and with them the samples, do not depend on timing.
+The replica waits for the answer to a "want" between two steps. Where vLLM runs in this one process, as it does on a CPU, the
+batches, and with them the samples, therefore do not depend on timing.
 "Results" are sent at least every `BEAT_SECONDS` while it steps, even if empty: silence means that it hangs.
 """
 

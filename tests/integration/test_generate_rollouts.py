@@ -73,9 +73,9 @@ def test_killed_and_resumed_under_vllm(tiny_backbone, questions, tmp_path):
 
 
 def test_vllm_dies_under_way_and_every_request_is_still_answered_as_transformers_would(tiny_backbone):
-    settings = {"model": str(tiny_backbone), "dtype": "float32", "max_num_seqs": 16, "data_parallel_size": 1, "max_model_len": 256}
+    settings = {"model": str(tiny_backbone), "dtype": "float32", "max_num_seqs": 2, "data_parallel_size": 1, "max_model_len": 256}
     requests = [SampleRequest(i, [10 + i % 50, 20, 30 + i % 7], seed=i) for i in range(120)]
-    greedy = SamplingConfig(max_tokens=12, temperature=0)
+    greedy = SamplingConfig(max_tokens=24, temperature=0)
     with closing(make_engine(EngineConfig(engine="transformers", **settings))) as engine:
         expected = {result.key: result for result in engine.generate(requests, greedy)}
     with closing(make_engine(EngineConfig(engine="vllm", **settings))) as engine:
