@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml requirements/cpu-overrides.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 found; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) --overrides requirements/cpu-overrides.txt --editable '.[cpu]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(TORCH) --overrides requirements/cpu-overrides.txt --editable '.[cpu]' --group dev
 	@touch $(STAMP)
 
 clean:

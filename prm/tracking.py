@@ -100,7 +100,7 @@ def hash_path(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
-    for file in sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith(".") and f.name != "manifest.json"):
+    for file in sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".", "manifest"))):
         digest.update(f"{file.relative_to(path)}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
 

@@ -191,10 +191,12 @@ class Miniature:
         program, *options = launcher
         command = [program, *options, str(ROOT / "scripts" / f"{name}.py"), *arguments]
         logger.info("$ %s", " ".join(command))
-        # One thread a rank: two ranks on two cores would otherwise fight over four.
-        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if program == "deepspeed" and self.config.num_ranks > 1 else {})
+        # One thread a rank, and none that spins while it waits: two ranks on two cores would otherwise fight over four.
+        quiet = (
+            {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} if program == "deepspeed" and self.config.num_ranks > 1 else {}
+        )
         executable = sys.executable if program == "python" else str(Path(sys.executable).with_name(program))
-        result = subprocess.run([executable, *command[1:]], env=environment, check=False)
+        result = subprocess.run([executable, *command[1:]], env=os.environ | quiet, check=False)
         if result.returncode != 0:
             raise RuntimeError(
                 f"scripts/{name}.py ended with status {result.returncode}; its output stands above. Run again to go on"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
-from transformers.utils import is_torch_cuda_available
 
 from prm.losses import check_options
 
@@ -108,8 +108,9 @@ class TrainingConfig(TrainingArguments):
         if self.output_dir is None:
             self.output_dir = os.path.join("outputs", self.loss)
         self.deepspeed = resolve_deepspeed(self.deepspeed)
-        if not self.use_cpu and not (self.bf16 or self.fp16):
-            self.bf16 = is_torch_cuda_available()
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if not (self.use_cpu or self.bf16 or self.fp16):
+            self.bf16 = torch.cuda.is_available()
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.per_device_train_batch_size, self.gradient_accumulation_steps = split_global_batch(
             self.global_batch_size, world_size, self.per_device_train_batch_size, self.gradient_accumulation_steps

@@ -31,6 +31,12 @@ def test_defaults_are_the_papers_main_run():
     assert options.deepspeed is None
 
 
+def test_without_an_accelerator_it_is_the_cpu(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    options = parse_args(TrainingConfig, [])
+    assert (options.use_cpu, options.bf16, options.device.type) == (True, False, "cpu")
+
+
 def test_flags_override_and_output_dir_follows_the_loss():
     options = config("--loss", "step_ce", "--num_labels", "2", "--learning_rate", "1e-3", "--local_rank=0")
     assert (options.output_dir, options.num_labels, options.learning_rate) == ("outputs/step_ce", 2, 1e-3)
