@@ -55,6 +55,8 @@ class BuildConfig:
     """Model name or folder whose tokenizer counts for --max_step_length."""
     validation_fraction: float = 0.02
     """Share of the questions that goes to validation.jsonl; at least one question unless it is 0."""
+    deduplicate: bool = True
+    """Keep one of several responses to a question that are equal word for word."""
     decontaminate: list[str] = field(default_factory=list)
     """Evaluation files: questions that share their text or 13 words in a row with one of them are dropped."""
     seed: int = 0
@@ -89,7 +91,7 @@ def build_dataset(config: BuildConfig) -> dict[str, Any]:
         "overlaps_evaluation": lambda r: r.question_id not in overlaps,
         "pass_rate_too_low": lambda r: rates.get(r.question_id, config.min_pass_rate) >= config.min_pass_rate,
         "pass_rate_too_high": lambda r: rates.get(r.question_id, config.max_pass_rate) <= config.max_pass_rate,
-        "duplicate": NotSeen(),
+        "duplicate": NotSeen() if config.deduplicate else lambda r: True,
     }
     num_read, dropped_questions = len(responses) + dropped.total(), {}
     for reason, is_kept in stages.items():

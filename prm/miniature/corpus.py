@@ -23,6 +23,8 @@ STEP_ERROR_RATE = 0.3
 """Share of reviewed steps that are wrong."""
 DELIMITERS = [".", ".", "?", ":", ";", " ->", ".\n\n", "\n", " |"]
 """What may stand between a claim and its verdict in a list of facts."""
+MARKS = ["?", ":", ";", "\n", " ->", *(f" {sign}" for sign in "!#$%&'()*,/:;<>?@[]^_`{|}~")]
+"""What may stand between a step and its review in the last stage: whatever comes next, the reader is to know by then."""
 
 
 def fact_list(rng: random.Random, config: ProblemConfig, num_facts: int, is_varied: bool = True) -> Document:
@@ -46,8 +48,8 @@ def solution(rng: random.Random, config: ProblemConfig) -> Document:
     return [(chat(problems.write_question(problem)), False), (STEP_DELIMITER.join(steps) + TURN_END + END_OF_TEXT, True)]
 
 
-def reviewed_solution(rng: random.Random, config: ProblemConfig) -> Document:
-    """A solution with random errors and reviews behind some of its steps: in the same line, or in one of their own.
+def reviewed_solution(rng: random.Random, config: ProblemConfig, has_marks: bool = False) -> Document:
+    """A solution with random errors and reviews of some of its steps: in the same line, behind a mark, or in a line of their own.
 
     After a review the solution goes on from the true value, otherwise from the written one.
     """
@@ -58,7 +60,7 @@ def reviewed_solution(rng: random.Random, config: ProblemConfig) -> Document:
         truth = problems.evaluate(left, symbol, operand, problem.modulus)
         value = problems.wrong_value(truth, problem.modulus, rng) if rng.random() < STEP_ERROR_RATE else truth
         is_reviewed = rng.random() < review_rate
-        reviews.append(_review(rng, f"{left} {symbol} {operand} = {truth}", value == truth) if is_reviewed else "")
+        reviews.append(_review(rng, f"{left} {symbol} {operand} = {truth}", value == truth, has_marks) if is_reviewed else "")
         lefts.append(left)
         values.append(value)
         left = truth if is_reviewed else value
@@ -76,9 +78,9 @@ def reviewed_solution(rng: random.Random, config: ProblemConfig) -> Document:
     return [*(piece for piece in pieces[:-1] if piece[0]), (TURN_END + END_OF_TEXT, True)]
 
 
-def document(rng: random.Random, config: ProblemConfig) -> Document:
+def document(rng: random.Random, config: ProblemConfig, has_marks: bool = False) -> Document:
     """A chat: seven in ten with a review."""
-    return reviewed_solution(rng, config) if rng.random() < 0.7 else solution(rng, config)
+    return reviewed_solution(rng, config, has_marks) if rng.random() < 0.7 else solution(rng, config)
 
 
 def full_text(pieces: Document) -> str:
@@ -104,8 +106,10 @@ def _reviewed_fact(rng: random.Random, config: ProblemConfig, delimiter: str, go
     return [(f"{operands} {claim}{delimiter}", False), (f" {bad},{operands} {truth}.", True)]
 
 
-def _review(rng: random.Random, truth: str, is_right: bool) -> str:
+def _review(rng: random.Random, truth: str, is_right: bool, has_marks: bool) -> str:
     verdict = "Right." if is_right else f"Wrong, {truth}."
+    if has_marks and rng.random() < 0.65:
+        return f"{rng.choice(MARKS)} {verdict}"
     return rng.choice([f" {verdict}", f"{STEP_DELIMITER}Check: {verdict.lower()}"])
 
 

@@ -42,11 +42,11 @@ class MiniatureConfig:
     """Objectives to train, in this order."""
     all: bool = False
     """Train the symmetric objectives too: min, geometric_mean and softmin."""
-    num_train_questions: int = 500
+    num_train_questions: int = 600
     """Questions whose graded rollouts the PRMs learn from."""
     num_eval_questions: int = 200
     """Held-out questions of the Best-of-N curves."""
-    num_train_samples: int = 32
+    num_train_samples: int = 16
     """Responses sampled for every training question."""
     num_eval_samples: int = 64
     """Responses sampled for every held-out question: the largest N."""
@@ -54,6 +54,8 @@ class MiniatureConfig:
     """Optimizer steps of the base's pre-training on single facts."""
     document_steps: int = BaseConfig.document_steps
     """Optimizer steps of the base's pre-training on documents."""
+    mark_steps: int = BaseConfig.mark_steps
+    """Optimizer steps of the base's pre-training on documents with marks before the reviews."""
     policy_steps: int = PolicyConfig.num_steps
     """Optimizer steps of the policy's fine-tuning."""
     max_train_steps: int = -1
@@ -120,7 +122,7 @@ class Miniature:
             write_jsonl(self.root / "questions" / f"{split}.jsonl", questions)
 
     def train_base(self) -> None:
-        steps = {"fact_steps": self.config.fact_steps, "document_steps": self.config.document_steps}
+        steps = {name: getattr(self.config, name) for name in ("fact_steps", "document_steps", "mark_steps")}
         train_base(BaseConfig(seed=self.config.seed, problems=self.problems, **steps), self.root / "models" / "base")
 
     def train_policy(self) -> None:
@@ -152,7 +154,8 @@ class Miniature:
     def build_dataset(self) -> None:
         rollouts = self.noisy_outcomes if self.config.false_positive_rate else self.graded("train")
         flags = {"rollouts": rollouts, "step_labels": self.root / "labels" / "train.jsonl", "output": self.root / "dataset"}
-        self.script("build_dataset", {**flags, "validation_fraction": 0.05, "seed": self.config.seed})
+        # A question has one right solution here, word for word: without its copies one answer in five would be right.
+        self.script("build_dataset", {**flags, "validation_fraction": 0.05, "seed": self.config.seed, "deduplicate": False})
 
     def train(self, loss: str) -> None:
         flags = {"config": ROOT / "configs" / "train" / "miniature" / f"{loss}.yaml", "dataset": self.root / "dataset"}

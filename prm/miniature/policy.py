@@ -1,7 +1,7 @@
 """Base model and policy of the miniature: generated text in, saved Qwen2 checkpoints that vLLM can serve out.
 
-The base reads single facts first, then long documents; the policy is the base after a short tuning on solutions with slips. Both
-runs are determined by their seed and continue from their last checkpoint when they were killed.
+The base reads single facts first, then lists, then chats with reviews; the policy is the base after a short tuning on solutions
+with slips. Both runs are determined by their seed and continue from their last checkpoint when they were killed.
 """
 
 import random
@@ -46,8 +46,10 @@ class BaseConfig:
     """Width within the feed-forward blocks."""
     fact_steps: int = 300
     """Optimizer steps on lists of reviewed facts, of one fact at first."""
-    document_steps: int = 500
-    """Optimizer steps on the full mixture."""
+    document_steps: int = 300
+    """Optimizer steps on chats with reviews, and some lists of facts."""
+    mark_steps: int = 200
+    """Optimizer steps on the same, with marks of many kinds between a step and its review."""
     fact_batch: int = 128
     """Facts per step of the first stage; a quarter as many join every later step."""
     document_batch: int = 16
@@ -75,7 +77,7 @@ class PolicyConfig:
     """Tuning of the policy."""
 
     problems: ProblemConfig = field(default_factory=ProblemConfig)
-    num_steps: int = 150
+    num_steps: int = 80
     """Optimizer steps."""
     batch_size: int = 32
     """Solutions per step."""
@@ -100,7 +102,7 @@ def train_base(config: BaseConfig, directory: str | Path) -> Path:
         torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-    num_steps = config.fact_steps + config.document_steps
+    num_steps = config.fact_steps + config.document_steps + config.mark_steps
 
     def scale(step: int) -> float:
         return min(1.0, (step + 1) / 20, (1 - step / num_steps) / config.decay_share)
@@ -112,7 +114,8 @@ def train_base(config: BaseConfig, directory: str | Path) -> Path:
         # Verdicts are learnt fastest on single facts; lists teach to look at the near past only.
         longest = 1 + round(LONGEST_FACT_LIST * min(1.0, max(0.0, 2 * step / config.fact_steps - 1)))
         facts = corpus.fact_lists(rng, config.problems, num_facts, longest, is_varied=not is_first_stage)
-        documents = [] if is_first_stage else [corpus.document(rng, config.problems) for _ in range(config.document_batch)]
+        num_documents, has_marks = 0 if is_first_stage else config.document_batch, step >= config.fact_steps + config.document_steps
+        documents = [corpus.document(rng, config.problems, has_marks) for _ in range(num_documents)]
         return [tokenize_documents(group, tokenizer) for group in (facts, documents) if group]
 
     _train(model, optimizers, batch, scale, num_steps, directory, config.checkpoint_every, "base model")

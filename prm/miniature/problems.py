@@ -39,11 +39,11 @@ class ProblemConfig:
     """Fewest steps of a question."""
     max_steps: int = 9
     """Most steps of a question, at most 9."""
-    misconception_share: float = 0.15
+    misconception_share: float = 0.12
     """Share of all facts about which the policy is systematically mistaken."""
-    misconception_rate: float = 0.6
+    misconception_rate: float = 0.5
     """Probability that the policy writes the mistaken value of such a fact."""
-    noise_rate: float = 0.01
+    noise_rate: float = 0.04
     """Probability of a random wrong value at any other step."""
     world_seed: int = 0
     """Chooses the misconceptions."""

@@ -93,6 +93,9 @@ def test_repeats_count_for_the_pass_rate_and_stand_once(build, tmp_path):
     counts = build([*repeats, rollout(0, 3, False)], min_pass_rate=0.75, max_pass_rate=0.75)
     assert [response.sample_index for response in read_split(tmp_path)] == [0, 3]
     assert counts["responses_dropped"]["duplicate"] == 2
+    counts = build([*repeats, rollout(0, 3, False)], min_pass_rate=0.75, max_pass_rate=0.75, deduplicate=False)
+    assert [response.sample_index for response in read_split(tmp_path)] == [0, 1, 2, 3]
+    assert counts["responses_dropped"]["duplicate"] == 0
 
 
 def test_pass_rates_by_hand():

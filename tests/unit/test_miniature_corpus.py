@@ -27,13 +27,16 @@ def test_notes_tell_the_truth() -> None:
     assert sum(bool(re.search("Wrong|No", note)) for note in notes) / 400 == pytest.approx(corpus.FACT_ERROR_RATE, abs=0.08)
 
 
-def test_reviews_of_solutions_tell_the_truth() -> None:
+@pytest.mark.parametrize("has_marks", [False, True])
+def test_reviews_of_solutions_tell_the_truth(has_marks) -> None:
     rng = random.Random(1)
+    between = "|".join(re.escape(mark) + " " for mark in corpus.MARKS)
+    review = rf"Step \d+: (\d) ([+*-]) (\d) = (\d)\.(?: Answer: \S+}})?(?: |\n\nCheck: |{between})(Right|right|Wrong|wrong)"
     for _ in range(100):
-        text = corpus.full_text(corpus.reviewed_solution(rng, CONFIG))
-        claims = re.findall(
-            r"Step \d+: (\d) ([+*-]) (\d) = (\d)\.(?: Answer: \S+)?(?: |\n\nCheck: )(Right|right|Wrong|wrong)", text
-        )
+        text = corpus.full_text(corpus.reviewed_solution(rng, CONFIG, has_marks))
+        assert bool(re.search(r"\.( .|[?:;\n]| ->) (Right|Wrong)", text)) <= has_marks
+        claims = re.findall(review, text)
+        assert len(claims) == len(re.findall("right|wrong", text.lower()))
         assert [verdict.lower() == "right" for *_, verdict in claims] == [is_true(tuple(claim)) for *claim, _ in claims]
         assert all(is_true(fact) for fact in re.findall(r"[Ww]rong, (\d) ([+*-]) (\d) = (\d)", text))
 

@@ -85,7 +85,7 @@ def test_slips_follow_the_misconceptions() -> None:
     config = replace(CONFIG, misconception_rate=1.0, noise_rate=0.0)
     slips = problems.misconceptions(config)
     assert slips == problems.misconceptions(config)
-    assert len(slips) == round(0.15 * 7 * len(problems.all_operations(7)))
+    assert len(slips) == round(CONFIG.misconception_share * 7 * len(problems.all_operations(7)))
     assert all(value != problems.evaluate(*fact, 7) for fact, value in slips.items())
     rng = random.Random(1)
     for _ in range(100):
