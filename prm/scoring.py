@@ -95,11 +95,16 @@ class Scorer:
                 yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
 
     def _score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
-        scores: dict[int, list[float]] = {}
-        for indices in batch_by_tokens([len(tokens.input_ids) for tokens in encoded], self.token_budget):
-            batch = score_batch(self.model, self.encoder, [encoded[i] for i in indices], self.reference)
-            scores.update(zip(indices, batch, strict=True))
-        return [scores[index] for index in range(len(encoded))]
+        """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
+        keys = [(tuple(tokens.input_ids), tuple(tokens.step_ends)) for tokens in encoded]
+        unique = dict(zip(keys, encoded, strict=True))
+        distinct, scores = list(unique.values()), {}
+        for indices in batch_by_tokens([len(tokens.input_ids) for tokens in distinct], self.token_budget):
+            batch = [distinct[i] for i in indices]
+            values = score_batch(self.model, self.encoder, batch, self.reference)
+            scores.update(zip(indices, values, strict=True))
+        by_key = {key: scores[index] for index, key in enumerate(unique)}
+        return [list(by_key[key]) for key in keys]
 
 
 def score_responses(

@@ -68,6 +68,19 @@ def test_scores_do_not_depend_on_batches_or_order(name, request):
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
 
 
+def test_copies_are_scored_once(checkpoint, monkeypatch):
+    scored = []
+    real = prm.scoring.score_batch
+    monkeypatch.setattr(prm.scoring, "score_batch", lambda m, e, batch, r: scored.extend(batch) or real(m, e, batch, r))
+    copies = [replace(RESPONSES[index % 4], sample_index=10 + index) for index in range(9)]
+    # The same tokens with other step ends are another response.
+    split = Response("c", 99, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}", "!"])
+    scores = list(score_responses(checkpoint, [*RESPONSES, *copies, split]))
+    assert len(scored) == 5
+    assert [s.key for s in scores] == [*(r.key for r in RESPONSES), *(r.key for r in copies), split.key]
+    assert [s.step_scores for s in scores[4:13]] == [scores[index % 4].step_scores for index in range(9)]
+
+
 def test_windows_keep_the_order(checkpoint, monkeypatch):
     whole = list(score_responses(checkpoint, RESPONSES))
     monkeypatch.setattr(prm.scoring, "WINDOW", 3)
