@@ -91,7 +91,7 @@ def test_other_zero_stages_take_the_same_steps_and_save_whole_models(two_ranks, 
     load_model(two_ranks / name)  # repeats the self-test
 
 
-@pytest.mark.parametrize("loss", ["asym", "implicit_prm"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_killed_run_ends_where_the_uninterrupted_one_does(flags, tmp_path, loss):
     """One rank is killed half way; of asym the second run is also asked to stop. Losses and weights agree bit for bit."""
     command = [*flags, *LONG, "--loss", loss, "--output_dir"]
