@@ -19,6 +19,7 @@ BASE = BaseConfig(
     intermediate_size=64,
     fact_steps=3,
     document_steps=2,
+    mark_steps=1,
     fact_batch=4,
     document_batch=2,
     checkpoint_every=2,
