@@ -39,7 +39,7 @@ def load_dataset(config: TrainingConfig) -> TrainingData:
     if not (folder / "train.jsonl").is_file():
         raise FileNotFoundError(
             f"--dataset {folder}: no train.jsonl there. Make one from graded rollouts with "
-            f"`python scripts/build_dataset.py --rollouts data/rollouts --output {folder}`"
+            f"`python scripts/build_dataset.py --rollouts data/graded --output {folder}`"
         )
     data = TrainingData([], [], hash_path(folder))
     for split in ("train", "validation"):
