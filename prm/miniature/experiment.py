@@ -50,6 +50,10 @@ class MiniatureConfig:
     """Responses sampled for every training question."""
     num_eval_samples: int = 64
     """Responses sampled for every held-out question: the largest N."""
+    min_steps: int = ProblemConfig.min_steps
+    """Fewest steps of a question."""
+    max_steps: int = ProblemConfig.max_steps
+    """Most steps of a question, at most 9."""
     fact_steps: int = BaseConfig.fact_steps
     """Optimizer steps of the base's pre-training on single facts."""
     document_steps: int = BaseConfig.document_steps
@@ -91,7 +95,7 @@ class Miniature:
     def __init__(self, config: MiniatureConfig):
         self.config = config
         self.root = Path(config.output_dir)
-        self.problems = ProblemConfig()
+        self.problems = ProblemConfig(min_steps=config.min_steps, max_steps=config.max_steps)
 
     def stages(self) -> list[Stage]:
         samples = {"train": self.config.num_train_samples, "eval": self.config.num_eval_samples}
