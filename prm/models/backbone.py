@@ -1,5 +1,6 @@
 """What both model families share: a decoder of transformers under packed attention; a packed row in, hidden states out."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,14 +48,14 @@ class PackedModel(PreTrainedModel):
         return {name: batch[name] for name in self.batch_keys}
 
     @property
+    @abstractmethod
     def architecture(self) -> str:
         """Name under which other tools know this model, written to config.json."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def check_contract(cls, prm_config: dict[str, Any], directory: str | Path) -> None:
         """Raise ValueError when `directory` holds a model of the other family."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, dtype: str | torch.dtype = "auto", **kwargs: Any) -> "PackedModel":

@@ -73,7 +73,8 @@ def check_learnable(train: list[Response], config: TrainingConfig, path: Path, n
         raise ValueError(f"{path} is empty; build the dataset again, with a wider --min_pass_rate to --max_pass_rate")
     label = "step_labels" if config.loss == "step_ce" else "correct"
     if not train:
-        remedy = "add them with scripts/label_steps.py" if label == "step_labels" else "add it with scripts/grade_rollouts.py"
+        script = "build_dataset.py --step_labels FILE" if label == "step_labels" else "grade_rollouts.py"
+        remedy = f"add them with scripts/{script}"
         raise ValueError(
             f"{path}: none of the {num_read} responses has {label!r}, which --loss {config.loss} learns from; {remedy}"
         )
