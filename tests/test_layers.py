@@ -22,7 +22,7 @@ HEAVY_HOMES = {
     "vllm": {"sampling/vllm_engine.py", "models/export.py"},
     "math_verify": {"grading/answers.py"},
     "wandb": set(),
-    "deepspeed": {"training/run.py"},
+    "deepspeed": {"training/zero.py"},
 }
 
 MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]

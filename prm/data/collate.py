@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from prm.models.packing import Batch, pack_responses
 from prm.records import Key, Response
@@ -39,8 +40,12 @@ class Example:
         return len(self.encoded.input_ids)
 
 
+BLANK = Example(("", 0), EncodedResponse(input_ids=[0, 0], step_ends=[1], response_start=1), ref_logps=torch.zeros(1))
+"""Two tokens without a label: what a rank computes while others have one micro-batch more."""
+
+
 class PackedCollator:
-    """Packs examples into one row. The batch holds what `pack_responses` makes, and
+    """Packs examples into one row, `BLANK` where there are none. The batch holds what `pack_responses` makes, and
 
     `correct` [responses] and `step_labels` [steps], float with NaN where there is no label, and `keys`; for layout `plain` also
     `ref_logps` [targets] when the examples carry them.
@@ -50,10 +55,12 @@ class PackedCollator:
         self.with_targets = encoder.layout == "plain"
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
+        keys = [example.key for example in examples]
+        examples = examples or [BLANK]
         batch = pack_responses([example.encoded for example in examples], self.with_targets)
         batch["correct"] = torch.tensor([math.nan if e.correct is None else float(e.correct) for e in examples])
         batch["step_labels"] = torch.tensor([label for e in examples for label in _labels(e)], dtype=torch.float32)
-        batch["keys"] = [example.key for example in examples]
+        batch["keys"] = keys
         if self.with_targets and all(example.ref_logps is not None for example in examples):
             batch["ref_logps"] = torch.cat([example.ref_logps for example in examples])
         return batch
@@ -61,3 +68,16 @@ class PackedCollator:
 
 def _labels(example: Example) -> list[float]:
     return [math.nan] * len(example.encoded.step_ends) if example.step_labels is None else example.step_labels
+
+
+class MicroBatches(Dataset):
+    """Examples addressed by the indices of a micro-batch, as packed rows; collation so happens in the loader's workers."""
+
+    def __init__(self, examples: Sequence[Example], collate: PackedCollator):
+        self.examples, self.collate = examples, collate
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        return self.collate([self.examples[index] for index in indices])

@@ -1,20 +1,19 @@
 """Training options: transformers.TrainingArguments with the objective, the data and the paper's main run as defaults."""
 
 import os
-import socket
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
 from prm.losses import check_options
+from prm.training.sampler import Division
+from prm.training.zero import resolve_deepspeed
 
 Loss = Literal["asym", "min", "geometric_mean", "softmin", "orm", "step_ce", "implicit_prm"]
 
-DEFAULT_DEEPSPEED = str(Path(__file__).parents[2] / "ds_configs" / "zero2.json")
-LARGEST_MICRO_BATCH = 8
+PAPER_BATCH_SIZE = 32
 
 
 @dataclass
@@ -58,17 +57,22 @@ class TrainingConfig(TrainingArguments):
     overwrite_output_dir: bool = False
     """Start again in an output_dir that holds a run, deleting its checkpoints. Without it the same command resumes."""
 
-    global_batch_size: int = 32
-    """Responses per optimizer step, over all ranks and accumulation steps."""
+    resume_changed_run: bool = False
+    """Continue from the checkpoints of a run whose options or dataset differ; a warning names the differences. Without it such
+    checkpoints are refused."""
+
+    global_batch_size: int | None = None
+    """Responses per optimizer step, over all ranks and forward passes. Default: 32, or the product of the ranks and the two
+    options below when both are given."""
+
+    token_budget: int = 16384
+    """Tokens packed into one forward pass of one rank. As much as memory holds: ZeRO-2 reduces gradients after every pass."""
 
     per_device_train_batch_size: int | None = None
-    """Responses packed into one forward pass of one rank. Default: the largest share of the global batch up to 8."""
+    """Most responses packed into one forward pass of one rank. Default: the token budget alone decides."""
 
     gradient_accumulation_steps: int | None = None
-    """Forward passes per rank and optimizer step. Default: whatever makes up global_batch_size."""
-
-    per_device_eval_batch_size: int = 16
-    """Responses packed into one forward pass of validation."""
+    """Fewest forward passes per rank and optimizer step. Default: as many as the token budget makes necessary."""
 
     learning_rate: float = 1e-5
     """Peak learning rate of AdamW."""
@@ -111,10 +115,11 @@ class TrainingConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if not (self.use_cpu or self.bf16 or self.fp16):
             self.bf16 = torch.cuda.is_available()
-        world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.per_device_train_batch_size, self.gradient_accumulation_steps = split_global_batch(
-            self.global_batch_size, world_size, self.per_device_train_batch_size, self.gradient_accumulation_steps
-        )
+        self.division = divide_global_batch(self, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+        self.global_batch_size = self.division.global_batch_size
+        # To Trainer and DeepSpeed a whole optimizer step is one batch; `PRMTrainer.training_step` makes the passes.
+        self.gradient_accumulation_steps = 1
+        self.per_device_train_batch_size = max(self.global_batch_size // self.division.world_size, 1)
         self.remove_unused_columns = False
         self.logging_nan_inf_filter = False  # the trainer stops on a non-finite loss; this would hide it
         super().__post_init__()
@@ -125,51 +130,22 @@ class TrainingConfig(TrainingArguments):
 def check_objective(config: TrainingConfig) -> None:
     """Refuse combinations of objective options that have no meaning. Raises ValueError."""
     check_options(config.loss, reading=config.reading, tau=config.tau, beta=config.beta, neutral=config.neutral)
-    for name in ("max_length", "global_batch_size"):
-        if getattr(config, name) <= 0:
-            raise ValueError(f"--{name} is {getattr(config, name)}, expected a positive number")
+    for name in ("max_length", "token_budget", "global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} is {value}, expected a positive number")
 
 
-def split_global_batch(
-    global_batch_size: int, world_size: int, per_device: int | None = None, accumulation: int | None = None
-) -> tuple[int, int]:
-    """Responses per forward pass and accumulation steps, such that every number of ranks sees the same global batches.
-
-    Raises ValueError if the global batch cannot be divided so.
-    """
-    per_rank, rest = divmod(global_batch_size, world_size)
-    if rest:
-        raise ValueError(f"--global_batch_size {global_batch_size} cannot be divided over {world_size} ranks")
-    if per_device is None:
-        largest = next(size for size in range(LARGEST_MICRO_BATCH, 0, -1) if per_rank % size == 0)
-        per_device = per_rank // accumulation if accumulation else largest
-    if accumulation is None:
-        accumulation = max(per_rank // max(per_device, 1), 1)
-    if per_device * accumulation * world_size != global_batch_size:
+def divide_global_batch(config: Any, world_size: int) -> Division:
+    """How a global batch is divided over ranks and forward passes. Raises ValueError for sizes that contradict each other."""
+    per_device, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    product = per_device * accumulation * world_size if per_device and accumulation else None
+    size = config.global_batch_size or product or PAPER_BATCH_SIZE
+    if product is not None and product != size:
         raise ValueError(
-            f"--global_batch_size {global_batch_size} is not {world_size} ranks x --per_device_train_batch_size {per_device} x "
+            f"--global_batch_size {size} is not {world_size} ranks x --per_device_train_batch_size {per_device} x "
             f"--gradient_accumulation_steps {accumulation}; give the global size and at most one of the others"
         )
-    return per_device, accumulation
-
-
-def resolve_deepspeed(option: dict | str | None) -> dict | str | None:
-    """The DeepSpeed configuration to use; also completes the environment of a single process that asks for one.
-
-    Raises FileNotFoundError for a missing file.
-    """
-    if option is None:
-        option = DEFAULT_DEEPSPEED if "LOCAL_RANK" in os.environ else "none"
-    if option == "none":
-        return None
-    if isinstance(option, str) and not option.startswith("{") and not os.path.isfile(option):
-        raise FileNotFoundError(f"--deepspeed {option}: no such file; ds_configs/ of this repository holds zero2.json")
-    if "RANK" not in os.environ:  # without these five DeepSpeed asks for mpi4py
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    return option
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    if size < world_size:
+        raise ValueError(f"--global_batch_size {size} leaves some of {world_size} ranks without work; raise it or start fewer")
+    return Division(size, config.token_budget, world_size, per_device, accumulation or 1)

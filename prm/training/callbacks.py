@@ -26,7 +26,7 @@ class RunCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self.sampler is not None
-        self.sampler.set_epoch(state.global_step // self.sampler.steps_per_epoch)
+        self.sampler.set_epoch(state.global_step // len(self.sampler))
         if state.is_world_process_zero:
             truncate_metrics(args.output_dir, state.global_step)
 

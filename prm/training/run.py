@@ -16,11 +16,12 @@ from prm.models.backbone import PackedModel, load_config
 from prm.models.implicit import cached_ref_logps
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
 from prm.tracking import is_main_process, write_manifest
-from prm.training import checkpoints
+from prm.training import checkpoints, resume
 from prm.training.arguments import TrainingConfig
 from prm.training.dataset import TrainingData, encode, load_dataset
 from prm.training.preemption import EXIT_CODE
 from prm.training.trainer import PRMTrainer
+from prm.training.zero import prepare_deepspeed_on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def train(config: TrainingConfig) -> int:
     data = load_dataset(config)
     encoder = build_encoder(config)
     splits = [encode(getattr(data, split), encoder, split, data.counts) for split in ("train", "validation")]
-    run = checkpoints.fingerprint(config, data.dataset_hash, zero_stage(config))
+    run = resume.fingerprint(config, data.dataset_hash, zero_stage(config))
     checkpoint = start_or_resume(config, run)
     if checkpoint == checkpoints.FINISHED:
         logger.info("%s holds this run, finished; --overwrite_output_dir True starts it again", config.output_dir)
@@ -66,12 +67,17 @@ def start_or_resume(config: TrainingConfig, run: dict[str, Any]) -> str | None:
     if is_main_process():
         if config.overwrite_output_dir:
             checkpoints.clear(config.output_dir)
-        if checkpoints.is_finished(config.output_dir, run):
+        shutil.rmtree(Path(config.output_dir) / checkpoints.PARTIAL, ignore_errors=True)  # what a killed run was writing
+        may_differ = config.resume_changed_run
+        if resume.is_finished(config.output_dir, run, may_differ):
             decision = [checkpoints.FINISHED]
-        elif checkpoint := checkpoints.resume_point(config.output_dir, config.resume_from_checkpoint, run):
+        elif checkpoint := resume.resume_point(config.output_dir, config.resume_from_checkpoint, run, may_differ):
             logger.info("continuing from %s", checkpoint)
             decision = [str(checkpoint)]
-    return broadcast_object_list(decision)[0]
+    (checkpoint,) = broadcast_object_list(decision)
+    if checkpoint and (Path(checkpoint) / resume.LATEST_UNIVERSAL).exists():
+        config.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
+    return checkpoint
 
 
 def build_encoder(config: TrainingConfig) -> StepEncoder:
@@ -96,17 +102,6 @@ def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
         dtype=weights_dtype(config),
         vocab_size=len(encoder.tokenizer),
     )
-
-
-def prepare_deepspeed_on_cpu() -> None:
-    """Tell DeepSpeed of the process group, which ZeRO-3 needs when a model loads; accelerate does so on GPUs only.
-
-    Also keep it from compiling a C++ all-reduce for inference first: a minute with a compiler, and training never calls it.
-    """
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__ = {}
-    deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 
 def weights_dtype(config: TrainingConfig) -> torch.dtype:
@@ -140,6 +135,6 @@ def finish(trainer: PRMTrainer, data: TrainingData) -> None:
             os.replace(file, output_dir / file.name)
         shutil.rmtree(output_dir / checkpoints.PARTIAL)
         steps = trainer.state.global_step
-        checkpoints.mark_finished(output_dir, trainer.run, {"steps": steps, "metrics": metrics, "counts": data.counts})
+        resume.mark_finished(output_dir, trainer.run, {"steps": steps, "metrics": metrics, "counts": data.counts})
         logger.info("finished after %d steps: %s", steps, output_dir)
     trainer.accelerator.wait_for_everyone()

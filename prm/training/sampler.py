@@ -1,49 +1,78 @@
-"""Order of the training data: lengths and a seed in, one rank's micro-batches out.
+"""Order and division of the training data: lengths, costs and a seed in, one rank's micro-batches for every optimizer step out.
 
-Every number of ranks sees the same global batches."""
+Every number of ranks sees the same global batches in the same order. A micro-batch is what one rank packs into one forward pass.
+"""
 
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+MicroBatches = list[list[int]]
+"""Indices of the items of each micro-batch; an empty one keeps a rank in step with ranks that have more."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a global batch is divided: over `world_size` ranks, then into forward passes."""
+
+    global_batch_size: int
+    """Items per optimizer step, over all ranks."""
+    token_budget: int
+    """Tokens per forward pass; a longer item gets a pass of its own."""
+    world_size: int = 1
+    max_items: int | None = None
+    """Items per forward pass."""
+    min_micro_batches: int = 1
+    """Forward passes per rank and optimizer step, at least."""
+
+    def __call__(self, batch: Sequence[int], lengths: Sequence[int], costs: Sequence[float]) -> list[MicroBatches]:
+        """Micro-batches of every rank, equally many on each: ranks of nearly equal cost, in passes of nearly equal length."""
+        ranks = balance(batch, costs, self.world_size)
+        count = max(self.passes(items, lengths) for items in ranks)
+        return [balance(items, lengths, count, self.max_items) for items in ranks]
+
+    def passes(self, items: Sequence[int], lengths: Sequence[int]) -> int:
+        """The fewest forward passes that keep these items within the budget."""
+        tokens = sum(lengths[item] for item in items)
+        by_items = math.ceil(len(items) / self.max_items) if self.max_items else 1
+        count = max(self.min_micro_batches, by_items, math.ceil(tokens / self.token_budget))
+        while not all(self.fits(part, lengths) for part in balance(items, lengths, count, self.max_items)):
+            count += 1
+        return count
+
+    def fits(self, items: Sequence[int], lengths: Sequence[int]) -> bool:
+        return len(items) <= 1 or sum(lengths[item] for item in items) <= self.token_budget
+
 
 class GlobalBatchSampler:
-    """Batch sampler of one rank. Each pass over it is one epoch and advances `epoch` by one.
+    """Batch sampler of one rank; yields the micro-batches of one optimizer step. A pass over it is one epoch and advances `epoch`.
 
     An epoch is a seeded permutation cut into global batches; the last one is topped up from the epoch's start, as PyTorch's
-    DistributedSampler does. A global batch is divided over `world_size * accumulation` micro-batches of equal size and nearly equal
-    token count, so that no rank waits long for another. Order and division depend on lengths and seed alone.
+    DistributedSampler does. Order and division depend on lengths, costs and seed alone, so that every rank computes them for
+    itself and no rank waits long for another.
     """
 
-    def __init__(self, lengths: Sequence[int], micro_batch_size: int, accumulation: int, world_size: int, rank: int, seed: int):
-        assert 0 <= rank < world_size, (rank, world_size)
-        self.lengths, self.micro_batch_size, self.accumulation = lengths, micro_batch_size, accumulation
-        self.world_size, self.rank, self.seed, self.epoch = world_size, rank, seed, 0
-
-    @property
-    def global_batch_size(self) -> int:
-        return self.micro_batch_size * self.accumulation * self.world_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps per epoch."""
-        return math.ceil(len(self.lengths) / self.global_batch_size)
+    def __init__(self, lengths: Sequence[int], costs: Sequence[float], division: Division, rank: int, seed: int):
+        assert 0 <= rank < division.world_size, (rank, division.world_size)
+        self.lengths, self.costs, self.division = lengths, costs, division
+        self.rank, self.seed, self.epoch = rank, seed, 0
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self.accumulation
+        """Optimizer steps per epoch."""
+        return math.ceil(len(self.lengths) / self.division.global_batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = epoch_order(len(self.lengths), self.global_batch_size, self.seed, self.epoch)
+    def __iter__(self) -> Iterator[MicroBatches]:
+        size = self.division.global_batch_size
+        order = epoch_order(len(self.lengths), size, self.seed, self.epoch)
         self.epoch += 1
-        first = self.rank * self.accumulation
-        for start in range(0, len(order), self.global_batch_size):
-            batch = order[start : start + self.global_batch_size]
-            yield from balance(batch, self.lengths, self.world_size * self.accumulation)[first : first + self.accumulation]
+        for start in range(0, len(order), size):
+            yield self.division(order[start : start + size], self.lengths, self.costs)[self.rank]
 
 
 def epoch_order(num_items: int, global_batch_size: int, seed: int, epoch: int) -> list[int]:
@@ -53,15 +82,17 @@ def epoch_order(num_items: int, global_batch_size: int, seed: int, epoch: int) -
     return (permutation * math.ceil(size / num_items))[:size]
 
 
-def balance(batch: Sequence[int], lengths: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Divide a batch into parts of equal size and nearly equal sums of length: the longest item goes to the lightest part."""
-    part_size, rest = divmod(len(batch), num_parts)
-    assert rest == 0, (len(batch), num_parts)
+def balance(items: Sequence[int], weights: Sequence[float], num_parts: int, max_items: int | None = None) -> list[list[int]]:
+    """Divide items into parts of nearly equal weight, the heaviest first, each to the lightest part (longest processing time).
+
+    No part gets more than `max_items`. The result does not depend on the order of `items`.
+    """
+    assert max_items is None or len(items) <= num_parts * max_items, (len(items), num_parts, max_items)
     parts: list[list[int]] = [[] for _ in range(num_parts)]
-    lightest = [(0, index) for index in range(num_parts)]
-    for item in sorted(batch, key=lambda item: (-lengths[item], item)):
-        load, index = heapq.heappop(lightest)
+    lightest = [(0.0, 0, index) for index in range(num_parts)]
+    for item in sorted(items, key=lambda item: (-weights[item], item)):
+        load, count, index = heapq.heappop(lightest)
         parts[index].append(item)
-        if len(parts[index]) < part_size:
-            heapq.heappush(lightest, (load + lengths[item], index))
+        if max_items is None or count + 1 < max_items:
+            heapq.heappush(lightest, (load + weights[item], count + 1, index))
     return parts

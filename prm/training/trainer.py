@@ -1,12 +1,14 @@
 """The training loop: transformers.Trainer with packed micro-batches, our objectives, and checkpoints that are complete or absent.
 
-The loss is a sum divided by the global number of its items (responses; labelled steps for step_ce), over ranks and accumulation, so
-that one batch of 4, two accumulated batches of 2 and two ranks with 2 each take the same step.
+What Trainer takes for one batch is a whole optimizer step: the micro-batches of this rank, as many on every rank. The loss is a sum
+divided by the global number of its items (responses; labelled steps for step_ce), so that one batch of 4, two accumulated batches
+of 2 and two ranks with 2 each take the same step.
 """
 
-import itertools
+import contextlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from prm.aggregation import pad_steps
-from prm.data.collate import Example, PackedCollator
-from prm.losses import compute_loss, num_items
+from prm.data.collate import Example, MicroBatches, PackedCollator
+from prm.losses import LOSSES, compute_loss, num_items
 from prm.models import ImplicitPRM, save_model
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import self_test
@@ -31,9 +33,11 @@ from prm.training.arguments import TrainingConfig
 from prm.training.callbacks import RunCallback
 from prm.training.checkpoints import PARTIAL, PREFIX, publish
 from prm.training.dataset import key_name
+from prm.training.flops import TRAINING_FACTOR, forward_flops, peak_flops
 from prm.training.preemption import StopRequest
 from prm.training.sampler import GlobalBatchSampler
 from prm.training.validation import score_examples, validation_metrics
+from prm.training.watch import OUTCOMES, Means, Throughput, gradient_shares
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ class PRMTrainer(Trainer):
         )
         # compute_loss divides by the global count; this keeps Trainer from dividing by the accumulation steps again.
         self.model_accepts_loss_kwargs = True
+        self.means = Means(config.device)
+        self.throughput = Throughput(peak_flops(torch.cuda.get_device_name()) if config.device.type == "cuda" else None)
         if config.deepspeed and not self.is_deepspeed_enabled:
             raise ValueError(
                 f"--deepspeed {config.deepspeed} was given but DeepSpeed is not active; start with `deepspeed scripts/train.py`"
@@ -70,35 +76,34 @@ class PRMTrainer(Trainer):
     # Data
 
     def get_train_dataloader(self) -> DataLoader:
-        """Micro-batches of this rank; not prepared by accelerate, which would divide them between ranks once more."""
-        sampler = GlobalBatchSampler(
-            [item.num_tokens for item in self.train_dataset],
-            self.args.per_device_train_batch_size,
-            self.args.gradient_accumulation_steps,
-            self.args.world_size,
-            self.args.process_index,
-            self.args.seed,
-        )
+        """The micro-batches of one optimizer step at a time, this rank's; accelerate would divide them between ranks once more."""
+        lengths = [example.num_tokens for example in self.train_dataset]
+        costs = [forward_flops(self.model.config, [length]) for length in lengths]
+        sampler = GlobalBatchSampler(lengths, costs, self.args.division, self.args.process_index, self.args.seed)
         self.run_callback.sampler = sampler
         return DataLoader(
-            self.train_dataset,
+            MicroBatches(self.train_dataset, self.data_collator),
             batch_sampler=sampler,
-            collate_fn=self.data_collator,
+            collate_fn=list,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> tuple[list[Batch], int]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[list[Batch]], num_batches: int, device: torch.device
+    ) -> tuple[list[list[Batch]], int]:
         """The micro-batches of one optimizer step, and the number of loss items in those of all ranks.
 
         One reduction per step carries that number and the ranks' wishes to stop.
         """
         is_done = self.state.global_step >= self.state.max_steps  # resumed from the last checkpoint of all
-        batches = [] if is_done else list(itertools.islice(epoch_iterator, num_batches))
-        totals = torch.tensor([sum(map(self.count_items, batches)), int(bool(self.stop))], device=device)
+        if not is_done:
+            self.throughput.start()
+        micro_batches = [] if is_done else next(epoch_iterator)
+        totals = torch.tensor([sum(map(self.count_items, micro_batches)), int(bool(self.stop))], device=device)
         count, wishes = self.accelerator.reduce(totals, "sum").tolist()
         self.run_callback.stop_requested = wishes > 0
-        return batches, count
+        return [micro_batches] if micro_batches else [], count
 
     def count_items(self, batch: Batch) -> int:
         config = self.args
@@ -108,14 +113,46 @@ class PRMTrainer(Trainer):
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return to_device(inputs, self.args.device)  # Trainer's own would cast labels and reference log-probs to bf16
 
+    def floating_point_ops(self, inputs: list[Batch]) -> int:
+        return TRAINING_FACTOR * sum(map(self.forward_flops, inputs))
+
+    def forward_flops(self, batch: Batch) -> int:
+        lengths = batch["cu_seqlens"].diff().tolist()
+        return forward_flops(
+            self.model.config,
+            lengths,
+            num_steps=len(batch["step_ends"]),
+            num_labels=self.encoder.num_labels,
+            num_targets=len(batch.get("target_positions", ())),
+        )
+
     # Loss
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: list[Batch], num_items_in_batch: int | None = None
+    ) -> Float[Tensor, ""]:
+        """Forward and backward over the micro-batches of one optimizer step; gradients are synchronized after the last."""
+        losses = []
+        for number, batch in enumerate(inputs, start=1):
+            is_last = number == len(inputs)
+            self.accelerator.gradient_state._set_sync_gradients(is_last)
+            # DeepSpeed reads the line above; only DDP has to be told not to reduce.
+            waits = is_last or self.is_deepspeed_enabled
+            with contextlib.nullcontext() if waits else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, batch, num_items_in_batch))
+            num_tokens = batch["input_ids"].numel()
+            self.throughput.add(num_tokens if batch["keys"] else 0, num_tokens, TRAINING_FACTOR * self.forward_flops(batch))
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: int | None = None
     ) -> Float[Tensor, ""]:
         """This micro-batch's share of the global mean. Raises FloatingPointError, naming the responses, if it is not finite."""
         assert num_items_in_batch is not None
-        loss = self.objective(self.step_outputs(model, inputs), inputs, num_items_in_batch)
+        outputs = self.step_outputs(model, inputs)
+        if LOSSES[self.args.loss].needs == "outcome" and self.encoder.layout == "separator":  # implicit_prm blames all steps alike
+            outputs.register_hook(partial(self.watch_gradient, outputs.detach(), inputs))
+        loss = self.objective(outputs, inputs, num_items_in_batch)
         if not loss.isfinite():
             names = ", ".join(map(key_name, inputs["keys"]))
             raise FloatingPointError(f"loss {loss.item()} at step {self.state.global_step + 1} in {names}; lower --learning_rate")
@@ -135,17 +172,36 @@ class PRMTrainer(Trainer):
         options = {"reading": config.reading, "tau": config.tau, "beta": config.beta, "neutral": config.neutral}
         return compute_loss(config.loss, padded, mask, batch["correct"], labels, num_items=count, **options)
 
+    # What the log shows
+
+    def watch_gradient(self, outputs: Float[Tensor, "steps 1"], batch: Batch, gradient: Float[Tensor, "steps 1"]) -> None:
+        """Which step the objective blames, for right and for wrong responses."""
+        padded, mask = pad_steps(torch.cat([gradient, outputs], dim=1).float(), batch["step_counts"])
+        spread, on_lowest = gradient_shares(padded[..., 0], padded[..., 1], mask)
+        for outcome, label in OUTCOMES.items():
+            is_this = batch["correct"] == label
+            self.means.add(f"gradient_spread_{outcome}", spread[is_this])
+            self.means.add(f"gradient_on_lowest_{outcome}", on_lowest[is_this])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's figures, and of all ranks since the last line: throughput, padding and what `means` holds."""
+        if "loss" in logs:
+            reduce = partial(self.accelerator.reduce, reduction="sum")
+            logs |= self.throughput.take(reduce, self.args.world_size, self.args.device) | self.means.take(reduce)
+        super().log(logs, start_time)
+
     # Validation
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss, outcome and step metrics on the validation responses; the same on all ranks."""
+        self.throughput.pause()
         self.model.eval()
         scored = score_examples(
             self.eval_dataset if eval_dataset is None else eval_dataset,
             self.data_collator,
-            self.args.per_device_eval_batch_size,
+            self.args.token_budget,
             self.args.device,
             self.score,
             self.args.process_index,
@@ -162,7 +218,15 @@ class PRMTrainer(Trainer):
         scores = ACTIVATIONS[self.encoder.activation](outputs, self.encoder.good_class)
         return scores, self.objective(outputs, batch, 1).item(), self.count_items(batch)
 
-    # Saving
+    # Saving and loading
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_deepspeed_enabled:
+            # ZeRO-3 gives all parameters one step counter when ranks have changed, which then counts once for each of them.
+            for state in self.model_wrapped.optimizer.optimizer.state.values():
+                if isinstance(state.get("step"), Tensor):
+                    state["step"] = state["step"].clone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         self.self_test = self_test(self.model, self.encoder)  # here, where all ranks are: under ZeRO-3 they must all take part
@@ -179,6 +243,7 @@ class PRMTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Write aside on all ranks, then hash and rename on rank 0: `checkpoint-N` is complete or absent."""
+        self.throughput.pause()
         name = f"{PREFIX}{self.state.global_step}"
         partial, output_dir = Path(self._get_output_dir(trial)) / name, Path(self.args.output_dir)
         super()._save_checkpoint(model, trial)

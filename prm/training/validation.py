@@ -13,7 +13,7 @@ from torch import Tensor
 from prm.aggregation import aggregate_lists
 from prm.data.collate import Example, PackedCollator
 from prm.metrics import accuracy, roc_auc
-from prm.models.packing import Batch, to_device
+from prm.models.packing import Batch, batch_by_tokens, to_device
 from prm.steps import StepEncoder
 
 
@@ -32,7 +32,7 @@ class Scored:
 def score_examples(
     items: Sequence[Example],
     collate: PackedCollator,
-    batch_size: int,
+    token_budget: int,
     device: torch.device,
     score: Callable[[Batch], tuple[Float[Tensor, " steps"], float, int]],
     rank: int = 0,
@@ -42,8 +42,7 @@ def score_examples(
 
     Every rank runs the same number of micro-batches, since under ZeRO-3 all ranks take part in each forward pass.
     """
-    order = sorted(range(len(items)), key=lambda i: -items[i].num_tokens)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = batch_by_tokens([item.num_tokens for item in items], token_budget)
     results = []
     for turn in range(math.ceil(len(batches) / world_size)):
         index = turn * world_size + rank

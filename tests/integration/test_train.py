@@ -46,11 +46,12 @@ def no_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_one_batch_of_four_equals_two_accumulated_batches_of_two(train, loss):
+def test_the_division_into_micro_batches_changes_nothing(train, loss):
     whole = train("--loss", loss, "--eval_steps", "3", name="whole")
-    halves = train("--loss", loss, "--per_device_train_batch_size", "2", name="halves")
-    assert trajectory(halves) == pytest.approx(trajectory(whole), rel=1e-5, abs=1e-6)
-    assert trajectory(halves, "grad_norm") == pytest.approx(trajectory(whole, "grad_norm"), rel=1e-4, abs=1e-6)
+    for flags in (["--per_device_train_batch_size", "2"], ["--gradient_accumulation_steps", "4"], ["--token_budget", "150"]):
+        parts = train("--loss", loss, *flags, name=flags[0])
+        assert trajectory(parts) == pytest.approx(trajectory(whole), rel=1e-5, abs=1e-6)
+        assert trajectory(parts, "grad_norm") == pytest.approx(trajectory(whole, "grad_norm"), rel=1e-4, abs=1e-6)
     assert len(trajectory(whole)) == 6
     expected = {"eval_loss", "eval_outcome_accuracy", "eval_outcome_auc", "eval_step_auc"}
     assert all(len(trajectory(whole, name)) == 3 for name in expected)  # steps 3 and 6, and the end

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,8 @@ from train import main
 
 from prm.losses import LOSSES
 from prm.models import load_model
-from prm.training.arguments import free_port
 from prm.training.preemption import EXIT_CODE, STOP_FILE
+from prm.training.zero import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -31,9 +32,10 @@ def flags(tmp_path_factory, tiny_backbone) -> list[str]:
     return ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone), *STEPS]
 
 
-def start(script: Path, *arguments: str) -> subprocess.Popen:
-    """`deepspeed` on two ranks, in a process group of its own."""
-    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--master_port", free_port()]
+def start(script: Path, *arguments: str, num_ranks: int = 2) -> subprocess.Popen:
+    """`deepspeed` on so many ranks, in a process group of its own."""
+    deepspeed = str(Path(sys.executable).with_name("deepspeed"))
+    launcher = [deepspeed, "--num_accelerators", str(num_ranks), "--master_port", free_port()]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     return subprocess.Popen(
         [*launcher, str(script), *arguments],
@@ -45,8 +47,8 @@ def start(script: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def run(script: Path, *arguments: str, status: int = 0) -> str:
-    process = start(script, *arguments)
+def run(script: Path, *arguments: str, status: int = 0, num_ranks: int = 2) -> str:
+    process = start(script, *arguments, num_ranks=num_ranks)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == status, output[-4000:]
     return output
@@ -84,19 +86,33 @@ def test_two_ranks_take_the_steps_of_one(two_ranks, flags, tmp_path, monkeypatch
     assert load_model(two_ranks / loss)[1].loss == loss
 
 
-@pytest.mark.parametrize("name", ["zero3", "zero2_offload"])
-def test_other_zero_stages_take_the_same_steps_and_save_whole_models(two_ranks, name):
+@pytest.mark.parametrize("name", ["budget", "zero3-16384", "zero3-120", "zero2_offload-16384", "zero2_offload-120"])
+def test_zero_stages_and_token_budgets_take_the_same_steps_and_save_whole_models(two_ranks, name):
+    """A budget of 120 tokens makes several micro-batches, now and then one more on one rank than the other could fill."""
     assert trajectory(two_ranks / name) == pytest.approx(trajectory(two_ranks / "asym"), rel=1e-5, abs=1e-6)
+    assert trajectory(two_ranks / name, "grad_norm") == pytest.approx(trajectory(two_ranks / "asym", "grad_norm"), rel=1e-4)
     assert trajectory(two_ranks / name, "eval_loss") == pytest.approx(trajectory(two_ranks / "asym", "eval_loss"), rel=1e-5)
     load_model(two_ranks / name)  # repeats the self-test
 
 
+@pytest.fixture(scope="module")
+def straight(flags, tmp_path_factory) -> Callable[[str], Path]:
+    """Output folder of an uninterrupted run of an objective."""
+
+    @cache
+    def output_dir(loss: str) -> Path:
+        folder = tmp_path_factory.mktemp("straight") / loss
+        run(SCRIPT, *flags, *LONG, "--loss", loss, "--output_dir", str(folder))
+        return folder
+
+    return output_dir
+
+
 @pytest.mark.parametrize("loss", LOSSES)
-def test_killed_run_ends_where_the_uninterrupted_one_does(flags, tmp_path, loss):
+def test_killed_run_ends_where_the_uninterrupted_one_does(straight, flags, tmp_path, loss):
     """One rank is killed half way; of asym the second run is also asked to stop. Losses and weights agree bit for bit."""
+    killed = tmp_path / "killed"
     command = [*flags, *LONG, "--loss", loss, "--output_dir"]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    run(SCRIPT, *command, str(straight))
 
     process = start(SCRIPT, *command, str(killed))
     wait_for(killed / "checkpoint-20", process)
@@ -113,7 +129,23 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(flags, tmp_path, loss)
         assert process.returncode == EXIT_CODE, output[-4000:]
 
     assert "continuing from" in run(SCRIPT, *command, str(killed))
-    assert trajectory(killed) == trajectory(straight)
-    assert trajectory(killed, "grad_norm") == trajectory(straight, "grad_norm")
-    assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert trajectory(killed) == trajectory(straight(loss))
+    assert trajectory(killed, "grad_norm") == trajectory(straight(loss), "grad_norm")
+    assert (killed / "model.safetensors").read_bytes() == (straight(loss) / "model.safetensors").read_bytes()
     assert len(list(killed.glob("checkpoint-*"))) == 2
+
+
+@pytest.mark.parametrize(("stage", "before", "after"), [("zero2", 2, 1), ("zero2", 1, 2), ("zero3", 2, 1)])
+def test_stopped_run_continues_on_another_number_of_ranks(straight, flags, tmp_path, stage, before, after):
+    """The same responses in the same order, and the same losses up to rounding."""
+    command = [*flags, *LONG, "--deepspeed", str(ROOT / "ds_configs" / f"{stage}.json"), "--output_dir", str(tmp_path)]
+    process = start(SCRIPT, *command, num_ranks=before)
+    wait_for(tmp_path / "checkpoint-10", process)
+    (tmp_path / STOP_FILE).touch()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_CODE, output[-4000:]
+    output = run(SCRIPT, *command, num_ranks=after)
+    assert f"was written by {before} ranks, this run has {after}" in output
+    assert "continuing from" in output
+    assert trajectory(tmp_path) == pytest.approx(trajectory(straight("asym")), rel=1e-4, abs=1e-5)
+    load_model(tmp_path)

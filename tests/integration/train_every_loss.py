@@ -14,5 +14,9 @@ if __name__ == "__main__":
     *flags, output_dir = sys.argv[1:]
     for loss in LOSSES:
         assert main([*flags, "--loss", loss, "--output_dir", f"{output_dir}/{loss}"]) == 0
+    assert main([*flags, "--token_budget", "120", "--output_dir", f"{output_dir}/budget"]) == 0
     for name in ("zero3", "zero2_offload"):
-        assert main([*flags, "--deepspeed", str(ROOT / "ds_configs" / f"{name}.json"), "--output_dir", f"{output_dir}/{name}"]) == 0
+        config = str(ROOT / "ds_configs" / f"{name}.json")
+        for budget in ("16384", "120"):
+            options = ["--deepspeed", config, "--token_budget", budget, "--output_dir", f"{output_dir}/{name}-{budget}"]
+            assert main([*flags, *options]) == 0

@@ -1,12 +1,14 @@
 """Training options: the paper's defaults, the division of the global batch, DeepSpeed under a launcher, and refusals."""
 
 import typing
+from types import SimpleNamespace
 
 import pytest
 
 from prm.config import field_docs, parse_args
 from prm.losses import LOSSES
-from prm.training.arguments import DEFAULT_DEEPSPEED, Loss, TrainingConfig, resolve_deepspeed, split_global_batch
+from prm.training.arguments import Loss, TrainingConfig, divide_global_batch
+from prm.training.sampler import Division
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -47,48 +49,46 @@ def test_every_loss_is_offered_and_every_field_is_documented():
     assert set(TrainingConfig.__annotations__) <= set(field_docs(TrainingConfig))
 
 
+def sizes(**given: int) -> SimpleNamespace:
+    """The options that decide the division, before a config resolves them."""
+    unset = {"global_batch_size": None, "per_device_train_batch_size": None, "gradient_accumulation_steps": None}
+    return SimpleNamespace(**{"token_budget": 16384, **unset, **given})
+
+
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("given", "world_size", "expected"),
     [
-        ((32, 4), (8, 1)),
-        ((32, 1), (8, 4)),
-        ((32, 8), (4, 1)),
-        ((6, 1), (6, 1)),
-        ((22, 1), (2, 11)),
-        ((4, 1, 4), (4, 1)),
-        ((4, 1, 2), (2, 2)),
-        ((4, 2, 2), (2, 1)),
-        ((32, 4, None, 4), (2, 4)),
+        ({}, 4, Division(32, 16384, 4)),
+        ({"token_budget": 4096}, 3, Division(32, 4096, 3)),
+        ({"global_batch_size": 8}, 1, Division(8, 16384)),
+        ({"per_device_train_batch_size": 2}, 4, Division(32, 16384, 4, max_items=2)),
+        ({"gradient_accumulation_steps": 4}, 1, Division(32, 16384, min_micro_batches=4)),
+        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}, 2, Division(24, 16384, 2, 4, 3)),
     ],
 )
-def test_split_of_the_global_batch(arguments, expected):
-    assert split_global_batch(*arguments) == expected
+def test_division_of_the_global_batch(given, world_size, expected):
+    assert divide_global_batch(sizes(**given), world_size) == expected
 
 
-@pytest.mark.parametrize("arguments", [(32, 3), (32, 1, 5), (32, 4, 8, 4), (4, 1, 8), (4, 1, None, 3)])
-def test_global_batch_that_cannot_be_split(arguments):
-    with pytest.raises(ValueError, match=f"--global_batch_size {arguments[0]}"):
-        split_global_batch(*arguments)
+def test_trainer_takes_an_optimizer_step_for_one_batch():
+    options = config("--gradient_accumulation_steps", "4")
+    assert (options.division.min_micro_batches, options.gradient_accumulation_steps) == (4, 1)
+    assert (options.global_batch_size, options.per_device_train_batch_size) == (32, 32)
 
 
-def test_deepspeed_under_a_launcher_only(monkeypatch):
-    assert resolve_deepspeed(None) is None
-    assert resolve_deepspeed("none") is None
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert resolve_deepspeed(None) == DEFAULT_DEEPSPEED
-
-
-def test_deepspeed_under_plain_python_completes_the_environment(monkeypatch):
-    import os
-
-    assert resolve_deepspeed(DEFAULT_DEEPSPEED) == DEFAULT_DEEPSPEED
-    assert {os.environ["RANK"], os.environ["LOCAL_RANK"]} == {"0"}
-    assert os.environ["WORLD_SIZE"] == "1"
-
-
-def test_missing_deepspeed_file():
-    with pytest.raises(FileNotFoundError, match=r"zero7\.json: no such file"):
-        resolve_deepspeed("ds_configs/zero7.json")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"global_batch_size": 1}, "--global_batch_size 1 leaves some of 2 ranks without work"),
+        (
+            {"global_batch_size": 8, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+            "--global_batch_size 8 is not 2 ranks x --per_device_train_batch_size 2",
+        ),
+    ],
+)
+def test_global_batch_that_cannot_be_divided(given, message):
+    with pytest.raises(ValueError, match=message):
+        divide_global_batch(sizes(**given), world_size=2)
 
 
 @pytest.mark.parametrize("loss", ["asym", "geometric_mean", "orm", "step_ce"])
@@ -97,7 +97,7 @@ def test_reading_logit_is_refused_where_it_does_not_exist(loss):
         config("--loss", loss, "--reading", "logit")
 
 
-@pytest.mark.parametrize("name", ["tau", "beta", "max_length", "global_batch_size"])
+@pytest.mark.parametrize("name", ["tau", "beta", "max_length", "global_batch_size", "token_budget", "per_device_train_batch_size"])
 def test_positive_options(name):
     with pytest.raises(ValueError, match=f"{name} is 0"):
         config(f"--{name}", "0")

@@ -1,23 +1,15 @@
-"""Checkpoints: complete or absent, the newest whole one is found, another configuration is refused by name."""
+"""Checkpoints: complete or absent, the newest whole one is found, a damaged one never."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from prm.training import checkpoints
-from prm.training.checkpoints import (
-    check_same_run,
-    clear,
-    is_finished,
-    mark_finished,
-    newest_complete,
-    publish,
-    resume_point,
-    verify,
-)
+from prm.training.checkpoints import clear, newest_complete, publish, verify
 
-RUN = {"loss": "asym", "seed": 0, "dataset_hash": "abc"}
+RUN = {"loss": "asym", "seed": 0, "dataset_hash": "abc", "zero_stage": 0, "world_size": 2}
 
 
 def save(output_dir: Path, step: int, weights: str = "weights") -> Path:
@@ -72,10 +64,10 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, damage):
     older, newer = save(tmp_path, 10), save(tmp_path, 20)
     DAMAGE[damage](newer)
     assert newest_complete(tmp_path) == older
-    assert "skipping a damaged checkpoint" in caplog.text
+    assert "skipping a checkpoint" in caplog.text
     assert "checkpoint-20" in caplog.text
     with pytest.raises(ValueError, match="checkpoint-20"):
-        resume_point(tmp_path, str(newer), RUN)
+        verify(newer)
 
 
 def test_unpublished_checkpoint_is_absent(tmp_path):
@@ -86,32 +78,18 @@ def test_unpublished_checkpoint_is_absent(tmp_path):
     assert newest_complete(tmp_path) == tmp_path / "checkpoint-10"
 
 
-def test_changed_configuration_is_refused_by_name(tmp_path):
+def test_checkpoint_without_optimizer_state_is_nothing_to_resume_from(tmp_path, caplog):
+    older, newer = save(tmp_path, 10), save(tmp_path, 20)
+    shutil.rmtree(newer / "global_step")
+    (newer / checkpoints.MANIFEST).unlink()
+    publish(newer, tmp_path / "checkpoint-30", RUN)
+    assert newest_complete(tmp_path) == older
+    assert "checkpoint-30: it holds no optimizer state; give it as --model_name_or_path" in caplog.text
+
+
+def test_clear_deletes_the_run_and_nothing_else(tmp_path):
     save(tmp_path, 10)
-    assert resume_point(tmp_path, None, RUN) == tmp_path / "checkpoint-10"
-    with pytest.raises(ValueError, match=r"seed: 0 -> 1"):
-        resume_point(tmp_path, None, RUN | {"seed": 1})
-    with pytest.raises(ValueError, match=r"batch: None -> 4.*dataset_hash: 'abc' -> 'xyz'"):
-        check_same_run(RUN, RUN | {"dataset_hash": "xyz", "batch": 4}, tmp_path)
-
-
-def test_requested_checkpoint(tmp_path):
-    older, _ = save(tmp_path, 10), save(tmp_path, 20)
-    assert resume_point(tmp_path, str(older), RUN) == older
-    assert resume_point(tmp_path, "True", RUN) == tmp_path / "checkpoint-20"
-    with pytest.raises(FileNotFoundError, match="checkpoint-30: no such folder"):
-        resume_point(tmp_path, str(tmp_path / "checkpoint-30"), RUN)
-    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
-        resume_point(tmp_path / "empty", "True", RUN)
-
-
-def test_finished_run_is_known_and_cleared(tmp_path):
-    assert not is_finished(tmp_path, RUN)
-    save(tmp_path, 10)
-    mark_finished(tmp_path, RUN, {"steps": 10})
-    assert is_finished(tmp_path, RUN)
-    with pytest.raises(ValueError, match="loss: 'asym' -> 'orm'"):
-        is_finished(tmp_path, RUN | {"loss": "orm"})
-    (tmp_path / "notes.txt").write_text("mine")
+    for name in (checkpoints.FINISHED, "notes.txt"):
+        (tmp_path / name).write_text("{}")
     clear(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
