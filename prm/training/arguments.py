@@ -98,6 +98,15 @@ class TrainingConfig(TrainingArguments):
     save_total_limit: int | None = 2
     """Checkpoints kept; the oldest go first."""
 
+    metric_for_best_model: str | None = "eval_outcome_auc"
+    """Validation metric by which a checkpoint is the best. The best one is saved at once and kept beside the newest."""
+
+    greater_is_better: bool | None = True
+    """Whether a larger metric_for_best_model is better."""
+
+    load_best_model_at_end: bool = False
+    """Let the finished model be the best checkpoint's and not the last step's."""
+
     logging_steps: float = 10.0
     """Optimizer steps between lines of metrics.jsonl."""
 
@@ -109,6 +118,7 @@ class TrainingConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_objective(self)
+        self.provenance: dict[str, str] = {}
         if self.output_dir is None:
             self.output_dir = os.path.join("outputs", self.loss)
         self.deepspeed = resolve_deepspeed(self.deepspeed)
@@ -125,6 +135,10 @@ class TrainingConfig(TrainingArguments):
         super().__post_init__()
         # A packed row cannot be split by DataParallel, which Trainer would use for one process with several GPUs.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What wandb, tensorboard and the manifest show of the configuration; `provenance` holds the code's and data's versions."""
+        return {**super().to_dict(), **self.provenance}
 
 
 def check_objective(config: TrainingConfig) -> None:

@@ -23,6 +23,7 @@ MANIFEST = "checkpoint_manifest.json"
 PARTIAL = ".partial"
 PREFIX = "checkpoint-"
 FINISHED = "training_complete.json"
+MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 
 
 def publish(partial: Path, target: Path, run: dict[str, Any]) -> None:
@@ -69,6 +70,14 @@ def check_optimizer_state(checkpoint: Path) -> None:
     """Raise ValueError for a checkpoint that `--save_only_model True` wrote: it is a model, and nothing to resume from."""
     if not (checkpoint / "optimizer.pt").exists() and not any(checkpoint.glob("global_step*")):
         raise ValueError(f"{checkpoint}: it holds no optimizer state; give it as --model_name_or_path to train on from its weights")
+
+
+def copy_model(checkpoint: Path, target: Path) -> None:
+    """Copy what makes a checkpoint a model, without the state of its run."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in (f for f in checkpoint.iterdir() if f.is_file()):
+        if file.suffix in MODEL_SUFFIXES and file.name not in (MANIFEST, "trainer_state.json"):
+            shutil.copy2(file, target / file.name)
 
 
 def clear(output_dir: str | Path) -> None:

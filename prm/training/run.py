@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from transformers import TrainerState
 
 from prm.data.collate import Example
 from prm.models import ImplicitPRM, RewardModel
 from prm.models.backbone import PackedModel, load_config
 from prm.models.implicit import cached_ref_logps
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
-from prm.tracking import is_main_process, write_manifest
+from prm.tracking import code_version, is_main_process, write_manifest
 from prm.training import checkpoints, resume
 from prm.training.arguments import TrainingConfig
 from prm.training.dataset import TrainingData, encode, load_dataset
+from prm.training.estimate import estimate_of_run
+from prm.training.estimate import report as report_memory
 from prm.training.preemption import EXIT_CODE
 from prm.training.trainer import PRMTrainer
 from prm.training.zero import prepare_deepspeed_on_cpu
@@ -32,6 +35,7 @@ def train(config: TrainingConfig) -> int:
     The dataset, its tokens and an earlier run in `output_dir` are checked before a model loads.
     """
     data = load_dataset(config)
+    check_validation(config, data)
     encoder = build_encoder(config)
     splits = [encode(getattr(data, split), encoder, split, data.counts) for split in ("train", "validation")]
     run = resume.fingerprint(config, data.dataset_hash, zero_stage(config))
@@ -39,13 +43,13 @@ def train(config: TrainingConfig) -> int:
     if checkpoint == checkpoints.FINISHED:
         logger.info("%s holds this run, finished; --overwrite_output_dir True starts it again", config.output_dir)
         return 0
-    if not data.validation:
-        config.eval_strategy = "no"
+    config.provenance = {"code_version": code_version(), "dataset_hash": data.dataset_hash}
     if is_main_process():
         write_manifest(config.output_dir, config.to_dict(), [config.dataset], data.counts, {"run": run})
     if config.deepspeed and config.use_cpu:
         prepare_deepspeed_on_cpu()
     model = build_model(config, encoder)
+    report_memory(estimate_of_run(model, config), config.device)
     splits = [with_reference(config, encoder, examples) for examples in splits]
     trainer = PRMTrainer(config, model, encoder, *splits, run)
     trainer.stop.install()
@@ -54,6 +58,18 @@ def train(config: TrainingConfig) -> int:
         return EXIT_CODE
     finish(trainer, data)
     return 0
+
+
+def check_validation(config: TrainingConfig, data: TrainingData) -> None:
+    """Without validation responses nothing is validated. Raises ValueError if the best checkpoint is asked for all the same."""
+    if data.validation:
+        return
+    config.eval_strategy = "no"
+    if config.load_best_model_at_end:
+        raise ValueError(
+            f"--load_best_model_at_end True needs {config.dataset}/validation.jsonl; scripts/build_dataset.py "
+            "--validation_fraction 0.02 makes one"
+        )
 
 
 def zero_stage(config: TrainingConfig) -> int:
@@ -124,17 +140,32 @@ def with_reference(config: TrainingConfig, encoder: StepEncoder, items: list[Exa
 
 
 def finish(trainer: PRMTrainer, data: TrainingData) -> None:
-    """Validate, put the model into `output_dir` with its contract last, and leave the marker of a finished run."""
-    metrics = trainer.evaluate() if trainer.eval_dataset else {}
-    output_dir = Path(trainer.args.output_dir)
+    """Put the model into `output_dir` with its contract last, and leave the marker of a finished run."""
+    config, state = trainer.args, trainer.state
+    output_dir = Path(config.output_dir)
     aside = output_dir / checkpoints.PARTIAL / "model"
-    trainer.save_model(str(aside))
+    best = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
+    takes_best = config.load_best_model_at_end and best is not None
+    metrics = validation_of(state, state.best_global_step if takes_best else state.global_step)
+    if not metrics and trainer.eval_dataset:
+        metrics = trainer.evaluate()
+    if not takes_best:
+        trainer.save_model(str(aside))
     trainer.accelerator.wait_for_everyone()
     if is_main_process():
+        if takes_best:
+            checkpoints.copy_model(best, aside)
         for file in sorted(aside.iterdir(), key=lambda file: file.name == CONFIG_NAME):
             os.replace(file, output_dir / file.name)
         shutil.rmtree(output_dir / checkpoints.PARTIAL)
-        steps = trainer.state.global_step
-        resume.mark_finished(output_dir, trainer.run, {"steps": steps, "metrics": metrics, "counts": data.counts})
-        logger.info("finished after %d steps: %s", steps, output_dir)
+        result = {"steps": state.global_step, "metrics": metrics, "counts": data.counts}
+        result |= {"best_checkpoint": best and best.name, "best_metric": state.best_metric}
+        resume.mark_finished(output_dir, trainer.run, result)
+        logger.info("finished after %d steps: %s", state.global_step, output_dir)
     trainer.accelerator.wait_for_everyone()
+
+
+def validation_of(state: TrainerState, step: int | None) -> dict[str, float]:
+    """The metrics of the validation at a step, empty if there was none."""
+    entries = [entry for entry in state.log_history if entry["step"] == step and "eval_loss" in entry]
+    return {name: value for name, value in entries[-1].items() if name.startswith("eval_")} if entries else {}

@@ -67,6 +67,7 @@ class PRMTrainer(Trainer):
         # compute_loss divides by the global count; this keeps Trainer from dividing by the accumulation steps again.
         self.model_accepts_loss_kwargs = True
         self.means = Means(config.device)
+        self.has_shown_pace = False
         self.throughput = Throughput(peak_flops(torch.cuda.get_device_name()) if config.device.type == "cuda" else None)
         if config.deepspeed and not self.is_deepspeed_enabled:
             raise ValueError(
@@ -187,8 +188,22 @@ class PRMTrainer(Trainer):
         """Trainer's figures, and of all ranks since the last line: throughput, padding and what `means` holds."""
         if "loss" in logs:
             reduce = partial(self.accelerator.reduce, reduction="sum")
-            logs |= self.throughput.take(reduce, self.args.world_size, self.args.device) | self.means.take(reduce)
+            rates = self.throughput.take(reduce, self.args.world_size, self.args.device)
+            rates["hours_left"] = (self.state.max_steps - self.state.global_step) * rates.pop("seconds_per_step") / 3600
+            if not self.has_shown_pace:
+                logger.info("%(tokens_per_second).0f tokens/s, %(hours_left).2f hours to go without validation", rates)
+                self.has_shown_pace = True
+            logs |= rates | self.means.take(reduce)
         super().log(logs, start_time)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether this validation is the best so far; if so its checkpoint is saved. Metrics that are undefined never are."""
+        is_best = self.args.metric_for_best_model in metrics and super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= is_best
+        return is_best
+
+    def _load_best_model(self) -> None:
+        """Nothing: a finished run copies the best checkpoint's files."""
 
     # Validation
 

@@ -79,8 +79,11 @@ class Throughput:
         self.peak_flops = peak_flops
         self.seconds, self.started = 0.0, None
         self.counts = {"useful": 0, "computed": 0, "flops": 0}
+        self.num_steps = 0
 
     def start(self) -> None:
+        """An optimizer step begins."""
+        self.num_steps += 1
         if self.started is None:
             self.started = time.perf_counter()
 
@@ -102,5 +105,6 @@ class Throughput:
         rates = {"tokens_per_second": useful / max(self.seconds, 1e-9), "padding": 1 - useful / max(computed, 1)}
         if self.peak_flops:
             rates["mfu"] = flops / max(self.seconds, 1e-9) / (world_size * self.peak_flops)
-        self.seconds, self.counts = 0.0, dict.fromkeys(self.counts, 0)
+        rates["seconds_per_step"] = self.seconds / max(self.num_steps, 1)
+        self.seconds, self.num_steps, self.counts = 0.0, 0, dict.fromkeys(self.counts, 0)
         return rates
