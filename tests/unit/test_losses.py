@@ -11,17 +11,28 @@ from mpmath import mpf
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from prm.aggregation import pad_steps
-from prm.losses import IGNORED, LOSSES, check_options, compute_loss, implicit_loss, num_items, step_classes
+from prm.losses import (
+    IGNORED,
+    LOSSES,
+    OPTIONS,
+    check_options,
+    compute_loss,
+    implicit_loss,
+    num_items,
+    response_losses,
+    step_classes,
+)
 
 TAU, BETA = 0.1, 0.05
 POOLED = ("asym", "min", "geometric_mean", "softmin")
 AGGREGATION = {"asym": {1: "min", 0: "geometric_mean"}} | {name: {0: name, 1: name} for name in POOLED[1:]}
 VARIANTS = [
-    *[(name, "prob") for name in LOSSES if name != "step_ce"],
+    *[(name, "prob") for name in (*POOLED, "orm", "implicit_prm")],
     *[(name, "literal") for name in POOLED],
     ("min", "logit"),
     ("softmin", "logit"),
 ]
+FROM_OUTCOMES = [name for name, objective in LOSSES.items() if objective.needs == "outcome"]
 NUM_STEPS = (1, 7, 60, 2000)
 LOSS_TOLERANCE, GRADIENT_TOLERANCE, BF16_GRADIENT_TOLERANCE = 1e-5, 3e-4, 5e-3
 UNDERFLOW = 1e-37  # float32 holds nothing smaller with full precision
@@ -327,7 +338,7 @@ def test_items_are_responses_or_labelled_steps():
     correct = torch.tensor([1.0, torch.nan, 0.0])
     labels = torch.tensor([0.0, 1.0, torch.nan, -1.0])
     mask = torch.tensor([True, True, True, False])
-    assert all(num_items(name, correct, labels) == 2 for name in LOSSES if name != "step_ce")
+    assert all(num_items(name, correct, labels) == 2 for name in FROM_OUTCOMES)
     assert num_items("step_ce", None, labels) == 3
     assert num_items("step_ce", None, labels, mask) == 2
     assert num_items("step_ce", None, labels.abs(), num_labels=1) == 3
@@ -343,19 +354,25 @@ def random_batch(name: str, lengths: tuple[int, ...] = (3, 1, 5, 2)) -> dict[str
     shape = (sum(lengths), 3) if name == "step_ce" else (sum(lengths),)
     logits, mask = pad_steps(torch.randn(shape, generator=generator), counts)
     labels, _ = pad_steps(torch.randint(-1, 2, (sum(lengths),), generator=generator).float(), counts)
+    if name == "mc_regression":
+        labels = labels.abs() / 2
     correct = torch.arange(len(lengths)).remainder(2).float()
-    return {"logits": logits, "mask": mask, "correct": correct, "step_labels": labels}
+    prefixes = torch.arange(max(lengths)).expand_as(mask)  # step m of every response stands behind the same steps
+    return {"logits": logits, "mask": mask, "correct": correct, "step_labels": labels, "prefixes": prefixes}
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def count_items(name: str, batch: dict[str, torch.Tensor]) -> int:
+    return num_items(name, batch["correct"], batch["step_labels"], batch["mask"], batch["prefixes"])
+
+
+@pytest.mark.parametrize("name", [name for name, objective in LOSSES.items() if objective.unit == "response"])
 def test_splits_of_a_batch_sum_to_the_whole(name):
     batch = random_batch(name)
-    count = num_items(name, batch["correct"], batch["step_labels"], batch["mask"])
+    count = count_items(name, batch)
     whole = compute_loss(name, **batch, num_items=count)
     for size in (1, 2, 3):
         parts = [{key: value[i : i + size] for key, value in batch.items()} for i in range(0, 4, size)]
-        counts = [num_items(name, part["correct"], part["step_labels"], part["mask"]) for part in parts]
-        assert sum(counts) == count
+        assert sum(count_items(name, part) for part in parts) == count
         torch.testing.assert_close(sum(compute_loss(name, **part, num_items=count) for part in parts), whole)
 
 
@@ -372,7 +389,9 @@ def test_padding_changes_neither_loss_nor_gradient(name, junk):
         logits.requires_grad_()
         labels = torch.nn.functional.pad(batch["step_labels"], (0, extra))
         labels[~mask] = value
-        loss = compute_loss(name, logits, mask, batch["correct"], labels, num_items=1)
+        prefixes = torch.nn.functional.pad(batch["prefixes"], (0, extra))
+        assert num_items(name, batch["correct"], labels, mask, prefixes) == count_items(name, batch)
+        loss = compute_loss(name, logits, mask, batch["correct"], labels, prefixes, num_items=1)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert gradient[~mask].eq(0).all()
         results.append((loss, gradient[mask]))
@@ -390,14 +409,14 @@ def test_computed_in_float32_whatever_the_dtype(name, dtype):
     assert loss == expected
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("orm", "step_ce")])
+@pytest.mark.parametrize("name", [name for name in FROM_OUTCOMES if name not in ("orm", "td_lambda")])
 @pytest.mark.parametrize("c", [0, 1])
 def test_order_of_steps_does_not_matter(name, c):
     row = [0.3, -2.0, 4.0, 1.0]
     assert loss_and_gradient(name, [row], c)[0] == pytest.approx(loss_and_gradient(name, [row[::-1]], c)[0], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "step_ce"])
+@pytest.mark.parametrize("name", FROM_OUTCOMES)
 def test_responses_without_an_outcome_cost_nothing(name):
     batch = random_batch(name)
     labelled = compute_loss(name, **{key: value[:2] for key, value in batch.items()}, num_items=1)
@@ -417,11 +436,20 @@ def test_nothing_to_learn_from_gives_a_differentiable_zero(name):
     empty = {key: value[:0] for key, value in random_batch(name).items()}
     for batch in (unlabelled, empty):
         batch["logits"].requires_grad_()
-        count = num_items(name, batch["correct"], batch["step_labels"], batch["mask"])
+        count = count_items(name, batch)
         loss = compute_loss(name, **batch, num_items=count)
         loss.backward()
         assert count == loss.item() == 0
         assert batch["logits"].grad.eq(0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_is_the_sum_over_responses_divided_by_the_items(name):
+    batch = random_batch(name)
+    losses = response_losses(name, **batch)
+    assert losses.shape == (4,)
+    assert losses.count_nonzero() > 1
+    torch.testing.assert_close(compute_loss(name, **batch, num_items=7), losses.sum() / 7)
 
 
 def test_heads_with_a_trailing_single_output():
@@ -436,7 +464,9 @@ def test_every_option_changes_something():
         if name == "step_ce":
             batch["logits"] = batch["logits"][..., :2]
         default = compute_loss(name, **batch, num_items=1)
-        other = {"reading": "literal", "tau": 0.5, "beta": 0.1, "neutral": "bad"}
+        other = {"reading": "literal", "tau": 0.5, "beta": 0.1, "neutral": "bad", "zeta": 2.0, "gamma": 0.9, "gae_lambda": 0.5}
+        other |= {"margin": 0.5, "flip_rate": 0.2}
+        assert set(other) == set(OPTIONS)
         for option in objective.options:
             changed = compute_loss(name, **batch, num_items=1, **{option: other[option]})
             assert (changed != default) or (option == "tau" and name != "softmin"), (name, option)
@@ -453,6 +483,12 @@ BAD_OPTIONS = [
     ("softmin", {"tau": 0.0}, "tau is 0.0: it must be positive"),
     ("implicit_prm", {"beta": -1.0}, "beta is -1.0: it must be positive"),
     ("step_ce", {"neutral": "skip"}, "unknown policy for neutral steps 'skip': choose from good"),
+    ("pqm", {"zeta": -1.0}, "zeta is -1.0: it must not be negative"),
+    ("td_lambda", {"gamma": 0.0}, "gamma is 0.0: it must be positive"),
+    ("td_lambda", {"gamma": 1.5}, "gamma is 1.5: it must lie between 0 and 1"),
+    ("td_lambda", {"gae_lambda": -0.1}, "gae_lambda is -0.1: it must lie between 0 and 1"),
+    ("margin_ranking", {"margin": 0.0}, "margin is 0.0: it must be positive"),
+    ("robust_asym", {"flip_rate": 1.0}, "flip_rate is 1.0: it must be at least 0 and below 1"),
 ]
 
 
