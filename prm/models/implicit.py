@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone
+from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone, whole_on_every_rank
 from prm.models.log_probs import LogProbHead
 from prm.models.packing import batch_by_tokens, pack_responses, to_device
 from prm.steps import CONFIG_NAME, EncodedResponse
@@ -114,7 +114,8 @@ def cached_ref_logps(
     if is_cached[0]:
         flat = load_file(file)["logps"]
         return list(flat.split([len(response.input_ids) - response.response_start for response in encoded]))
-    reference = ImplicitPRM.from_backbone(name_or_path, dtype=dtype).to(device)
+    with whole_on_every_rank():
+        reference = ImplicitPRM.from_backbone(name_or_path, dtype=dtype).to(device)
     logps = _over_ranks(reference, encoded, token_budget)
     if is_main_process():
         file.parent.mkdir(parents=True, exist_ok=True)
