@@ -1,6 +1,8 @@
 """What both model families share: a decoder of transformers under packed attention; a packed row in, hidden states out."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import deepspeed as zero_integration
 
 from prm.attention import PACKED, check_packable, document_kwargs
 from prm.models.packing import Batch
@@ -112,6 +115,17 @@ def load_backbone(auto_class: Any, name_or_path: str | Path, dtype: str | torch.
             "use another backbone"
         )
     return backbone
+
+
+@contextmanager
+def whole_on_every_rank() -> Iterator[None]:
+    """Load models inside whole, although ZeRO-3 is on: one that no DeepSpeed engine wraps could not gather its weights."""
+    active = zero_integration._hf_deepspeed_config_weak_ref
+    zero_integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        zero_integration._hf_deepspeed_config_weak_ref = active
 
 
 def keep_weights(module: torch.nn.Module) -> None:

@@ -1,7 +1,6 @@
 """The implicit PRM (Yuan et al. 2024): a packed row in, the log-probs of its response tokens out.
 
-Step reward = beta * sum over the step's tokens of log pi(token) - log pi_ref(token). No tensor of tokens x vocabulary is ever held,
-forward or backward: log-probs are computed for a few rows at a time and once more in the backward pass.
+Step reward = beta * sum over the step's tokens of log pi(token) - log pi_ref(token). No tensor of tokens x vocabulary is ever held.
 """
 
 import hashlib
@@ -13,18 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone
+from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone, whole_on_every_rank
+from prm.models.log_probs import LogProbHead
 from prm.models.packing import batch_by_tokens, pack_responses, to_device
 from prm.steps import CONFIG_NAME, EncodedResponse
 from prm.tracking import hash_path, is_main_process, progress
-
-LOGITS_PER_CHUNK = 2**25
-"""Logits held at a time: 128 MiB in float32."""
 
 
 class ImplicitPRM(PackedModel):
@@ -38,7 +34,7 @@ class ImplicitPRM(PackedModel):
         self.architecture_name = type(policy).__name__
         self._tied_weights_keys = policy._tied_weights_keys
         self.model = policy.model
-        self.lm_head = policy.lm_head
+        self.lm_head = LogProbHead(policy.lm_head)
         self.post_init()
 
     @classmethod
@@ -72,24 +68,7 @@ class ImplicitPRM(PackedModel):
     ) -> Float[Tensor, " targets"]:
         """Float32 log-prob of every token at `target_positions` given the tokens before it."""
         hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen)
-        return token_logps(hidden[target_positions - 1], input_ids[0, target_positions], self.lm_head)
-
-
-def token_logps(
-    hidden: Float[Tensor, "targets hidden"],
-    targets: Int[Tensor, " targets"],
-    lm_head: nn.Module,
-    rows_per_chunk: int | None = None,
-) -> Float[Tensor, " targets"]:
-    """log softmax(lm_head(hidden))[target] in float32, `rows_per_chunk` rows at a time, recomputed in the backward pass."""
-    rows = rows_per_chunk or max(1, LOGITS_PER_CHUNK // lm_head.out_features)
-
-    def chunk_logps(hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = lm_head(hidden).float()
-        return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
-
-    chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat([checkpoint(chunk_logps, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+        return self.lm_head(hidden[target_positions - 1], input_ids[0, target_positions])
 
 
 def sum_by_step(
@@ -135,7 +114,8 @@ def cached_ref_logps(
     if is_cached[0]:
         flat = load_file(file)["logps"]
         return list(flat.split([len(response.input_ids) - response.response_start for response in encoded]))
-    reference = ImplicitPRM.from_backbone(name_or_path, dtype=dtype).to(device)
+    with whole_on_every_rank():
+        reference = ImplicitPRM.from_backbone(name_or_path, dtype=dtype).to(device)
     logps = _over_ranks(reference, encoded, token_budget)
     if is_main_process():
         file.parent.mkdir(parents=True, exist_ok=True)

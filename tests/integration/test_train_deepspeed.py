@@ -95,6 +95,13 @@ def test_zero_stages_and_token_budgets_take_the_same_steps_and_save_whole_models
     load_model(two_ranks / name)  # repeats the self-test
 
 
+def test_zero3_gathers_the_lm_head_and_keeps_the_reference_whole(two_ranks):
+    saved, expected = two_ranks / "zero3-implicit_prm", two_ranks / "implicit_prm"
+    assert trajectory(saved) == pytest.approx(trajectory(expected), rel=1e-5, abs=1e-6)
+    assert trajectory(saved, "eval_loss") == pytest.approx(trajectory(expected, "eval_loss"), rel=1e-5)
+    load_model(saved)
+
+
 @pytest.fixture(scope="module")
 def straight(flags, tmp_path_factory) -> Callable[[str], Path]:
     """Output folder of an uninterrupted run of an objective."""

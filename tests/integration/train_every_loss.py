@@ -20,3 +20,5 @@ if __name__ == "__main__":
         for budget in ("16384", "120"):
             options = ["--deepspeed", config, "--token_budget", budget, "--output_dir", f"{output_dir}/{name}-{budget}"]
             assert main([*flags, *options]) == 0
+    zero3 = ["--deepspeed", str(ROOT / "ds_configs" / "zero3.json")]
+    assert main([*flags, *zero3, "--loss", "implicit_prm", "--output_dir", f"{output_dir}/zero3-implicit_prm"]) == 0

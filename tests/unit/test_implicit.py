@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import prm.models.implicit
 from prm.models import ImplicitPRM, RewardModel, load_model, save_model
-from prm.models.implicit import cached_ref_logps, compute_ref_logps, hash_model, sum_by_step, token_logps
+from prm.models.implicit import cached_ref_logps, compute_ref_logps, hash_model, sum_by_step
 from prm.models.packing import pack_responses
 from prm.models.step_scores import score_batch
 from prm.steps import EncodedResponse, StepEncoder
@@ -35,15 +34,6 @@ def logps(model, responses):
     return model(**model.inputs(pack_responses(responses, with_targets=True)))
 
 
-def test_log_probs_by_hand():
-    lm_head = nn.Linear(1, 2, bias=False)
-    nn.init.constant_(lm_head.weight, 0.0)
-    lm_head.weight.data[1] = 1.0
-    hidden = torch.tensor([[0.0], [3.0]]).log1p()  # logits (0, 0) and (0, log 4): probabilities (1/2, 1/2) and (1/5, 4/5)
-    output = token_logps(hidden, torch.tensor([0, 1]), lm_head)
-    torch.testing.assert_close(output.exp(), torch.tensor([0.5, 0.8]))
-
-
 def test_step_sums_by_hand():
     assert sum_by_step(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([0, 0, 1, 2]), 3).tolist() == [3.0, 4.0, 8.0]
 
@@ -55,31 +45,6 @@ def test_log_probs_equal_the_causal_lm_s_own_in_each_response_alone(policy, tiny
         probabilities = reference(torch.tensor([ids])).logits[0].log_softmax(-1)
         expected += [probabilities[position - 1, ids[position]] for position in range(start, len(ids))]
     torch.testing.assert_close(logps(policy, RESPONSES), torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 100])
-def test_chunks_change_neither_values_nor_gradients(rows):
-    torch.manual_seed(0)
-    lm_head, targets = nn.Linear(8, 20), torch.randint(20, (7,))
-    hidden = torch.randn(7, 8, requires_grad=True)
-    full = lm_head(hidden).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    expected = torch.autograd.grad(full.square().sum(), [hidden, *lm_head.parameters()])
-    chunked = token_logps(hidden, targets, lm_head, rows)
-    torch.testing.assert_close(chunked, full)
-    for ours, theirs in zip(torch.autograd.grad(chunked.square().sum(), [hidden, *lm_head.parameters()]), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_no_tensor_of_tokens_times_vocabulary_is_made_or_kept():
-    targets, vocabulary = 64, 1000
-    lm_head, hidden = nn.Linear(4, vocabulary), torch.randn(targets, 4, requires_grad=True)
-    rows, kept = [], []
-    lm_head.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
-        output = token_logps(hidden, torch.randint(vocabulary, (targets,)), lm_head, rows_per_chunk=8)
-    assert max(kept, default=0) < targets * vocabulary / 8
-    output.sum().backward()
-    assert rows == [8] * 16  # forward, and once more in the backward pass
 
 
 def test_an_empty_set_of_targets_is_a_differentiable_zero(policy):
