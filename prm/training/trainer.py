@@ -20,8 +20,8 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from prm.aggregation import pad_steps
-from prm.data.collate import Example, MicroBatches, PackedCollator
-from prm.losses import LOSSES, compute_loss, num_items
+from prm.data.collate import Example, MicroBatches, PackedCollator, units
+from prm.losses import LOSSES, OPTIONS, num_items, response_losses
 from prm.models import ImplicitPRM, save_model
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import self_test
@@ -37,7 +37,7 @@ from prm.training.flops import TRAINING_FACTOR, forward_flops, peak_flops
 from prm.training.preemption import StopRequest
 from prm.training.sampler import GlobalBatchSampler
 from prm.training.validation import score_examples, validation_metrics
-from prm.training.watch import OUTCOMES, Means, Throughput, gradient_shares
+from prm.training.watch import Means, Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,13 @@ class PRMTrainer(Trainer):
     ):
         self.encoder, self.run, self.stop = encoder, run, StopRequest(config.output_dir)
         self.run_callback = RunCallback()
+        unit = LOSSES[config.loss].unit
         super().__init__(
             model=model,
             args=config,
-            data_collator=PackedCollator(encoder),
-            train_dataset=train_examples,
-            eval_dataset=validation_examples or None,
+            data_collator=PackedCollator(encoder, with_prefixes=unit == "question"),
+            train_dataset=units(train_examples, unit),
+            eval_dataset=units(validation_examples, unit) or None,
             callbacks=[self.run_callback],
         )
         # compute_loss divides by the global count; this keeps Trainer from dividing by the accumulation steps again.
@@ -78,7 +79,7 @@ class PRMTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The micro-batches of one optimizer step at a time, this rank's; accelerate would divide them between ranks once more."""
-        lengths = [example.num_tokens for example in self.train_dataset]
+        lengths = [unit.num_tokens for unit in self.train_dataset]
         costs = [forward_flops(self.model.config, [length]) for length in lengths]
         sampler = GlobalBatchSampler(lengths, costs, self.args.division, self.args.process_index, self.args.seed)
         self.run_callback.sampler = sampler
@@ -108,11 +109,13 @@ class PRMTrainer(Trainer):
 
     def count_items(self, batch: Batch) -> int:
         config = self.args
-        labels = (batch["correct"], batch["step_labels"])
-        return num_items(config.loss, *labels, num_labels=config.num_labels, neutral=config.neutral)
+        labels = (batch["correct"], batch["step_labels"], None, batch.get("prefixes"))
+        options = {"step_counts": batch["step_counts"], "num_labels": config.num_labels, "neutral": config.neutral}
+        return num_items(config.loss, *labels, **options)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
-        return to_device(inputs, self.args.device)  # Trainer's own would cast labels and reference log-probs to bf16
+        """Tensors on the device, as they are: Trainer's own would cast labels and reference log-probs to bf16."""
+        return to_device(inputs, self.args.device) | {"step_counts": inputs["step_counts"]}  # on the CPU no count has to wait
 
     def floating_point_ops(self, inputs: list[Batch]) -> int:
         return TRAINING_FACTOR * sum(map(self.forward_flops, inputs))
@@ -151,9 +154,10 @@ class PRMTrainer(Trainer):
         """This micro-batch's share of the global mean. Raises FloatingPointError, naming the responses, if it is not finite."""
         assert num_items_in_batch is not None
         outputs = self.step_outputs(model, inputs)
-        if LOSSES[self.args.loss].needs == "outcome" and self.encoder.layout == "separator":  # implicit_prm blames all steps alike
-            outputs.register_hook(partial(self.watch_gradient, outputs.detach(), inputs))
-        loss = self.objective(outputs, inputs, num_items_in_batch)
+        losses = self.losses(outputs, inputs)
+        if LOSSES[self.args.loss].needs == "outcome":
+            self.watch(outputs, losses.detach(), inputs)
+        loss = losses.sum() / max(num_items_in_batch, 1)
         if not loss.isfinite():
             names = ", ".join(map(key_name, inputs["keys"]))
             raise FloatingPointError(f"loss {loss.item()} at step {self.state.global_step + 1} in {names}; lower --learning_rate")
@@ -166,23 +170,24 @@ class PRMTrainer(Trainer):
             return sum_by_step(outputs - batch["ref_logps"], batch["target_steps"], len(batch["step_ends"]))[:, None]
         return outputs
 
-    def objective(self, outputs: Float[Tensor, "steps labels"], batch: Batch, count: int) -> Float[Tensor, ""]:
-        config = self.args
+    def losses(self, outputs: Float[Tensor, "steps labels"], batch: Batch) -> Float[Tensor, "batch"]:
+        """Each response's part of the sum that the global number of items divides."""
         padded, mask = pad_steps(outputs, batch["step_counts"])
         labels, _ = pad_steps(batch["step_labels"], batch["step_counts"])
-        options = {"reading": config.reading, "tau": config.tau, "beta": config.beta, "neutral": config.neutral}
-        return compute_loss(config.loss, padded, mask, batch["correct"], labels, num_items=count, **options)
+        prefixes = pad_steps(batch["prefixes"], batch["step_counts"])[0] if "prefixes" in batch else None
+        options = {name: getattr(self.args, name) for name in OPTIONS}
+        return response_losses(self.args.loss, padded, mask, batch["correct"], labels, prefixes, **options)
 
     # What the log shows
 
-    def watch_gradient(self, outputs: Float[Tensor, "steps 1"], batch: Batch, gradient: Float[Tensor, "steps 1"]) -> None:
-        """Which step the objective blames, for right and for wrong responses."""
-        padded, mask = pad_steps(torch.cat([gradient, outputs], dim=1).float(), batch["step_counts"])
-        spread, on_lowest = gradient_shares(padded[..., 0], padded[..., 1], mask)
-        for outcome, label in OUTCOMES.items():
-            is_this = batch["correct"] == label
-            self.means.add(f"gradient_spread_{outcome}", spread[is_this])
-            self.means.add(f"gradient_on_lowest_{outcome}", on_lowest[is_this])
+    def watch(self, outputs: Float[Tensor, "steps labels"], losses: Float[Tensor, "batch"], batch: Batch) -> None:
+        """Note the loss by number of steps, and in the backward pass which steps it blames (implicit_prm blames all alike)."""
+        correct, step_counts = batch["correct"], batch["step_counts"]
+        self.means.add_losses(losses.masked_fill(correct.isnan(), torch.nan), step_counts)
+        if isinstance(self.model, ImplicitPRM):
+            return
+        scores, mask = pad_steps(outputs.detach()[:, 0].float(), step_counts)
+        outputs.register_hook(lambda g: self.means.add_gradient(pad_steps(g[:, 0].float(), step_counts)[0], scores, mask, correct))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's figures, and of all ranks since the last line: throughput, padding and what `means` holds."""
@@ -231,7 +236,7 @@ class PRMTrainer(Trainer):
     def score(self, batch: Batch) -> tuple[Float[Tensor, " steps"], float, int]:
         outputs = self.step_outputs(self.model, batch).float()
         scores = ACTIVATIONS[self.encoder.activation](outputs, self.encoder.good_class)
-        return scores, self.objective(outputs, batch, 1).item(), self.count_items(batch)
+        return scores, self.losses(outputs, batch).sum().item(), self.count_items(batch)
 
     # Saving and loading
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prm.aggregation import aggregate_lists
-from prm.data.collate import Example, PackedCollator
+from prm.data.collate import PackedCollator, Unit
 from prm.metrics import accuracy, roc_auc
 from prm.models.packing import Batch, batch_by_tokens, to_device
 from prm.steps import StepEncoder
@@ -30,7 +30,7 @@ class Scored:
 
 @torch.no_grad()
 def score_examples(
-    items: Sequence[Example],
+    items: Sequence[Unit],
     collate: PackedCollator,
     token_budget: int,
     device: torch.device,
@@ -46,7 +46,7 @@ def score_examples(
     results = []
     for turn in range(math.ceil(len(batches) / world_size)):
         index = turn * world_size + rank
-        batch = collate([items[i] for i in batches[index % len(batches)]])
+        batch = collate([example for i in batches[index % len(batches)] for example in items[i]])
         scores, loss, num_items = score(to_device(batch, device))
         if index < len(batches):
             parts = scores.float().cpu().split(batch["step_counts"].tolist())

@@ -8,14 +8,24 @@ import time
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-OUTCOMES = {"correct": 1.0, "wrong": 0.0}
 LARGEST_STEP_COUNTS = (1, 2, 4, 8, 16, 32)
 """Upper ends of the classes of responses by their number of steps; the last class is open."""
 
 Reduce = Callable[[Tensor], Tensor]
+
+
+def names_of_classes() -> list[str]:
+    """Classes of responses by their number of steps: `1`, `2`, `3-4`, ..., `33+`."""
+    lowest = [1, *(highest + 1 for highest in LARGEST_STEP_COUNTS)]
+    closed = [str(b) if a == b else f"{a}-{b}" for a, b in zip(lowest, LARGEST_STEP_COUNTS, strict=False)]
+    return [*closed, f"{lowest[-1]}+"]
+
+
+GRADIENT_NAMES = [f"gradient_{what}_{outcome}" for what in ("spread", "on_lowest") for outcome in ("correct", "wrong")]
+LOSS_NAMES = [f"loss_steps_{name}" for name in names_of_classes()]
 
 
 def gradient_shares(
@@ -35,38 +45,40 @@ def gradient_shares(
     return spread.masked_fill(~has_shares, torch.nan), on_lowest.masked_fill(~has_shares, torch.nan)
 
 
-def step_count_class(num_steps: int) -> str:
-    """Name of a response's class by its number of steps: `1`, `2`, `3-4`, ..., `33+`."""
-    for lowest, highest in zip((1, *(n + 1 for n in LARGEST_STEP_COUNTS)), LARGEST_STEP_COUNTS, strict=False):
-        if num_steps <= highest:
-            return str(highest) if lowest == highest else f"{lowest}-{highest}"
-    return f"{LARGEST_STEP_COUNTS[-1] + 1}+"
-
-
-NAMES = (
-    *(f"{quantity}_{outcome}" for quantity in ("gradient_spread", "gradient_on_lowest") for outcome in OUTCOMES),
-    *dict.fromkeys(f"loss_steps_{step_count_class(n)}" for n in range(1, LARGEST_STEP_COUNTS[-1] + 2)),
-)
-
-
 class Means:
     """Running means by name, on the device, so that adding to them never waits for it."""
 
-    def __init__(self, device: torch.device):
-        self.sums = torch.zeros(2, len(NAMES), dtype=torch.float64, device=device if device.type != "mps" else "cpu")
+    names = (*GRADIENT_NAMES, *LOSS_NAMES)
 
-    def add(self, name: str, values: Float[Tensor, "*shape"]) -> None:
-        """Add every value that is not NaN."""
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(2, len(self.names), dtype=torch.float64, device=device)
+
+    def add_gradient(
+        self,
+        gradient: Float[Tensor, "batch steps"],
+        scores: Float[Tensor, "batch steps"],
+        mask: Bool[Tensor, "batch steps"],
+        correct: Float[Tensor, "batch"],
+    ) -> None:
+        """Which steps the objective blames, apart for right and wrong responses."""
+        for first, values in zip((0, 2), gradient_shares(gradient, scores, mask), strict=True):
+            self._add(first + (correct == 0).long(), values.masked_fill(correct.isnan(), torch.nan))
+
+    def add_losses(self, losses: Float[Tensor, "batch"], step_counts: Int[Tensor, "batch"]) -> None:
+        """The loss by number of steps; NaN for a response that has none."""
+        classes = torch.bucketize(step_counts, torch.tensor(LARGEST_STEP_COUNTS, device=step_counts.device))
+        self._add(len(GRADIENT_NAMES) + classes.to(losses.device), losses)
+
+    def _add(self, index: Int[Tensor, "values"], values: Float[Tensor, "values"]) -> None:
         is_value = ~values.isnan()
-        index = NAMES.index(name)
-        self.sums[0, index] += values.masked_fill(~is_value, 0).sum()
-        self.sums[1, index] += is_value.sum()
+        pair = torch.stack([values.masked_fill(~is_value, 0).double(), is_value.double()])
+        self.sums.index_add_(1, index, pair)
 
     def take(self, reduce: Reduce) -> dict[str, float]:
         """The means over all ranks since the last call, without those of nothing."""
-        totals, counts = reduce(self.sums).tolist()
+        totals, counts = reduce(self.sums.clone()).tolist()
         self.sums.zero_()
-        return {name: total / count for name, total, count in zip(NAMES, totals, counts, strict=True) if count}
+        return {name: total / count for name, total, count in zip(self.names, totals, counts, strict=True) if count}
 
 
 class Throughput:

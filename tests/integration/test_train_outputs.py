@@ -1,0 +1,123 @@
+"""What a run leaves behind: the best checkpoint, logs for wandb and tensorboard, and a whole checkpoint on a disk that is full."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from safetensors.torch import load_file
+from tiny_training import STEPS, trajectory
+
+from prm.models import load_model
+from prm.training.preemption import EXIT_CODE
+from prm.training.trainer import PRMTrainer
+
+AUCS = iter(())
+
+
+@pytest.fixture
+def best_at_step_4(monkeypatch):
+    """Validation finds AUC .6, .9, .7 at steps 2, 4, 6."""
+    aucs = {2: 0.6, 4: 0.9, 6: 0.7}
+
+    def metrics(scored, encoder):
+        return {"loss": 1.0, "outcome_auc": aucs[metrics.trainer.state.global_step]}
+
+    evaluate = PRMTrainer.evaluate
+
+    def remember(self, *args, **kwargs):
+        metrics.trainer = self
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr("prm.training.trainer.validation_metrics", metrics)
+    monkeypatch.setattr(PRMTrainer, "evaluate", remember)
+
+
+EVERY_TWO = ["--eval_steps", "2", "--save_steps", "2", "--save_total_limit", "1"]
+
+
+def test_the_best_checkpoint_is_kept_and_named(train, best_at_step_4):
+    output_dir = train("--loss", "asym", *EVERY_TWO)
+    assert {folder.name for folder in output_dir.glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-6"}
+    result = json.loads((output_dir / "training_complete.json").read_text())
+    assert (result["best_checkpoint"], result["best_metric"]) == ("checkpoint-4", 0.9)
+    assert result["metrics"]["eval_outcome_auc"] == 0.7
+    assert load_file(output_dir / "model.safetensors").keys() == load_file(output_dir / "checkpoint-4/model.safetensors").keys()
+
+
+def test_the_best_checkpoint_becomes_the_model_when_asked_to(train, best_at_step_4):
+    output_dir = train("--loss", "asym", *EVERY_TWO, "--load_best_model_at_end", "True")
+    assert (output_dir / "model.safetensors").read_bytes() == (output_dir / "checkpoint-4/model.safetensors").read_bytes()
+    assert json.loads((output_dir / "training_complete.json").read_text())["metrics"]["eval_outcome_auc"] == 0.9
+    load_model(output_dir)
+    assert not (output_dir / "optimizer.pt").exists()
+
+
+def test_best_without_validation_is_refused(train, dataset, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_bytes((dataset / "train.jsonl").read_bytes())
+    flags = ["--dataset", str(tmp_path / "data"), "--load_best_model_at_end", "True"]
+    with pytest.raises(ValueError, match=r"needs .*validation\.jsonl"):
+        train(*flags)
+    output_dir = train(*flags[:2])
+    assert trajectory(output_dir, "eval_loss") == []
+
+
+def test_wandb_and_tensorboard_get_the_figures_and_where_they_come_from(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
+    train("--loss", "asym", "--report_to", "wandb", "tensorboard")
+    (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    logged = run.read_bytes()
+    for name in (b"dataset_hash", b"code_version", b"tokens_per_second", b"gradient_on_lowest_wrong"):
+        assert name in logged
+    (events,) = (tmp_path / "tensorboard").rglob("events.out.tfevents*")
+    assert b"gradient_on_lowest_wrong" in events.read_bytes()
+    assert b"dataset_hash" in events.read_bytes()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(train, dataset, tiny_backbone, tmp_path):
+    """No file may grow beyond 100 kB in the second start: the checkpoint fails, the one before survives, the third start ends."""
+    common = ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone), *STEPS]
+    output_dir = tmp_path / "full"
+    flags = [*common, "--save_steps", "2", "--output_dir", str(output_dir)]
+
+    def start(limit: int | None) -> subprocess.CompletedProcess:
+        def restrict() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *flags]
+        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+        return subprocess.run(
+            command, env=environment, preexec_fn=restrict if limit else None, capture_output=True, text=True, check=False
+        )
+
+    straight = train("--loss", "asym", name="straight")
+    assert stopped_after_two_steps(train, output_dir)
+    failed = start(limit=100_000)
+    assert failed.returncode not in (0, EXIT_CODE)
+    assert [folder.name for folder in output_dir.glob("checkpoint-*")] == ["checkpoint-2"]
+    finished = start(limit=None)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert "continuing from" in finished.stderr
+    assert trajectory(output_dir) == trajectory(straight)
+
+
+def stopped_after_two_steps(train, output_dir: Path) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prm.training.preemption.StopRequest.__bool__", lambda self: True)
+        patch.setattr("prm.training.callbacks.RunCallback.on_step_end", stop_at_two)
+        train("--loss", "asym", "--save_steps", "2", name=output_dir.name, status=EXIT_CODE)
+    return (output_dir / "checkpoint-2").is_dir()
+
+
+def stop_at_two(self, args, state, control, **kwargs) -> None:
+    control.should_save = control.should_training_stop = state.global_step == 2
