@@ -31,6 +31,11 @@ CONTRACTS: dict[str, dict[str, Any]] = {
     "min": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
     "geometric_mean": {"num_labels": 1, "activation": "sigmoid", "aggregation": "geometric_mean"},
     "softmin": {"num_labels": 1, "activation": "sigmoid", "aggregation": "softmin"},
+    "robust_asym": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
+    "td_lambda": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
+    "mc_regression": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
+    "pqm": {"num_labels": 1, "activation": "identity", "aggregation": "min"},
+    "margin_ranking": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
     "implicit_prm": {"layout": "plain", "num_labels": 0, "activation": "identity", "aggregation": "min"},
 }
 """What each objective fixes about encoding and reading."""

@@ -30,6 +30,7 @@ __all__ = [
     "check_options",
     "compute_loss",
     "counterfactual_pairs",
+    "good_and_bad",
     "implicit_loss",
     "num_items",
     "prefix_ids",

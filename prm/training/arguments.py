@@ -7,11 +7,24 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from prm.losses import check_options
+from prm.losses import OPTIONS, check_options
 from prm.training.sampler import Division
 from prm.training.zero import resolve_deepspeed
 
-Loss = Literal["asym", "min", "geometric_mean", "softmin", "orm", "step_ce", "implicit_prm"]
+Loss = Literal[
+    "asym",
+    "min",
+    "geometric_mean",
+    "softmin",
+    "robust_asym",
+    "orm",
+    "implicit_prm",
+    "td_lambda",
+    "step_ce",
+    "mc_regression",
+    "pqm",
+    "margin_ranking",
+]
 
 PAPER_BATCH_SIZE = 32
 
@@ -21,7 +34,8 @@ class TrainingConfig(TrainingArguments):
     """Every option of transformers.TrainingArguments, and these. Defaults: the paper's main run (section 2.2, App. B.1)."""
 
     loss: Loss = "asym"
-    """Training objective. step_ce learns from step labels, all others from the outcome of the whole response."""
+    """Training objective. step_ce, pqm and margin_ranking learn from step labels, mc_regression from soft ones in [0, 1], all
+    others from the outcome of the whole response."""
 
     reading: Literal["prob", "logit", "literal"] = "prob"
     """What the aggregating objectives (asym, min, geometric_mean, softmin) aggregate: probabilities, raw logits (min and softmin
@@ -37,7 +51,22 @@ class TrainingConfig(TrainingArguments):
     """Classes that step_ce tells apart: bad, neutral, good (3); bad, good (2); or one soft target in [0, 1] (1)."""
 
     neutral: Literal["good", "bad", "ignored"] = "good"
-    """What the step label 0 is to step_ce with two classes; with three it is a class of its own."""
+    """What the step label 0 is to pqm, margin_ranking and step_ce with two classes; with three it is a class of its own."""
+
+    flip_rate: float = 0.1
+    """Chance that a response with a wrong step still gets a right answer, as robust_asym assumes it."""
+
+    gamma: float = 1.0
+    """Discount per step of td_lambda."""
+
+    gae_lambda: float = 0.95
+    """How far td_lambda's targets trust the outcome (1) rather than the value of the next step (0)."""
+
+    zeta: float = 4.0
+    """Margin of pqm between good and bad steps, in units of the output."""
+
+    margin: float = 1.0
+    """Margin of margin_ranking between a good and a bad step behind the same prefix, in units of the output."""
 
     dataset: str = "data/dataset"
     """Folder with train.jsonl and, if there is one, validation.jsonl, as scripts/build_dataset.py writes them."""
@@ -145,7 +174,7 @@ class TrainingConfig(TrainingArguments):
 
 def check_objective(config: TrainingConfig) -> None:
     """Refuse combinations of objective options that have no meaning. Raises ValueError."""
-    check_options(config.loss, reading=config.reading, tau=config.tau, beta=config.beta, neutral=config.neutral)
+    check_options(config.loss, **{name: getattr(config, name) for name in OPTIONS})
     for name in ("max_length", "token_budget", "global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"):
         value = getattr(config, name)
         if value is not None and value <= 0:

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from prm.aggregation import pad_steps
 from prm.data.collate import Example
+from prm.losses import LOSSES, good_and_bad, prefix_ids
 from prm.records import Key, Response, read_records
 from prm.steps import StepEncoder
 from prm.tracking import hash_path
@@ -57,13 +61,19 @@ def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
     labels, place = response.step_labels, f"{path}: {key_name(response.key)}"
     if labels is not None and len(labels) != len(response.steps):
         raise ValueError(f"{place} has {len(response.steps)} steps but {len(labels)} step labels; label every step")
-    if config.loss != "step_ce":
+    needs = LOSSES[config.loss].needs
+    if needs == "outcome":
         return response.correct is not None
+    is_soft = needs == "soft_labels" or (config.loss == "step_ce" and config.num_labels == 1)
     for label in labels or ():
-        if config.num_labels == 1 and not 0 <= label <= 1:
-            raise ValueError(f"{place}: step label {label}; --num_labels 1 learns from targets in [0, 1], use --num_labels 2 or 3")
-        if config.num_labels > 1 and label not in (-1, 0, 1):
-            raise ValueError(f"{place}: step label {label}, expected -1, 0 or 1; soft targets need --num_labels 1")
+        if is_soft and not 0 <= label <= 1:
+            option, remedy = ("--num_labels 1", "--num_labels 2 or 3")
+            if needs == "soft_labels":
+                option, remedy = (f"--loss {config.loss}", "step_ce, pqm or margin_ranking")
+            raise ValueError(f"{place}: step label {label}; {option} learns from targets in [0, 1], use {remedy}")
+        if not is_soft and label not in (-1, 0, 1):
+            remedy = "--loss mc_regression, or step_ce with --num_labels 1"
+            raise ValueError(f"{place}: step label {label}, expected -1, 0 or 1; soft targets need {remedy}")
     return labels is not None
 
 
@@ -71,7 +81,7 @@ def check_learnable(train: list[Response], config: TrainingConfig, path: Path, n
     """Raise ValueError when no response, or only one kind of label, is left to learn from."""
     if num_read == 0:
         raise ValueError(f"{path} is empty; build the dataset again, with a wider --min_pass_rate to --max_pass_rate")
-    label = "step_labels" if config.loss == "step_ce" else "correct"
+    label = "correct" if LOSSES[config.loss].needs == "outcome" else "step_labels"
     if not train:
         script = "build_dataset.py --step_labels FILE" if label == "step_labels" else "grade_rollouts.py"
         remedy = f"add them with scripts/{script}"
@@ -84,6 +94,20 @@ def check_learnable(train: list[Response], config: TrainingConfig, path: Path, n
             f"{path}: {label!r} is {values.pop()} for all {len(train)} responses, so there is nothing to tell apart; "
             "build the dataset from questions that are sometimes solved and sometimes not"
         )
+    if LOSSES[config.loss].unit == "question" and not has_counterfactual_pair(train, config.neutral):
+        raise ValueError(
+            f"{path}: no two responses part at a step that is good in one and bad in the other, which --loss {config.loss} learns "
+            "from; sample more responses to every question"
+        )
+
+
+def has_counterfactual_pair(responses: list[Response], neutral: str) -> bool:
+    """Whether a good and a bad step stand behind the same question and the same steps."""
+    counts = torch.tensor([len(r.steps) for r in responses])
+    labels, mask = pad_steps(torch.tensor([float(label) for r in responses for label in r.step_labels]), counts)
+    ids = prefix_ids([r.question for r in responses], [r.steps for r in responses])
+    is_good, is_bad = good_and_bad(labels, mask, neutral)
+    return bool(torch.isin(ids[is_good], ids[is_bad]).any())
 
 
 def encode(responses: list[Response], encoder: StepEncoder, split: str, counts: dict[str, int]) -> list[Example]:

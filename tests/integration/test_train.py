@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny_training import STEPS, responses, soften, trajectory, vars_of, write_dataset
+from tiny_training import STEPS, for_loss, responses, soften, trajectory, vars_of, write_dataset
 from train import main
 
 from prm.losses import LOSSES
@@ -18,7 +18,7 @@ from prm.training.trainer import PRMTrainer
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
+    return write_dataset(tmp_path_factory.mktemp("data") / "dataset")
 
 
 @pytest.fixture
@@ -46,10 +46,11 @@ def no_launcher(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_division_into_micro_batches_changes_nothing(train, loss):
-    whole = train("--loss", loss, "--eval_steps", "3", name="whole")
+def test_the_division_into_micro_batches_changes_nothing(train, dataset, loss):
+    objective = for_loss(loss, ["--dataset", str(dataset)])
+    whole = train(*objective, "--eval_steps", "3", name="whole")
     for flags in (["--per_device_train_batch_size", "2"], ["--gradient_accumulation_steps", "4"], ["--token_budget", "150"]):
-        parts = train("--loss", loss, *flags, name=flags[0])
+        parts = train(*objective, *flags, name=flags[0])
         assert trajectory(parts) == pytest.approx(trajectory(whole), rel=1e-5, abs=1e-6)
         assert trajectory(parts, "grad_norm") == pytest.approx(trajectory(whole, "grad_norm"), rel=1e-4, abs=1e-6)
     assert len(trajectory(whole)) == 6
@@ -156,6 +157,12 @@ BAD_DATA = {
     "equal step labels": ([GOOD | {"step_labels": [1.0] * len(GOOD["steps"])}], "'step_labels' is 1.0 for all", "step_ce"),
     "labels that do not match": ([OTHER | {"step_labels": [1.0] * 9}, GOOD], "q3-0 #1 has .* steps but 9 step labels", "asym"),
     "soft labels": ([GOOD | {"step_labels": [0.5] * len(GOOD["steps"])}], "step label 0.5, expected -1, 0 or 1", "step_ce"),
+    "hard labels": ([GOOD | {"step_labels": [-1.0] * len(GOOD["steps"])}], "-1.0; --loss mc_regression learns", "mc_regression"),
+    "no counterfactual pair": (
+        [GOOD | {"steps": ["a", "b"], "step_labels": [1, 1]}, OTHER | {"steps": ["b", "b"], "step_labels": [1, -1]}],
+        "no two responses part at a step that is good in one and bad in the other, which --loss margin_ranking",
+        "margin_ranking",
+    ),
     "separator in a step": ([GOOD, OTHER | {"steps": ["a <extra_0> b"], "step_labels": None}], "q3-0 #1: step 0 contains", "min"),
     "no steps": ([GOOD, OTHER | {"steps": [], "step_labels": None}], "q3-0 #1: the response has no steps", "softmin"),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_training import STEPS, trajectory, write_dataset
+from tiny_training import STEPS, for_loss, trajectory, write_dataset
 from train import main
 
 from prm.losses import LOSSES
@@ -28,7 +28,7 @@ LONG = ["--max_steps", "60", "--save_steps", "10"]
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory, tiny_backbone) -> list[str]:
-    dataset = write_dataset(tmp_path_factory.mktemp("dataset"))
+    dataset = write_dataset(tmp_path_factory.mktemp("data") / "dataset")
     return ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone), *STEPS]
 
 
@@ -78,7 +78,7 @@ def two_ranks(flags, tmp_path_factory) -> Path:
 def test_two_ranks_take_the_steps_of_one(two_ranks, flags, tmp_path, monkeypatch, loss):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert main([*flags, "--loss", loss, "--output_dir", str(tmp_path)]) == 0
+    assert main([*for_loss(loss, flags), "--output_dir", str(tmp_path)]) == 0
     assert trajectory(two_ranks / loss) == pytest.approx(trajectory(tmp_path), rel=1e-5, abs=1e-6)
     assert trajectory(two_ranks / loss, "grad_norm") == pytest.approx(trajectory(tmp_path, "grad_norm"), rel=1e-4, abs=1e-6)
     for name in ("eval_loss", "eval_outcome_auc", "eval_step_auc"):
@@ -109,7 +109,7 @@ def straight(flags, tmp_path_factory) -> Callable[[str], Path]:
     @cache
     def output_dir(loss: str) -> Path:
         folder = tmp_path_factory.mktemp("straight") / loss
-        run(SCRIPT, *flags, *LONG, "--loss", loss, "--output_dir", str(folder))
+        run(SCRIPT, *for_loss(loss, flags), *LONG, "--output_dir", str(folder))
         return folder
 
     return output_dir
@@ -119,7 +119,7 @@ def straight(flags, tmp_path_factory) -> Callable[[str], Path]:
 def test_killed_run_ends_where_the_uninterrupted_one_does(straight, flags, tmp_path, loss):
     """One rank is killed half way; of asym the second run is also asked to stop. Losses and weights agree bit for bit."""
     killed = tmp_path / "killed"
-    command = [*flags, *LONG, "--loss", loss, "--output_dir"]
+    command = [*for_loss(loss, flags), *LONG, "--output_dir"]
 
     process = start(SCRIPT, *command, str(killed))
     wait_for(killed / "checkpoint-20", process)

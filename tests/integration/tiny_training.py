@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+from prm.losses import LOSSES
 from prm.records import Response, write_jsonl
 
 STEPS = ["--max_steps", "6", "--logging_steps", "1", "--warmup_steps", "2", "--learning_rate", "1e-3", "--global_batch_size", "4"]
@@ -33,9 +34,17 @@ def vars_of(response: Response) -> dict:
 
 
 def write_dataset(folder: Path) -> Path:
-    write_jsonl(folder / "train.jsonl", responses(64, seed=0))
-    write_jsonl(folder / "validation.jsonl", responses(24, seed=1))
+    """Hard labels in `folder`, and the same responses with soft ones in the folder `soft` beside it."""
+    for name, made in (("train", responses(64, seed=0)), ("validation", responses(24, seed=1))):
+        write_jsonl(folder / f"{name}.jsonl", made)
+        write_jsonl(folder.parent / "soft" / f"{name}.jsonl", [soften(response, {1.0: 0.875, -1.0: 0.25}) for response in made])
     return folder
+
+
+def for_loss(loss: str, flags: list[str]) -> list[str]:
+    """The flags of a run with the objective, on the dataset that has its labels; a later flag wins over an earlier one."""
+    dataset = Path(flags[flags.index("--dataset") + 1])
+    return [*flags, "--loss", loss, "--dataset", str(dataset.parent / "soft" if LOSSES[loss].needs == "soft_labels" else dataset)]
 
 
 def trajectory(output_dir: Path, name: str = "loss") -> list[float]:

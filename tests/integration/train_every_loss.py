@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from tiny_training import for_loss  # noqa: E402
 from train import main  # noqa: E402
 
 from prm.losses import LOSSES  # noqa: E402
@@ -13,7 +14,7 @@ from prm.losses import LOSSES  # noqa: E402
 if __name__ == "__main__":
     *flags, output_dir = sys.argv[1:]
     for loss in LOSSES:
-        assert main([*flags, "--loss", loss, "--output_dir", f"{output_dir}/{loss}"]) == 0
+        assert main([*for_loss(loss, flags), "--output_dir", f"{output_dir}/{loss}"]) == 0
     assert main([*flags, "--token_budget", "120", "--output_dir", f"{output_dir}/budget"]) == 0
     for name in ("zero3", "zero2_offload"):
         config = str(ROOT / "ds_configs" / f"{name}.json")
