@@ -1,6 +1,7 @@
-"""Shared fixtures: a tiny tokenizer and checkpoint, real data where it lies. Every test checks the shapes in signatures."""
+"""Shared fixtures: a tiny tokenizer and checkpoint, training on them, real data where it lies. Every test checks shapes."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -81,3 +82,39 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PRM_TEST_DATA names no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """A tiny training set, see integration/tiny_training.py."""
+    from tiny_training import write_dataset
+
+    return write_dataset(tmp_path_factory.mktemp("data") / "dataset")
+
+
+@pytest.fixture
+def train(dataset, tiny_backbone, tmp_path, no_launcher, monkeypatch):
+    """Run scripts/train.py in this process on the tiny dataset; returns the output folder."""
+    from tiny_training import STEPS
+    from train import main
+
+    monkeypatch.setattr("train.setup_logging", lambda: None)  # it would take pytest's log handler away
+
+    def run(*flags: str, name: str = "out", status: int = 0) -> Path:
+        output_dir = tmp_path / name
+        common = ["--use_cpu", "True", "--dataset", str(dataset), "--model_name_or_path", str(tiny_backbone)]
+        assert main([*common, "--output_dir", str(output_dir), *STEPS, *flags]) == status
+        return output_dir
+
+    return run
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    """A process that no launcher started, and its signal handlers as they were."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,7 +1,7 @@
 """Training options: transformers.TrainingArguments with the objective, the data and the paper's main run as defaults."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -27,6 +27,7 @@ Loss = Literal[
 ]
 
 PAPER_BATCH_SIZE = 32
+TOKEN_BUDGET, CPU_TOKEN_BUDGET = 16384, 4096
 
 
 @dataclass
@@ -94,8 +95,9 @@ class TrainingConfig(TrainingArguments):
     """Responses per optimizer step, over all ranks and forward passes. Default: 32, or the product of the ranks and the two
     options below when both are given."""
 
-    token_budget: int = 16384
-    """Tokens packed into one forward pass of one rank. As much as memory holds: ZeRO-2 reduces gradients after every pass."""
+    token_budget: int | None = None
+    """Tokens packed into one forward pass of one rank. Default: 16384, as much as 80 GB hold (ZeRO-2 reduces gradients after every
+    pass); on a CPU 4096, where longer rows fall out of the caches."""
 
     per_device_train_batch_size: int | None = None
     """Most responses packed into one forward pass of one rank. Default: the token budget alone decides."""
@@ -139,6 +141,9 @@ class TrainingConfig(TrainingArguments):
     logging_steps: float = 10.0
     """Optimizer steps between lines of metrics.jsonl."""
 
+    report_to: list[str] = field(default_factory=lambda: ["none"])
+    """Where figures go besides metrics.jsonl: wandb, tensorboard, both or none; wandb works offline too (WANDB_MODE)."""
+
     seed: int = 0
     """Seed of the new head and of the order of the data."""
 
@@ -154,6 +159,7 @@ class TrainingConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if not (self.use_cpu or self.bf16 or self.fp16):
             self.bf16 = torch.cuda.is_available()
+        self.token_budget = self.token_budget or (CPU_TOKEN_BUDGET if self.use_cpu else TOKEN_BUDGET)
         self.division = divide_global_batch(self, world_size=int(os.environ.get("WORLD_SIZE", "1")))
         self.global_batch_size = self.division.global_batch_size
         # To Trainer and DeepSpeed a whole optimizer step is one batch; `PRMTrainer.training_step` makes the passes.

@@ -17,8 +17,6 @@ from prm.models import load_model
 from prm.training.preemption import EXIT_CODE
 from prm.training.trainer import PRMTrainer
 
-AUCS = iter(())
-
 
 @pytest.fixture
 def best_at_step_4(monkeypatch):
@@ -58,6 +56,17 @@ def test_the_best_checkpoint_becomes_the_model_when_asked_to(train, best_at_step
     assert not (output_dir / "optimizer.pt").exists()
 
 
+HOW = {"checkpointing": ["--gradient_checkpointing", "True"], "workers": ["--dataloader_num_workers", "2"]}
+
+
+@pytest.mark.parametrize("name", HOW)
+@pytest.mark.parametrize("loss", ["asym", "implicit_prm"])
+def test_options_that_change_how_and_not_what(train, loss, name):
+    plain, other = train("--loss", loss, name="plain"), train("--loss", loss, *HOW[name], name="other")
+    assert trajectory(other) == pytest.approx(trajectory(plain), rel=1e-5, abs=1e-6)
+    assert trajectory(other, "grad_norm") == pytest.approx(trajectory(plain, "grad_norm"), rel=1e-4, abs=1e-6)
+
+
 def test_best_without_validation_is_refused(train, dataset, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_bytes((dataset / "train.jsonl").read_bytes())
@@ -69,11 +78,14 @@ def test_best_without_validation_is_refused(train, dataset, tmp_path):
 
 
 def test_wandb_and_tensorboard_get_the_figures_and_where_they_come_from(train, tmp_path, monkeypatch):
+    import wandb
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
     train("--loss", "asym", "--report_to", "wandb", "tensorboard")
+    wandb.finish()
     (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     logged = run.read_bytes()
     for name in (b"dataset_hash", b"code_version", b"tokens_per_second", b"gradient_on_lowest_wrong"):
