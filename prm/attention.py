@@ -6,20 +6,28 @@ as a mask, so transformers builds no mask at all; the boundaries reach every lay
 Shapes: 1 is the row, `tokens` all its tokens, `documents` the packed sequences, `h`/`kv` query and key-value heads, `d` head size.
 """
 
+import importlib
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.attention import varlen
 from transformers import AttentionInterface, PreTrainedConfig
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
 
 PACKED = "packed"
 """Name under which transformers knows this attention."""
+
+FLASH_MODULES = ("flash_attn_interface", "flash_attn")
+"""Packages with a `flash_attn_varlen_func`: FlashAttention-3 and -2."""
 
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -97,21 +105,68 @@ def varlen_attention(
     scaling: float | None,
     window: int | None,
 ) -> Float[Tensor, "tokens h d"]:
-    """`varlen_attn` as torch 2.10 (`is_causal`), 2.11 (`window_size`) and 2.12 and later (`enable_gqa`) declare it."""
-    known = inspect.signature(varlen.varlen_attn).parameters
+    """`varlen_attn` as torch 2.10 (`is_causal`), 2.11 (`window_size`) and 2.12 and later (`enable_gqa`) declare it.
+
+    flash-attn where torch has no such kernel, or none with a window. Raises ValueError where neither has.
+    """
+    known = parameters(varlen_attn)
+    if varlen_attn is None or (window is not None and "window_size" not in known):
+        return flash_attention(query, key, value, cu_seqlens, max_seqlen, scaling, window)
     options: dict[str, Any] = {"scale": scaling} if "scale" in known else {}
     if "window_size" in known:
-        options["window_size"] = (-1 if window is None else window - 1, 0)
-    elif window is None:
-        options["is_causal"] = True
+        options["window_size"] = causal_window(window)
     else:
-        raise ValueError(f"sliding window {window} needs torch >= 2.11 on CUDA; this is torch {torch.__version__}")
+        options["is_causal"] = True
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and "enable_gqa" in known:
         options["enable_gqa"] = True
     elif groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    return varlen.varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **options)
+    return varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **options)
+
+
+def flash_attention(
+    query: Float[Tensor, "tokens h d"],
+    key: Float[Tensor, "tokens kv d"],
+    value: Float[Tensor, "tokens kv d"],
+    cu_seqlens: Int[Tensor, " documents_plus_1"],
+    max_seqlen: int,
+    scaling: float | None,
+    window: int | None,
+) -> Float[Tensor, "tokens h d"]:
+    """flash-attn's kernel, which groups queries itself. Raises ValueError without one that fits."""
+    kernel = flash_kernel()
+    known = parameters(kernel)
+    if kernel is None or (window is not None and "window_size" not in known):
+        raise ValueError(
+            f"packed attention in half precision on CUDA needs torch >= 2.10 (2.11 with a sliding window, here {window}) or "
+            f"flash-attn (2.3 with a window); this is torch {torch.__version__}"
+        )
+    options: dict[str, Any] = {"softmax_scale": scaling, "causal": True}
+    if window is not None:
+        options["window_size"] = causal_window(window)
+    boundaries = {"cu_seqlens_q": cu_seqlens, "cu_seqlens_k": cu_seqlens, "max_seqlen_q": max_seqlen, "max_seqlen_k": max_seqlen}
+    output = kernel(query, key, value, **boundaries, **options)
+    return output[0] if isinstance(output, tuple) else output  # early FlashAttention-3 returns the log-sum-exp too
+
+
+def flash_kernel() -> Callable[..., Any] | None:
+    """The newest installed flash-attn's function for packed sequences."""
+    for name in FLASH_MODULES:
+        try:
+            return importlib.import_module(name).flash_attn_varlen_func
+        except ImportError:
+            continue
+    return None
+
+
+def parameters(function: Callable[..., Any] | None) -> set[str]:
+    return set(inspect.signature(function).parameters) if function else set()
+
+
+def causal_window(window: int | None) -> tuple[int, int]:
+    """Tokens before and after the query that the kernels' `window_size` lets it see; -1 is all."""
+    return (-1 if window is None else window - 1, 0)
 
 
 def attention_by_document(
@@ -124,19 +179,19 @@ def attention_by_document(
     dropout: float = 0.0,
 ) -> Float[Tensor, "1 tokens h d"]:
     """Scaled dot-product attention, one document after the other; `boundaries` start with 0 and end with the number of tokens."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:  # SDPA's enable_gqa gives the same bits on CPU, but takes 2.5 times as long
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     lengths = [end - start for start, end in itertools.pairwise(boundaries)]
-    # Slices would each write a gradient as long as the row; split gathers them in one.
-    documents = zip(lengths, *(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    heads = (key.shape[1], query.shape[1] // key.shape[1])
+    # Key-value heads are the batch: each is shared by its group of queries without a copy. `enable_gqa` takes 2.5 times as long.
+    query = query[0].unflatten(0, heads)
+    key, value = (states[0][:, None].expand(*heads, -1, -1) for states in (key, value))
     outputs = []
-    for length, q, k, v in documents:
-        mask = None if window is None or length <= window else sliding_mask(length, window, query.device)
-        outputs.append(
-            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling)
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+    # One split, and not a slice per document, whose gradient would be a row of zeros for each.
+    for q, k, v in zip(*(states.split(lengths, 2) for states in (query, key, value)), strict=True):
+        length = q.shape[2]
+        mask = None if window is None or length <= window else sliding_mask(length, window, q.device)
+        output = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling)
+        outputs.append(output.permute(2, 0, 1, 3))
+    return torch.cat(outputs).flatten(1, 2)[None]
 
 
 def sliding_mask(length: int, window: int, device: torch.device) -> Tensor:

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import sys
+import types
 
 import pytest
 import torch
@@ -111,25 +113,87 @@ def varlen_2_12(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=No
     return reference_varlen(query, key, value, cu_seq_q, window_size[0])
 
 
+def flash(query, key, value, cu_seqlens_q, max_seqlen_q, softmax_scale, causal, window_size):
+    assert causal
+    assert max_seqlen_q == 7
+    key, value = (s.repeat_interleave(query.shape[1] // s.shape[1], 1) for s in (key, value))
+    return reference_varlen(query * softmax_scale * 8**0.5, key, value, cu_seqlens_q, window_size[0])
+
+
+def flash_2_0(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False):
+    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, (-1, -1))
+
+
+def flash_2(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
+    window_size=(-1, -1), softcap=0.0,
+):  # fmt: skip
+    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, window_size)
+
+
+def flash_3(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, softmax_scale=None, causal=False,
+    window_size=(-1, -1),
+):  # fmt: skip
+    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, window_size), torch.zeros(4, 12)
+
+
+def package(kernel) -> types.SimpleNamespace:
+    return types.SimpleNamespace(flash_attn_varlen_func=kernel)
+
+
+@pytest.mark.parametrize("scaling", [None, 0.7])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(
+    ("name", "kernel"), [("flash_attn", flash_2_0), ("flash_attn", flash_2), ("flash_attn_interface", flash_3)]
+)
+def test_flash_attn_stands_in_where_torch_has_no_varlen_kernel(monkeypatch, name, kernel, window, scaling):
+    monkeypatch.setattr(prm.attention, "varlen_attn", None)
+    monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
+    for module in prm.attention.FLASH_MODULES:
+        monkeypatch.setitem(sys.modules, module, None)  # not installed
+    query, key, value = random_states(4, 2, 12)
+    arguments = {"cu_seq_lens_q": torch.tensor([0, 5, 12], dtype=torch.int32), "max_length_q": 7, "sliding_window": window}
+    with pytest.raises(ValueError, match="packed attention in half precision on CUDA needs torch"):
+        packed_attention(MODULE, query, key, value, None, **arguments)
+    monkeypatch.setitem(sys.modules, name, package(kernel))
+    if window and kernel is flash_2_0:
+        with pytest.raises(ValueError, match="packed attention in half precision on CUDA needs torch"):
+            packed_attention(MODULE, query, key, value, None, **arguments)
+        return
+    output, _ = packed_attention(MODULE, query, key, value, None, scaling, **arguments)
+    torch.testing.assert_close(output, attention_by_document(query, key, value, [0, 5, 12], scaling, window))
+
+
+def test_grouped_queries_share_their_key_and_value_heads_gradients_too():
+    query, key, value = (s.requires_grad_() for s in random_states(6, 2, 9))
+    repeated = [s.repeat_interleave(3, 1) for s in (key, value)]
+    outputs = [attention_by_document(query, *states, [0, 4, 9], None, None) for states in ((key, value), repeated)]
+    gradients = [torch.autograd.grad(output.square().sum(), (query, key, value), retain_graph=True) for output in outputs]
+    assert torch.equal(*outputs)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [varlen_2_10, varlen_2_11, varlen_2_12])
 @pytest.mark.parametrize("window", [None, 3])
 def test_varlen_kernel_of_every_torch_gives_the_loop_s_result(monkeypatch, kernel, window):
-    monkeypatch.setattr(prm.attention.varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(prm.attention, "varlen_attn", kernel)
     monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
     query, key, value = random_states(4, 2, 12)
     boundaries = torch.tensor([0, 5, 12], dtype=torch.int32)
     arguments = {"cu_seq_lens_q": boundaries, "max_length_q": 7, "sliding_window": window}
     if window and kernel is varlen_2_10:
-        with pytest.raises(ValueError, match="sliding window 3 needs torch"):
+        with pytest.raises(ValueError, match="with a sliding window, here 3"):
             packed_attention(MODULE, query, key, value, None, **arguments)
-        return
+        monkeypatch.setitem(sys.modules, "flash_attn", package(flash_2))
     output, _ = packed_attention(MODULE, query, key, value, None, **arguments)
     expected = attention_by_document(query, key, value, [0, 5, 12], None, window)
     torch.testing.assert_close(output, expected)
 
 
 def test_window_longer_than_every_document_needs_no_window(monkeypatch):
-    monkeypatch.setattr(prm.attention.varlen, "varlen_attn", varlen_2_10)
+    monkeypatch.setattr(prm.attention, "varlen_attn", varlen_2_10)
     states = [s[0].transpose(0, 1) for s in random_states(2, 2, 4)]
     boundaries = torch.tensor([0, 4], dtype=torch.int32)
     assert varlen_attention(*states, boundaries, 4, None, None).shape == (4, 2, 8)
