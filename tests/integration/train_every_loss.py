@@ -1,6 +1,10 @@
-"""What `deepspeed` starts in the tests: scripts/train.py once per objective and ZeRO stage, so that the start-up is paid once."""
+"""What `deepspeed` starts in the tests: scripts/train.py once per objective, or per ZeRO stage, so that the start-up is paid once.
+
+usage: train_every_loss.py FLAGS... losses|stages OUTPUT_DIR
+"""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -11,15 +15,20 @@ from train import main  # noqa: E402
 
 from prm.losses import LOSSES  # noqa: E402
 
-if __name__ == "__main__":
-    *flags, output_dir = sys.argv[1:]
-    for loss in LOSSES:
-        assert main([*for_loss(loss, flags), "--output_dir", f"{output_dir}/{loss}"]) == 0
-    assert main([*flags, "--token_budget", "120", "--output_dir", f"{output_dir}/budget"]) == 0
+
+def losses(flags: list[str]) -> Iterator[tuple[str, list[str]]]:
+    yield from ((loss, for_loss(loss, flags)) for loss in LOSSES)
+
+
+def stages(flags: list[str]) -> Iterator[tuple[str, list[str]]]:
+    yield "budget", [*flags, "--token_budget", "120"]
     for name in ("zero3", "zero2_offload"):
-        config = str(ROOT / "ds_configs" / f"{name}.json")
-        for budget in ("16384", "120"):
-            options = ["--deepspeed", config, "--token_budget", budget, "--output_dir", f"{output_dir}/{name}-{budget}"]
-            assert main([*flags, *options]) == 0
-    zero3 = ["--deepspeed", str(ROOT / "ds_configs" / "zero3.json")]
-    assert main([*flags, *zero3, "--loss", "implicit_prm", "--output_dir", f"{output_dir}/zero3-implicit_prm"]) == 0
+        config = ["--deepspeed", str(ROOT / "ds_configs" / f"{name}.json")]
+        yield from ((f"{name}-{budget}", [*flags, *config, "--token_budget", budget]) for budget in ("4096", "120"))
+    yield "zero3-implicit_prm", [*flags, "--deepspeed", str(ROOT / "ds_configs" / "zero3.json"), "--loss", "implicit_prm"]
+
+
+if __name__ == "__main__":
+    *flags, which, output_dir = sys.argv[1:]
+    for name, options in {"losses": losses, "stages": stages}[which](flags):
+        assert main([*options, "--output_dir", f"{output_dir}/{name}"]) == 0
