@@ -42,13 +42,13 @@ elif name == "deepspeed" and "UNTIL" in os.environ:
         time.sleep(0.05)
 sys.exit(int(os.environ.get("STATUS", "0")) if name == "deepspeed" else 0)
 '''
-JOB = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "2", "CUDA_VISIBLE_DEVICES": "4,5"}
+JOB = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "n1", "CUDA_VISIBLE_DEVICES": "4,5"}
 VARIABLES = {
     "rollouts": {"QUESTIONS": "q.jsonl", "OUTPUT": "out"},
     "grade": {"INPUT": "in", "OUTPUT": "out"},
     "train": {"OUTPUT": "out"},
-    "evaluate": {"MODEL": "outputs/asym", "ROLLOUTS": "in", "OUTPUT": "out", "PROCESSBENCH": "none"},
-    "paper": {"QUESTIONS": "q.jsonl", "EVAL_QUESTIONS": "e.jsonl", "STEP_LABELS": "s.jsonl", "OUTPUT": "out", "PROCESSBENCH": "none"},
+    "evaluate": {"MODEL": "outputs/asym", "ROLLOUTS": "in", "OUTPUT": "out"},
+    "paper": {"QUESTIONS": "q.jsonl", "EVAL_QUESTIONS": "e.jsonl", "STEP_DATASET": "labelled"},
 }
 
 
@@ -66,15 +66,15 @@ class Machine:
         (folder / "bin" / "sleep").chmod(0o755)
 
     def variables(self, job: str) -> dict[str, str]:
-        """The job's own variables, as paths in the folder; every input exists."""
-        values = {k: v if v == "none" else str(self.folder / v) for k, v in VARIABLES[job].items()}
-        for name in ("q.jsonl", "e.jsonl", "s.jsonl"):
+        """The variables that the job demands, as paths in the folder; every input exists."""
+        (self.folder / "labelled").mkdir(exist_ok=True)
+        for name in ("q.jsonl", "e.jsonl", "labelled/train.jsonl"):
             (self.folder / name).touch()
-        return values
+        return {name: str(self.folder / value) for name, value in VARIABLES[job].items()}
 
     def start(self, job: str, *flags: str, **variables: str) -> subprocess.Popen:
         path = f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-        env = {"PATH": path, "CALLS": str(self.log), **JOB, **variables}
+        env = {"PATH": path, "CALLS": str(self.log), "PROCESSBENCH": "none", **JOB, **variables}
         command = ["bash", str(SLURM / f"{job}.sbatch"), *flags]
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -125,10 +125,10 @@ SCRIPTS_OF_JOB = {
 
 @pytest.mark.parametrize("job", SCRIPTS_OF_JOB)
 def test_every_command_parses(machine, monkeypatch, job):
-    processbench = {"PROCESSBENCH": str(machine.folder)} if job == "evaluate" else {}
+    processbench = {"PROCESSBENCH": str(machine.folder)}
     machine.folder.joinpath("out").mkdir()
     machine.folder.joinpath("out", "training_complete.json").touch()
-    machine.run(job, **machine.variables(job) | processbench)
+    machine.run(job, **{"OUTPUT": str(machine.folder / "out")} | machine.variables(job) | processbench)
     commands = machine.commands()
     assert [Path(script).stem for script, *_ in commands] == SCRIPTS_OF_JOB[job]
     for script, *flags in commands:
@@ -136,9 +136,7 @@ def test_every_command_parses(machine, monkeypatch, job):
             parse(patch, Path(script).stem, flags)
 
 
-@pytest.mark.parametrize(
-    ("job", "name"), [(j, n) for j, names in VARIABLES.items() for n in names if (j, n) != ("paper", "OUTPUT") and n != "PROCESSBENCH"]
-)
+@pytest.mark.parametrize(("job", "name"), [(job, name) for job, names in VARIABLES.items() for name in names])
 def test_what_is_missing_is_named(machine, job, name):
     given = {k: v for k, v in machine.variables(job).items() if k != name}
     process = machine.start(job, **given)
@@ -150,10 +148,10 @@ def test_what_is_missing_is_named(machine, job, name):
 
 def test_mistakes_are_refused_before_anything_is_submitted(machine):
     given = machine.variables("paper")
-    assert "e.jsonl: no such file" in machine.run("paper", status=2, **given | {"EVAL_QUESTIONS": "nowhere/e.jsonl"})
+    assert "e.jsonl: nothing there" in machine.run("paper", status=2, **given | {"EVAL_QUESTIONS": "nowhere/e.jsonl"})
     assert "no configs/train/assym.yaml" in machine.run("paper", status=2, **given | {"OBJECTIVES": "asym assym"})
-    assert "PROCESSBENCH=nowhere" in machine.run("paper", status=2, **given | {"PROCESSBENCH": "nowhere"})
-    assert "PROCESSBENCH=nowhere" in machine.run("evaluate", status=2, **machine.variables("evaluate") | {"PROCESSBENCH": "nowhere"})
+    for job in ("paper", "evaluate"):
+        assert "PROCESSBENCH=nowhere" in machine.run(job, status=2, **machine.variables(job), PROCESSBENCH="nowhere")
     output = machine.run("train", "--overwrite_output_dir", "True", status=2, **machine.variables("train"))
     assert "would start a requeued job from nothing" in output
     assert not machine.calls("srun", "sbatch")
@@ -230,7 +228,14 @@ def test_signal_ends_a_resumable_command_and_queues_only_this_task(machine):
 
 def test_the_papers_chain(machine, monkeypatch):
     """Every job of the chain waits for what it reads, and its commands, run with its own variables, parse."""
-    machine.run("paper", **machine.variables("paper"), NUM_SHARDS="2", SLURM_CPUS_ON_NODE="1", TRAIN_JOB_FLAGS="--nodes=2")
+    machine.run(
+        "paper",
+        **machine.variables("paper"),
+        OUTPUT=str(machine.folder / "paper"),
+        NUM_SHARDS="2",
+        SLURM_CPUS_ON_NODE="1",
+        TRAIN_JOB_FLAGS="--nodes=2",
+    )
     submitted = machine.calls("sbatch")
     flags = [dict(a.lstrip("-").split("=", 1) for a in call["argv"] if a.startswith("--") and "=" in a) for call in submitted]
     names = {str(i): flag["job-name"].removeprefix("prm-") for i, flag in enumerate(flags, start=1)}
@@ -238,7 +243,7 @@ def test_the_papers_chain(machine, monkeypatch):
     graph = {name: [names[i] for i in ids] for name, ids in after.items()}
     objectives = ["asym", "min", "geometric_mean", "softmin", "orm", "implicit_prm", "step_ce"]
     expected = {"rollouts-train": [], "grade-train": ["rollouts-train"], "rollouts-eval": [], "grade-eval": ["rollouts-eval"]}
-    expected |= {"dataset": ["grade-train"]} | {f"train-{o}": ["dataset"] for o in objectives}
+    expected |= {"dataset": ["grade-train"]} | {f"train-{o}": [] if o == "step_ce" else ["dataset"] for o in objectives}
     expected |= {f"evaluate-{o}": [f"train-{o}", "grade-eval"] for o in objectives}
     assert graph == expected | {"compare": [f"evaluate-{o}" for o in objectives]}
     assert [flag["array"] for flag in flags if "array" in flag] == ["0-1"] * 4
