@@ -48,8 +48,8 @@ GresTypes=gpu
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOF
     for ((node = 1; node <= $2; node++)); do
-        # More CPUs than there are, so that jobs do not wait for each other.
-        echo "NodeName=node$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((ports + node)) CPUs=8 Gres=gpu:2"
+        # More CPUs than there may be: a job of two tasks, and one beside it.
+        echo "NodeName=node$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((ports + node)) CPUs=3 Gres=gpu:2"
     done >>"$dir/slurm.conf"
     for gpu in 0 1; do
         [[ -e $dir/gpu$gpu ]] || mknod "$dir/gpu$gpu" c 1 3
