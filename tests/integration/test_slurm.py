@@ -1,4 +1,4 @@
-"""The jobs under a real Slurm: two nodes on this machine. Submitted, signaled, requeued and finished, results are the uninterrupted ones.
+"""The jobs under a real Slurm, two nodes on this machine: signaled, requeued and finished, their results are the uninterrupted ones.
 
 `make test-slurm` installs Slurm where it can; without Slurm and root these tests are skipped.
 """
@@ -26,7 +26,8 @@ CAN_RUN = all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))) and os.geteu
 REMEDY = "needs Slurm (Debian: slurm-wlm) and root; make test-slurm installs it"
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200), pytest.mark.skipif(not CAN_RUN, reason=REMEDY)]
 
-LONG = [*STEPS, "--max_steps", "300", "--save_steps", "50", "--warmup_steps", "20"]
+NUM_STEPS = 800
+LONG = [*STEPS, "--max_steps", str(NUM_STEPS), "--save_steps", "100", "--warmup_steps", "20"]
 """Long enough to be signaled half way; a later flag wins over an earlier one."""
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
@@ -100,14 +101,15 @@ def uninterrupted(slurm, flags, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("uninterrupted")
     shown = slurm.wait_for(slurm.submit("train", *flags, options=("--gpus-per-node=2",), OUTPUT=output))
     assert (shown["Restarts"], shown["ExitCode"]) == ("0", "0:0")
-    assert len(trajectory(output)) == 300
+    assert len(trajectory(output)) == NUM_STEPS
     return output
 
 
 def wait_for_step(slurm: Slurm, job: str, output: Path, step: int) -> None:
     metrics = output / "metrics.jsonl"
     slurm.wait_until(job, lambda shown: shown["JobState"] in ENDED or (metrics.exists() and len(trajectory(output)) >= step))
-    assert len(trajectory(output)) < 300, "the run ended before it was interrupted: make it longer"
+    assert slurm.show(job)["JobState"] == "RUNNING", slurm.log(job)[-4000:]
+    assert len(trajectory(output)) < NUM_STEPS, "the run is about to end: make it longer"
 
 
 def assert_same_run(output: Path, expected: Path) -> None:
@@ -117,17 +119,16 @@ def assert_same_run(output: Path, expected: Path) -> None:
 
 
 def test_signaled_twice_requeued_and_finished_as_if_nothing_had_happened(slurm, flags, uninterrupted, tmp_path):
-    """Once by scancel and once because the time limit draws near."""
+    """Once because the time limit draws near, which Slurm looks at twice a minute, and once by scancel."""
     output = tmp_path / "out"
-    job = slurm.submit("train", *flags, options=("--gpus-per-node=2",), OUTPUT=output)
-    wait_for_step(slurm, job, output, 20)
-    slurm.signal(job)
+    job = slurm.submit("train", *flags, options=("--gpus-per-node=2", "--time=2"), OUTPUT=output)
     slurm.wait_for_requeue(job, 1)
-    wait_for_step(slurm, job, output, len(trajectory(output)) + 20)
-    elapsed_minutes = int(slurm.show(job)["RunTime"].split(":")[1])
-    slurm.call("scontrol", "update", f"JobId={job}", f"TimeLimit={elapsed_minutes + 2}")
-    slurm.wait_for_requeue(job, 2)
+    num_steps = len(trajectory(output))
+    assert 0 < num_steps < NUM_STEPS
     slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    wait_for_step(slurm, job, output, num_steps + 20)
+    slurm.signal(job)
+    slurm.wait_for_requeue(job, 2)
     assert slurm.wait_for(job)["Restarts"] == "2"
     assert slurm.log(job).count("stopped as asked; queued again") == 2
     assert slurm.log(job).count("continuing from") == 2
@@ -147,7 +148,7 @@ def test_two_nodes_survive_a_dead_rank_and_a_signal(slurm, flags, uninterrupted,
     """A rank a node: the job ends soon after one is killed; submitted again and signaled, it ends where one node with two does."""
     output, options = tmp_path / "out", ("--nodes=2", "--gpus-per-node=1")
     job = slurm.submit("train", *flags, options=options, OUTPUT=output)
-    slurm.wait_until(job, lambda shown: (output / "checkpoint-50").exists() or shown["JobState"] in ENDED)
+    slurm.wait_until(job, lambda shown: (output / "checkpoint-100").exists() or shown["JobState"] in ENDED)
     assert len(ranks(output)) == 2, slurm.log(job)[-4000:]
     ranks(output)[-1].send_signal(signal.SIGKILL)
     slurm.wait_for(job, "FAILED", timeout_seconds=60)
