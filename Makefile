@@ -10,13 +10,18 @@ STAMP := $(VENV)/.installed
 FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS),$(shell pip config get global.find-links 2>/dev/null))
 TORCH := $(if $(FIND_LINKS),--find-links $(FIND_LINKS),--torch-backend cpu)
 
-.PHONY: demo test lint doctor setup clean
+.PHONY: demo test test-slurm lint doctor setup clean
 
 demo: setup
 	$(BIN)/python scripts/miniature.py --output_dir outputs/miniature
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
+test-slurm: setup
+	tests/slurm/cluster.sh install
+	$(BIN)/python -m pytest -m slurm
 
 lint: setup
 	$(BIN)/ruff check .

@@ -74,6 +74,11 @@ def write_manifest(
     return manifest
 
 
+def shard_manifest(shard_index: int, num_shards: int) -> str:
+    """Name of the manifest of one of several jobs that write to one folder; `manifest.json` where there is one job only."""
+    return "manifest.json" if num_shards == 1 else f"manifest-{shard_index:05d}-of-{num_shards:05d}.json"
+
+
 def code_version() -> str:
     """Package version and, in a checkout, the git commit, with `-dirty` when tracked files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]

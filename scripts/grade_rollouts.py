@@ -8,7 +8,7 @@ from prm.config import parse_args
 from prm.data.sources import load_rollouts
 from prm.grading import GRADES, GradingConfig, grade
 from prm.records import Key, Rollout, ShardWriter, read_records
-from prm.tracking import progress, setup_logging, write_manifest
+from prm.tracking import progress, setup_logging, shard_manifest, write_manifest
 
 logger = logging.getLogger("prm.grade_rollouts")
 
@@ -19,11 +19,12 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(config.output)
     if output.resolve() == Path(config.input).resolve():
         raise ValueError(f"--output {output} is the input itself; name another place")
-    rollouts = load_rollouts(config.input)
+    rollouts = share(load_rollouts(config.input), config.shard_index, config.num_shards)
     if not rollouts:
-        raise ValueError(f"{config.input}: no rollouts to grade")
+        raise ValueError(f"{config.input}: no rollouts to grade" + "; lower --num_shards" * (config.num_shards > 1))
 
-    with ShardWriter(output) as writer:
+    name = shard_manifest(config.shard_index, config.num_shards)
+    with ShardWriter(output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
         finished = finished_rollouts(writer)
         todo = [rollout for rollout in rollouts if not is_finished(rollout, finished, output)]
         logger.info("%d rollouts to grade, %d already graded", len(todo), len(rollouts) - len(todo))
@@ -31,13 +32,20 @@ def main(argv: list[str] | None = None) -> None:
         for rollout in progress(graded, total=len(todo), desc="grading", unit="rollout"):
             writer.write(rollout)
 
-    counts = Counter(rollout.grade for rollout in read_records(output, Rollout))
-    folder, name = (output.parent, f"{output.stem}.manifest.json") if writer.is_file else (output, "manifest.json")
+    keys = {rollout.key for rollout in rollouts}
+    counts = Counter(rollout.grade for rollout in read_records(output, Rollout) if rollout.key in keys)
+    folder, name = (output.parent, f"{output.stem}.manifest.json") if writer.is_file else (output, name)
     table = {name: counts[name] for name in GRADES}
     write_manifest(folder, config, inputs=[config.input], counts=table, name=name)
     total = sum(table.values())
     for grade_name, count in table.items():
         logger.info("%-10s %8d  %5.1f%%", grade_name, count, 100 * count / total)
+
+
+def share(rollouts: list[Rollout], shard_index: int, num_shards: int) -> list[Rollout]:
+    """The rollouts of every `num_shards`-th question, so that equal answers to a question meet in one job and are compared once."""
+    questions = {question_id: number for number, question_id in enumerate(sorted({rollout.question_id for rollout in rollouts}))}
+    return [rollout for rollout in rollouts if questions[rollout.question_id] % num_shards == shard_index]
 
 
 def finished_rollouts(writer: ShardWriter) -> dict[Key, Rollout]:

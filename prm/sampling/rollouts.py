@@ -20,7 +20,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from prm.records import Question, Rollout, ShardWriter
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.steps import StepEncoder, load_tokenizer
-from prm.tracking import hash_path, progress, to_plain, write_manifest
+from prm.tracking import hash_path, progress, shard_manifest, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     prompts = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size)
     run = run_identity(config, questions, model_config)
     refuse_other_run(Path(config.output), run)
-    name = manifest_name(config)
+    name = shard_manifest(config.shard_index, config.num_shards)
     with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
         keys = [(question_id, index) for question_id in shard for index in range(config.num_samples)]
         missing = [key for key in keys if key not in writer.finished_keys]
@@ -202,9 +202,3 @@ def refuse_other_run(output: Path, run: dict[str, Any]) -> None:
                     f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r}, this one has {value!r}; "
                     "give another folder, or delete this one"
                 )
-
-
-def manifest_name(config: RolloutConfig) -> str:
-    if config.num_shards == 1:
-        return "manifest.json"
-    return f"manifest-{config.shard_index:05d}-of-{config.num_shards:05d}.json"

@@ -53,6 +53,20 @@ def test_finished_rollouts_are_not_graded_again(tmp_path, monkeypatch):
     grade_rollouts.main(flags)
 
 
+def test_two_jobs_share_the_questions_of_a_folder(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", rollouts(5))
+    flags = ["--input", str(tmp_path / "in.jsonl"), "--num_shards", "2", "--output", str(tmp_path / "graded")]
+    for index, num_questions in ((1, 2), (0, 3), (0, 3)):
+        grade_rollouts.main([*flags, "--shard_index", str(index)])
+        counts = json.loads((tmp_path / "graded" / f"manifest-0000{index}-of-00002.json").read_text())["counts"]
+        assert counts["wrong"] == 2 * num_questions
+        questions = {r.question_id for f in tmp_path.glob(f"graded/part-0000{index}-*") for r in read_records(f, Rollout)}
+        assert len(questions) == num_questions
+    assert len(list(read_records(tmp_path / "graded", Rollout))) == 20
+    with pytest.raises(ValueError, match="no rollouts to grade; lower --num_shards"):
+        grade_rollouts.main([*flags, "--num_shards", "9", "--shard_index", "8"])
+
+
 def test_kill_and_resume_lose_and_repeat_nothing(tmp_path):
     todo = rollouts(400)
     todo[700] = Rollout("slow", 0, "?", "1", rf"\boxed{{{SLOW_ANSWER}}}", "stop", 3)
@@ -102,6 +116,10 @@ def test_mistakes_of_the_grading_command(tmp_path):
         grade_rollouts.main(["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out")])
     with pytest.raises(FileNotFoundError, match="missing"):
         grade_rollouts.main(["--input", str(tmp_path / "missing"), "--output", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="--shard_index 2 of --num_shards 2; it counts from 0"):
+        grade_rollouts.main(["--shard_index", "2", "--num_shards", "2"])
+    with pytest.raises(ValueError, match=r"--output graded\.jsonl: 2 jobs share a folder"):
+        grade_rollouts.main(["--num_shards", "2", "--output", "graded.jsonl"])
     assert not (tmp_path / "out").exists()
 
 
