@@ -166,7 +166,8 @@ class TrainingConfig(TrainingArguments):
         self.gradient_accumulation_steps = 1
         self.per_device_train_batch_size = max(self.global_batch_size // self.division.world_size, 1)
         # Trainer would compile the model as a whole, anew for every row; `build_model` compiles its layers.
-        self.compile_layers, self.torch_compile = self.torch_compile, False
+        self.compile_layers = self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode)
+        self.torch_compile, self.torch_compile_backend, self.torch_compile_mode = False, None, None
         self.remove_unused_columns = False
         self.logging_nan_inf_filter = False  # the trainer stops on a non-finite loss; this would hide it
         super().__post_init__()
