@@ -112,7 +112,7 @@ class Throughput:
     def take(self, reduce: Reduce, world_size: int, device: torch.device) -> dict[str, float]:
         """Figures of all ranks since the last call."""
         self.pause()
-        counts = torch.tensor([float(value) for value in self.counts.values()], device=device)
+        counts = torch.tensor(list(self.counts.values()), dtype=torch.float64, device=device)
         useful, computed, flops = reduce(counts).tolist()
         rates = {"tokens_per_second": useful / max(self.seconds, 1e-9), "padding": 1 - useful / max(computed, 1)}
         if self.peak_flops:

@@ -1,4 +1,4 @@
-"""The jobs under a real Slurm, two nodes on this machine: signaled, requeued and finished, their results are the uninterrupted ones.
+"""The jobs under a real Slurm of two nodes on this machine: signaled, requeued and finished, results are those of no interruption.
 
 `make test-slurm` installs Slurm where it can; without Slurm and root these tests are skipped.
 """

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from prm.data.collate import Example, PackedCollator
+from prm.data.collate import Example, MicroBatches, PackedCollator, prefixes_of, units
+from prm.losses import num_items
 from prm.models import ImplicitPRM, RewardModel
 from prm.records import Response
 from prm.steps import EncodedResponse, StepEncoder
@@ -74,3 +75,36 @@ def test_labels_that_do_not_match_the_steps():
     response = Response("q", 3, "?", ["one", "two"], step_labels=[1.0])
     with pytest.raises(ValueError, match="q #3: 1 step labels for 2 steps"):
         Example.from_response(response, EncodedResponse([1, 2, 3], [1, 2], 1))
+
+
+def test_blank_micro_batch_costs_nothing_and_counts_for_nothing(tiny_tokenizer):
+    """What a rank computes while others have one micro-batch more."""
+    for loss in ("asym", "implicit_prm"):
+        batch = PackedCollator(StepEncoder.for_loss(loss, tiny_tokenizer))([])
+        assert batch["keys"] == []
+        assert batch["correct"].isnan().all()
+        assert batch["step_labels"].isnan().all()
+        assert num_items(loss, batch["correct"], batch["step_labels"]) == 0
+        assert batch["step_counts"].tolist() == [1]
+
+
+def test_units_keep_the_responses_to_one_question_together(tiny_tokenizer):
+    encoder = StepEncoder.for_loss("margin_ranking", tiny_tokenizer)
+    responses = [Response(question, index, question, ["a", "b"]) for index, question in enumerate("xyx")]
+    examples = [Example.from_response(r, e) for r, e in zip(responses, encoder.encode_batch(responses), strict=True)]
+    assert [[e.key for e in unit] for unit in units(examples, "question")] == [[("x", 0), ("x", 2)], [("y", 1)]]
+    assert [len(unit) for unit in units(examples, "response")] == [1, 1, 1]
+    micro_batches = MicroBatches(units(examples, "question"), PackedCollator(encoder, with_prefixes=True))
+    assert len(micro_batches) == 2
+    assert micro_batches[[1, 0]]["keys"] == [("y", 1), ("x", 0), ("x", 2)]
+    assert units(examples, "question")[0].num_tokens == examples[0].num_tokens + examples[2].num_tokens
+
+
+def test_prefixes_are_equal_where_question_and_earlier_steps_are(tiny_tokenizer):
+    encoder = StepEncoder.for_loss("margin_ranking", tiny_tokenizer)
+    rows = [("q", ["a", "b"]), ("q", ["a", "c", "d"]), ("q", ["e", "b"]), ("p", ["a", "b"])]
+    responses = [Response(question, index, question, steps) for index, (question, steps) in enumerate(rows)]
+    first, second, third, fourth = prefixes_of(encoder.encode_batch(responses)).split([2, 3, 2, 2])
+    assert first.tolist() == second[:2].tolist()
+    assert third[0] == first[0]
+    assert len({*first.tolist(), *second.tolist(), *third.tolist(), *fourth.tolist()}) == 6
