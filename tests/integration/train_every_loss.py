@@ -8,6 +8,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from tiny_training import for_loss  # noqa: E402
 from train import main  # noqa: E402
+from transformers.utils import is_peft_available  # noqa: E402
 
 from prm.losses import LOSSES  # noqa: E402
 
@@ -23,3 +24,6 @@ if __name__ == "__main__":
             assert main([*flags, *options]) == 0
     zero3 = ["--deepspeed", str(ROOT / "ds_configs" / "zero3.json")]
     assert main([*flags, *zero3, "--loss", "implicit_prm", "--output_dir", f"{output_dir}/zero3-implicit_prm"]) == 0
+    if is_peft_available():
+        assert main([*flags, "--lora_rank", "4", "--output_dir", f"{output_dir}/lora"]) == 0
+        assert main([*flags, *zero3, "--lora_rank", "4", "--output_dir", f"{output_dir}/zero3-lora"]) == 0
