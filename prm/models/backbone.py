@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
 
@@ -25,6 +25,8 @@ class PackedModel(PreTrainedModel):
     Saved keys and `config.architectures` are those of the published family, so that other tools load the folder as it is.
     """
 
+    auto_class: ClassVar[Any]
+    """What of transformers loads the pretrained parts: AutoModel, or AutoModelForCausalLM."""
     config_class = PreTrainedConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -59,6 +61,27 @@ class PackedModel(PreTrainedModel):
     @abstractmethod
     def check_contract(cls, prm_config: dict[str, Any], directory: str | Path) -> None:
         """Raise ValueError when `directory` holds a model of the other family."""
+
+    @classmethod
+    def load_decoder(cls, name_or_path: str | Path, dtype: str | torch.dtype) -> PreTrainedModel:
+        """The pretrained decoder under packed attention: safetensors only, no remote code, no weight left random."""
+        options = {"use_safetensors": True, "trust_remote_code": False, "attn_implementation": PACKED, "output_loading_info": True}
+        config = load_config(name_or_path)
+        decoder, report = cls.auto_class.from_pretrained(str(name_or_path), config=config, dtype=dtype, **options)
+        check_complete(report["missing_keys"], name_or_path)
+        if not decoder._supports_attention_backend:
+            raise ValueError(
+                f"{name_or_path}: {type(decoder).__name__} bypasses transformers' attention interface, so it cannot be packed; "
+                "use another backbone"
+            )
+        return decoder
+
+    @classmethod
+    def from_parts(cls, decoder: PreTrainedModel, *parts: nn.Module) -> "PackedModel":
+        """The model around a pretrained decoder, and what reads it, whose weights stay as they are."""
+        for part in (decoder, *parts):
+            keep_weights(part)
+        return cls(decoder.config, decoder, *parts)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, dtype: str | torch.dtype = "auto", **kwargs: Any) -> "PackedModel":
@@ -96,27 +119,6 @@ def load_config(name_or_path: str | Path) -> PreTrainedConfig:
     return config
 
 
-def load_backbone(auto_class: Any, name_or_path: str | Path, dtype: str | torch.dtype) -> PreTrainedModel:
-    """Load a pretrained decoder under packed attention: safetensors only, no remote code, no weight left random."""
-    config = load_config(name_or_path)
-    backbone, report = auto_class.from_pretrained(
-        str(name_or_path),
-        config=config,
-        dtype=dtype,
-        attn_implementation=PACKED,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    check_complete(report["missing_keys"], name_or_path)
-    if not backbone._supports_attention_backend:
-        raise ValueError(
-            f"{name_or_path}: {type(backbone).__name__} bypasses transformers' attention interface, so it cannot be packed; "
-            "use another backbone"
-        )
-    return backbone
-
-
 @contextmanager
 def whole_on_every_rank() -> Iterator[None]:
     """Load models inside whole, although ZeRO-3 is on: one that no DeepSpeed engine wraps could not gather its weights."""
@@ -128,7 +130,7 @@ def whole_on_every_rank() -> Iterator[None]:
         zero_integration._hf_deepspeed_config_weak_ref = active
 
 
-def keep_weights(module: torch.nn.Module) -> None:
+def keep_weights(module: nn.Module) -> None:
     """Tell `post_init` that these weights are not to be drawn anew."""
     for part in module.modules():
         part._is_hf_initialized = True

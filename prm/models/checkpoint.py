@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prm.models.adapt import merged_state_dict
 from prm.models.backbone import PackedModel
 from prm.models.implicit import ImplicitPRM
 from prm.models.reward_model import RewardModel
@@ -55,10 +56,11 @@ def save_model(
 ) -> None:
     """Write weights, tokenizer and contract to `directory`; `prm_config.json` comes last, so a folder that has it is complete.
 
-    `state_dict` and `result` (of `self_test`) are for a model whose weights are spread over ranks.
+    `state_dict` and `result` (of `self_test`) are for a model whose weights are spread over ranks. Adapters are merged into the
+    weights: who loads the folder sees a model without any.
     """
     result = self_test(model, encoder) if result is None else result
-    model.save_pretrained(directory, state_dict=state_dict)
+    model.save_pretrained(directory, state_dict=merged_state_dict(model, state_dict))
     if encoder.reference_model is not None and Path(encoder.reference_model).is_dir():
         encoder = dataclasses.replace(encoder, reference_model=str(Path(encoder.reference_model).resolve()))
     encoder.save(directory, self_test=result)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from prm.models.backbone import CONFIG_FILE, PackedModel, keep_weights, load_backbone, whole_on_every_rank
+from prm.models.backbone import CONFIG_FILE, PackedModel, whole_on_every_rank
 from prm.models.log_probs import LogProbHead
 from prm.models.packing import batch_by_tokens, pack_responses, to_device
 from prm.steps import CONFIG_NAME, EncodedResponse
@@ -26,11 +26,12 @@ from prm.tracking import hash_path, is_main_process, progress
 class ImplicitPRM(PackedModel):
     """The policy, with the weight names of its causal LM: a saved folder is an ordinary causal LM to every other tool."""
 
+    auto_class = AutoModelForCausalLM
     batch_keys = (*PackedModel.batch_keys, "target_positions")
 
     def __init__(self, config: PreTrainedConfig, policy: PreTrainedModel | None = None):
         super().__init__(config)
-        policy = AutoModelForCausalLM.from_config(config) if policy is None else policy
+        policy = self.auto_class.from_config(config) if policy is None else policy
         self.architecture_name = type(policy).__name__
         self._tied_weights_keys = policy._tied_weights_keys
         self.model = policy.model
@@ -40,14 +41,13 @@ class ImplicitPRM(PackedModel):
     @classmethod
     def from_backbone(cls, name_or_path: str | Path, dtype: str | torch.dtype = "auto") -> "ImplicitPRM":
         """Policy or reference from a causal LM. Raises ValueError for one whose log-probs are not softmax(lm_head(decoder))."""
-        policy = load_backbone(AutoModelForCausalLM, name_or_path, dtype)
+        policy = cls.load_decoder(name_or_path, dtype)
         parts = {name for name, _ in policy.named_children()}
         if parts != {"model", "lm_head"} or getattr(policy.config, "final_logit_softcapping", None):
             raise ValueError(
                 f"{name_or_path}: {type(policy).__name__} is more than a decoder and an lm_head; use a Qwen- or Llama-like model"
             )
-        keep_weights(policy)
-        return cls(policy.config, policy)
+        return cls.from_parts(policy)
 
     @property
     def architecture(self) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from prm.models.backbone import PackedModel, keep_weights, load_backbone
+from prm.models.backbone import PackedModel
 
 ARCHITECTURE_SUFFIXES = {1: "ForRewardModel", 2: "ForProcessRewardModel"}
 """Heads that vLLM serves by these names (for Qwen2) without a plugin: raw logits for one output, softmax for two."""
@@ -21,12 +21,13 @@ class RewardModel(PackedModel):
     The head runs at step ends only; there is no lm_head.
     """
 
+    auto_class = AutoModel
     batch_keys = (*PackedModel.batch_keys, "step_ends")
 
     def __init__(self, config: PreTrainedConfig, backbone: PreTrainedModel | None = None, head: nn.Sequential | None = None):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.model = AutoModel.from_config(config) if backbone is None else backbone
+        self.model = self.auto_class.from_config(config) if backbone is None else backbone
         self.score = build_head(config.hidden_size, config.num_labels) if head is None else head
         self.post_init()
 
@@ -43,16 +44,14 @@ class RewardModel(PackedModel):
 
         `vocab_size` is the tokenizer's length: embeddings that are shorter grow to it.
         """
-        backbone = load_backbone(AutoModel, name_or_path, dtype)
+        backbone = cls.load_decoder(name_or_path, dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = build_head(backbone.config.hidden_size, num_labels).to(backbone.dtype)
             if vocab_size is not None and vocab_size > backbone.get_input_embeddings().num_embeddings:
                 backbone.resize_token_embeddings(vocab_size, mean_resizing=False)
         backbone.config.num_labels = num_labels
-        keep_weights(backbone)
-        keep_weights(head)
-        return cls(backbone.config, backbone, head)
+        return cls.from_parts(backbone, head)
 
     @property
     def architecture(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from prm.losses import OPTIONS, check_options
+from prm.models.adapt import check_peft
 from prm.training.sampler import Division
 from prm.training.zero import resolve_deepspeed
 
@@ -77,6 +78,21 @@ class TrainingConfig(TrainingArguments):
 
     reference_model: str | None = None
     """Reference policy of implicit_prm: a folder or a name on the hub. Default: the same as model_name_or_path."""
+
+    freeze_backbone: bool = False
+    """Train the new head alone, as a warm-up; --model_name_or_path OUTPUT_DIR then continues with all weights."""
+
+    lora_rank: int = 0
+    """Rank of the adapters (LoRA) that train instead of the decoder's weights; the new head trains in full. 0: no adapters."""
+
+    lora_alpha: float = 32.0
+    """Adapters are scaled by lora_alpha / lora_rank."""
+
+    lora_dropout: float = 0.0
+    """Share of an adapter's inputs set to zero while training."""
+
+    lora_target_modules: list[str] | None = None
+    """Linear layers of the decoder that get an adapter, for instance q_proj v_proj. Default: all."""
 
     max_length: int = 4096
     """Longest packed response, in tokens with its question. Longer ones are dropped, counted and named, never cut."""
@@ -152,6 +168,7 @@ class TrainingConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_objective(self)
+        check_trainable(self)
         self.provenance: dict[str, str] = {}
         if self.output_dir is None:
             self.output_dir = os.path.join("outputs", self.loss)
@@ -186,6 +203,23 @@ def check_objective(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if value is not None and value <= 0:
             raise ValueError(f"--{name} is {value}, expected a positive number")
+
+
+def check_trainable(config: TrainingConfig) -> None:
+    """Refuse what leaves nothing to train, or changes nothing. Raises ValueError."""
+    if config.lora_rank < 0 or not 0 <= config.lora_dropout < 1 or config.lora_alpha <= 0:
+        raise ValueError(
+            f"--lora_rank {config.lora_rank}, --lora_alpha {config.lora_alpha}, --lora_dropout {config.lora_dropout}: expected a "
+            "rank of 0 (off) or more, a positive alpha, a dropout from 0 to below 1"
+        )
+    if config.freeze_backbone and config.loss == "implicit_prm":
+        raise ValueError("--freeze_backbone True leaves implicit_prm nothing to train: it has no head; use --lora_rank")
+    if config.freeze_backbone and config.lora_rank:
+        raise ValueError(
+            f"--freeze_backbone True and --lora_rank {config.lora_rank}: adapters train the backbone; drop one of them"
+        )
+    if config.lora_rank:
+        check_peft()
 
 
 def divide_global_batch(config: Any, world_size: int) -> Division:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from prm.models.adapt import TRAINABLE
 from prm.records import write_json
 from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path
@@ -76,7 +77,7 @@ def copy_model(checkpoint: Path, target: Path) -> None:
     """Copy what makes a checkpoint a model, without the state of its run."""
     target.mkdir(parents=True, exist_ok=True)
     for file in (f for f in checkpoint.iterdir() if f.is_file()):
-        if file.suffix in MODEL_SUFFIXES and file.name not in (MANIFEST, "trainer_state.json"):
+        if file.suffix in MODEL_SUFFIXES and file.name not in (MANIFEST, TRAINABLE, "trainer_state.json"):
             shutil.copy2(file, target / file.name)
 
 

@@ -12,9 +12,11 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
 from prm.data.collate import Example
-from prm.models import ImplicitPRM, RewardModel
+from prm.models import ImplicitPRM
+from prm.models.adapt import add_lora, check_start, freeze_backbone, start_reward_model
 from prm.models.backbone import PackedModel, load_config
 from prm.models.implicit import cached_ref_logps
+from prm.models.kernels import LIGER_OPTIONS, check_liger, compile_layers
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
 from prm.tracking import code_version, is_main_process, write_manifest
 from prm.training import checkpoints, resume
@@ -109,15 +111,23 @@ def build_encoder(config: TrainingConfig) -> StepEncoder:
 
 
 def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
+    """The model that trains, with adapters or a frozen backbone where options say so; its checks come before it loads."""
+    name, dtype = config.model_name_or_path, weights_dtype(config)
+    if config.use_liger_kernel:
+        check_liger(load_config(name), config.device)
+        config.liger_kernel_config = (config.liger_kernel_config or {}) | LIGER_OPTIONS
     if config.loss == "implicit_prm":
-        return ImplicitPRM.from_backbone(config.model_name_or_path, dtype=weights_dtype(config))
-    return RewardModel.from_backbone(
-        config.model_name_or_path,
-        encoder.num_labels,
-        seed=config.seed,
-        dtype=weights_dtype(config),
-        vocab_size=len(encoder.tokenizer),
-    )
+        check_start(name, num_labels=0)
+        model = ImplicitPRM.from_backbone(name, dtype=dtype)
+    else:
+        model = start_reward_model(name, encoder.num_labels, config.seed, dtype, vocab_size=len(encoder.tokenizer))
+    if config.freeze_backbone:
+        freeze_backbone(model)
+    if config.lora_rank:
+        add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules, seed=config.seed)
+    if config.compile_layers:
+        compile_layers(model)
+    return model
 
 
 def weights_dtype(config: TrainingConfig) -> torch.dtype:

@@ -23,6 +23,7 @@ from prm.aggregation import pad_steps
 from prm.data.collate import Example, MicroBatches, PackedCollator, units
 from prm.losses import LOSSES, OPTIONS, num_items, response_losses
 from prm.models import ImplicitPRM, save_model
+from prm.models.adapt import adapted_layers, load_adapter_state, save_adapter_state
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import self_test
 from prm.models.implicit import sum_by_step
@@ -256,6 +257,15 @@ class PRMTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self.model, self.encoder, folder, state_dict, self.self_test)
+        if folder.name.startswith(PREFIX):
+            save_adapter_state(self.model, folder, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Without DeepSpeed: the saved weights are merged, a run goes on from its adapters as they were."""
+        if adapted_layers(self.model):
+            load_adapter_state(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where Trainer writes checkpoints: aside, until they are whole."""

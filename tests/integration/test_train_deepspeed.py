@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 from tiny_training import STEPS, for_loss, trajectory, write_dataset
 from train import main
 
@@ -100,6 +101,17 @@ def test_zero3_gathers_the_lm_head_and_keeps_the_reference_whole(two_ranks):
     assert trajectory(saved) == pytest.approx(trajectory(expected), rel=1e-5, abs=1e-6)
     assert trajectory(saved, "eval_loss") == pytest.approx(trajectory(expected, "eval_loss"), rel=1e-5)
     load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["lora", "zero3-lora"])
+def test_adapters_take_the_steps_of_one_rank_and_are_saved_merged(two_ranks, flags, tmp_path, monkeypatch, name):
+    pytest.importorskip("peft")
+    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert main([*flags, "--lora_rank", "4", "--output_dir", str(tmp_path)]) == 0
+    assert trajectory(two_ranks / name) == pytest.approx(trajectory(tmp_path), rel=1e-5, abs=1e-6)
+    assert load_file(two_ranks / name / "model.safetensors").keys() == load_file(two_ranks / "asym/model.safetensors").keys()
+    load_model(two_ranks / name)  # repeats the self-test, of the model with adapters on that with merged weights
 
 
 @pytest.fixture(scope="module")

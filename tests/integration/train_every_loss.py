@@ -25,7 +25,10 @@ def stages(flags: list[str]) -> Iterator[tuple[str, list[str]]]:
     for name in ("zero3", "zero2_offload"):
         config = ["--deepspeed", str(ROOT / "ds_configs" / f"{name}.json")]
         yield from ((f"{name}-{budget}", [*flags, *config, "--token_budget", budget]) for budget in ("4096", "120"))
-    yield "zero3-implicit_prm", [*flags, "--deepspeed", str(ROOT / "ds_configs" / "zero3.json"), "--loss", "implicit_prm"]
+    zero3 = ["--deepspeed", str(ROOT / "ds_configs" / "zero3.json")]
+    yield "zero3-implicit_prm", [*flags, *zero3, "--loss", "implicit_prm"]
+    yield "lora", [*flags, "--lora_rank", "4"]
+    yield "zero3-lora", [*flags, *zero3, "--lora_rank", "4"]
 
 
 if __name__ == "__main__":

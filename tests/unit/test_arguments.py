@@ -107,3 +107,29 @@ def test_unknown_flag_names_the_closest(capsys):
     with pytest.raises(SystemExit):
         config("--los", "asym")
     assert "did you mean --loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lora_rank", "-1"], "--lora_rank -1"),
+        (["--lora_dropout", "1"], "a dropout from 0 to below 1"),
+        (["--lora_alpha", "0"], "a positive alpha"),
+        (["--freeze_backbone", "True", "--loss", "implicit_prm"], "leaves implicit_prm nothing to train"),
+        (["--freeze_backbone", "True", "--lora_rank", "4"], "adapters train the backbone"),
+    ],
+)
+def test_what_cannot_train_is_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        config(*flags)
+
+
+def test_adapters_need_peft_before_anything_loads(monkeypatch):
+    monkeypatch.setattr("prm.models.adapt.is_peft_available", lambda: False)
+    with pytest.raises(ValueError, match="--lora_rank needs peft"):
+        config("--lora_rank", "4")
+
+
+def test_names_of_adapted_layers_are_a_list(monkeypatch):
+    monkeypatch.setattr("prm.models.adapt.is_peft_available", lambda: True)
+    assert config("--lora_rank", "4", "--lora_target_modules", "q_proj", "v_proj").lora_target_modules == ["q_proj", "v_proj"]
