@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(train, dataset, tiny_backbone,
         )
 
     straight = train("--loss", "asym", name="straight")
-    assert stopped_after_two_steps(train, output_dir)
+    stop_after_two_steps(train, output_dir)
     failed = start(limit=100_000)
     assert failed.returncode not in (0, EXIT_CODE)
     assert [folder.name for folder in output_dir.glob("checkpoint-*")] == ["checkpoint-2"]
@@ -123,13 +123,43 @@ def test_a_full_disk_leaves_the_checkpoint_before(train, dataset, tiny_backbone,
     assert trajectory(output_dir) == trajectory(straight)
 
 
-def stopped_after_two_steps(train, output_dir: Path) -> bool:
+def stop_after_two_steps(train, output_dir: Path, *flags: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prm.training.preemption.StopRequest.__bool__", lambda self: True)
         patch.setattr("prm.training.callbacks.RunCallback.on_step_end", stop_at_two)
-        train("--loss", "asym", "--save_steps", "2", name=output_dir.name, status=EXIT_CODE)
-    return (output_dir / "checkpoint-2").is_dir()
+        train("--loss", "asym", "--save_steps", "2", *flags, name=output_dir.name, status=EXIT_CODE)
+    assert [folder.name for folder in output_dir.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def stop_at_two(self, args, state, control, **kwargs) -> None:
     control.should_save = control.should_training_stop = state.global_step == 2
+
+
+def test_a_run_with_adapters_continues_exactly_and_is_saved_merged(train, tmp_path):
+    """Stopped after two steps and continued: the losses and the merged weights of the uninterrupted run."""
+    lora = ["--loss", "asym", "--lora_rank", "4"]
+    straight = train(*lora, name="straight")
+    stop_after_two_steps(train, tmp_path / "stopped", *lora[2:])
+    assert (tmp_path / "stopped" / "checkpoint-2" / "trainable.safetensors").exists()
+    output_dir = train(*lora, "--save_steps", "2", name="stopped")
+    assert trajectory(output_dir) == trajectory(straight)
+    assert (output_dir / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert not (output_dir / "trainable.safetensors").exists()
+    assert not any("lora" in name for name in load_file(output_dir / "model.safetensors"))
+    load_model(output_dir)
+
+
+def test_a_head_only_warm_up_goes_on_as_full_training(train, tiny_backbone):
+    warm = train("--loss", "asym", "--freeze_backbone", "True", name="warm")
+    weights, before = load_file(warm / "model.safetensors"), load_file(tiny_backbone / "model.safetensors")
+    assert all((weights[name] == before[name]).all() for name in weights if name.startswith("model."))
+    full = train("--loss", "asym", "--model_name_or_path", str(warm), name="full")
+    assert trajectory(full)[0] < trajectory(warm)[0]
+    assert any((load_file(full / "model.safetensors")[name] != weights[name]).any() for name in before if name in weights)
+    with pytest.raises(ValueError, match="asym trained a model of 1 outputs per step, this objective needs 3 outputs"):
+        train("--loss", "step_ce", "--model_name_or_path", str(warm), name="other")
+
+
+def test_compiled_layers_take_the_same_steps(train):
+    plain, compiled = train("--loss", "asym", name="plain"), train("--loss", "asym", "--torch_compile", "True", name="compiled")
+    assert trajectory(compiled) == pytest.approx(trajectory(plain), rel=1e-4, abs=1e-5)
+    assert load_file(compiled / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
