@@ -1,4 +1,4 @@
-"""The jobs under a real Slurm of two nodes on this machine: signaled, requeued and finished, results are those of no interruption.
+"""The jobs under a real Slurm, two nodes on this machine: signaled, requeued and finished, results are the uninterrupted ones.
 
 `make test-slurm` installs Slurm where it can; without Slurm and root these tests are skipped.
 """
@@ -26,7 +26,7 @@ CAN_RUN = all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))) and os.geteu
 REMEDY = "needs Slurm (Debian: slurm-wlm) and root; make test-slurm installs it"
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200), pytest.mark.skipif(not CAN_RUN, reason=REMEDY)]
 
-NUM_STEPS = 800
+NUM_STEPS = 500
 LONG = [*STEPS, "--max_steps", str(NUM_STEPS), "--save_steps", "100", "--warmup_steps", "20"]
 """Long enough to be signaled half way; a later flag wins over an earlier one."""
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
