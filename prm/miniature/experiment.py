@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prm.data.sources import load_responses
+from prm.miniature.false_positives import dataset_folder, flip_outcomes, prm_name, write_study
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
 from prm.miniature.report import write_report
-from prm.records import Response, Rollout, read_records, to_row, write_json, write_jsonl
+from prm.records import Response, to_row, write_json, write_jsonl
 from prm.tracking import write_manifest
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 MAIN_LOSSES = ["step_ce", "orm", "implicit_prm", "asym"]
 OTHER_LOSSES = ["min", "geometric_mean", "softmin"]
+FURTHER_LOSSES = ["robust_asym", "td_lambda", "pqm"]
 SPLITS = ("train", "eval")
 NUM_FIRST_ERROR_ITEMS = 1000
-FREE_TO_CHANGE = ("output_dir", "losses", "all")
+FREE_TO_CHANGE = ("output_dir", "losses", "all", "false_positive_rates")
 
 
 @dataclass
@@ -64,18 +66,21 @@ class MiniatureConfig:
     """Optimizer steps of the policy's fine-tuning."""
     max_train_steps: int = -1
     """Optimizer steps of every PRM at the most; -1 keeps what its own config says."""
-    false_positive_rate: float = 0.0
-    """Share of right answers with a wrong step to reach among the training labels, by calling wrong responses correct."""
+    false_positive_rates: list[float] = field(default_factory=lambda: [0.0])
+    """Shares of right answers with a wrong step to reach among the training labels, by calling wrong responses right; every
+    objective is trained for each. 0 keeps the labels as they were graded."""
     num_ranks: int = 2
     """DeepSpeed ranks of PRM training."""
     seed: int = 0
     """Seed of problems, models and samples."""
 
     def __post_init__(self) -> None:
-        if unknown := set(self.losses) - {*MAIN_LOSSES, *OTHER_LOSSES}:
-            raise ValueError(f"--losses {min(unknown)}: choose from {', '.join(MAIN_LOSSES + OTHER_LOSSES)}")
-        if not 0 <= self.false_positive_rate < 1:
-            raise ValueError(f"--false_positive_rate {self.false_positive_rate}: it must be at least 0 and below 1")
+        known = [*MAIN_LOSSES, *OTHER_LOSSES, *FURTHER_LOSSES]
+        if unknown := set(self.losses) - {*known}:
+            raise ValueError(f"--losses {min(unknown)}: choose from {', '.join(known)}")
+        for rate in self.false_positive_rates:
+            if not 0 <= rate < 1:
+                raise ValueError(f"--false_positive_rates {rate}: it must be at least 0 and below 1")
         if self.all:
             self.losses = [*self.losses, *(loss for loss in OTHER_LOSSES if loss not in self.losses)]
 
@@ -111,13 +116,20 @@ class Miniature:
                 Stage(f"judge-{split}", "label every step with the exact judge", lambda s=split: self.label_steps(s)),
             ]
         stages.append(Stage("dataset", "build the training set", self.build_dataset))
-        for loss in self.config.losses:
-            stages += [
-                Stage(f"train-{loss}", f"train with --loss {loss} (DeepSpeed ZeRO-2)", lambda x=loss: self.train(x)),
-                Stage(f"score-{loss}", "score every step of the held-out responses", lambda x=loss: self.score(x)),
-                Stage(f"first-error-{loss}", "find the first wrong step", lambda x=loss: self.evaluate_first_error(x)),
-            ]
+        for rate in self.config.false_positive_rates:
+            if rate:
+                purpose = f"call wrong responses right: {100 * rate:g}% of the right ones have a wrong step"
+                stages.append(Stage(prm_name("dataset", rate), purpose, lambda r=rate: self.flip_outcomes(r)))
+            stages += [stage for loss in self.config.losses for stage in self.prm_stages(loss, rate)]
         return stages
+
+    def prm_stages(self, loss: str, rate: float) -> list[Stage]:
+        name = prm_name(loss, rate)
+        return [
+            Stage(f"train-{name}", f"train with --loss {loss} (DeepSpeed ZeRO-2)", lambda: self.train(loss, rate)),
+            Stage(f"score-{name}", "score every step of the held-out responses", lambda: self.score(name)),
+            Stage(f"first-error-{name}", "find the first wrong step", lambda: self.evaluate_first_error(name)),
+        ]
 
     def write_questions(self) -> None:
         sizes = {"train": self.config.num_train_questions, "eval": self.config.num_eval_questions}
@@ -148,48 +160,41 @@ class Miniature:
         if split == "eval":
             items = first_error_items(responses, self.config.seed)
             write_json(self.root / "first_error" / "miniature.json", items)
-        if split == "train" and self.config.false_positive_rate:
-            rollouts = list(read_records(self.graded("train"), Rollout))
-            labels = {response.key: response.step_labels for response in responses}
-            write_jsonl(
-                self.noisy_outcomes, with_false_positives(rollouts, labels, self.config.false_positive_rate, self.config.seed)
-            )
 
     def build_dataset(self) -> None:
-        rollouts = self.noisy_outcomes if self.config.false_positive_rate else self.graded("train")
-        flags = {"rollouts": rollouts, "step_labels": self.root / "labels" / "train.jsonl", "output": self.root / "dataset"}
+        flags = {"rollouts": self.graded("train"), "step_labels": self.root / "labels" / "train.jsonl"}
+        flags["output"] = self.root / "dataset"
         # A question has one right solution here, word for word: without its copies one answer in five would be right.
         self.script("build_dataset", {**flags, "validation_fraction": 0.05, "seed": self.config.seed, "deduplicate": False})
 
-    def train(self, loss: str) -> None:
-        flags = {"config": ROOT / "configs" / "train" / "miniature" / f"{loss}.yaml", "dataset": self.root / "dataset"}
-        flags |= {"model_name_or_path": self.root / "models" / "base", "output_dir": self.root / "models" / loss}
+    def flip_outcomes(self, rate: float) -> None:
+        flip_outcomes(self.root, rate, self.config.seed)
+
+    def train(self, loss: str, rate: float = 0.0) -> None:
+        flags = {"config": ROOT / "configs" / "train" / "miniature" / f"{loss}.yaml", "dataset": dataset_folder(self.root, rate)}
+        flags |= {"model_name_or_path": self.root / "models" / "base", "output_dir": self.root / "models" / prm_name(loss, rate)}
         flags |= {"seed": self.config.seed, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
         if self.config.max_train_steps > 0:
             flags["max_steps"] = self.config.max_train_steps
         self.script("train", flags, launcher=["deepspeed", "--num_accelerators", str(self.config.num_ranks)])
 
-    def score(self, loss: str) -> None:
-        self.script("score", {"model": self.root / "models" / loss, "input": self.graded("eval"), "output": self.scores(loss)})
+    def score(self, name: str) -> None:
+        self.script("score", {"model": self.root / "models" / name, "input": self.graded("eval"), "output": self.scores(name)})
 
-    def evaluate_first_error(self, loss: str) -> None:
+    def evaluate_first_error(self, name: str) -> None:
         ids = {item["id"] for item in json.loads((self.root / "first_error" / "miniature.json").read_text())}
-        rows = [{"id": item_id(row), "step_scores": row["step_scores"]} for row in map(json.loads, self.scores(loss).open())]
-        predictions = self.root / "first_error" / "predictions" / f"{loss}.jsonl"
+        rows = [{"id": item_id(row), "step_scores": row["step_scores"]} for row in map(json.loads, self.scores(name).open())]
+        predictions = self.root / "first_error" / "predictions" / f"{name}.jsonl"
         write_jsonl(predictions, [row for row in rows if row["id"] in ids])
         flags = {"data": self.root / "first_error" / "miniature.json", "predictions": predictions}
-        flags |= {"threshold": ["fixed", "oracle"], "output_dir": self.root / "first_error" / loss}
+        flags |= {"threshold": ["fixed", "oracle"], "output_dir": self.root / "first_error" / name}
         self.script("processbench_eval", flags)
 
     def graded(self, split: str) -> Path:
         return self.root / "graded" / f"{split}.jsonl"
 
-    def scores(self, loss: str) -> Path:
-        return self.root / "scores" / f"{loss}.jsonl"
-
-    @property
-    def noisy_outcomes(self) -> Path:
-        return self.root / "graded" / "train_with_false_positives.jsonl"
+    def scores(self, name: str) -> Path:
+        return self.root / "scores" / f"{name}.jsonl"
 
     def script(self, name: str, flags: dict[str, object], launcher: Iterable[str] = ("python",)) -> None:
         """Run one script as a process of its own, its output on this terminal. Raises RuntimeError if it fails."""
@@ -225,9 +230,10 @@ def run_miniature(config: MiniatureConfig) -> str:
         stage.run()
         write_json(mark, {"seconds": round(time.monotonic() - start, 1)})
     seconds = {stage.name: json.loads((marks / f"{stage.name}.json").read_text())["seconds"] for stage in stages}
-    report = write_report(run.root, config.losses, seconds)
     write_manifest(run.root, config, extra={"seconds": seconds})
-    return report
+    if any(config.false_positive_rates):
+        return write_study(run.root, config.losses, config.false_positive_rates)
+    return write_report(run.root, config.losses, seconds)
 
 
 def refuse_other_settings(run: Miniature) -> None:
@@ -250,21 +256,6 @@ def judged(response: Response) -> Response:
     """The response with the exact judge's labels, 1 or -1 a step."""
     labels = [float(label) for label in judge(response.question, response.steps)]
     return Response(**{**to_row(response), "step_labels": labels})
-
-
-def with_false_positives(rollouts: list[Rollout], labels: dict, rate: float, seed: int) -> list[Rollout]:
-    """Call wrong responses correct until a share `rate` of the correct ones contains a wrong step.
-
-    Raises ValueError if there are too few wrong responses.
-    """
-    correct = [r for r in rollouts if r.correct]
-    already = sum(min(labels[r.key]) < 0 for r in correct)
-    num_flips = max(0, round((rate * len(correct) - already) / (1 - rate)))
-    wrong = sorted(r.key for r in rollouts if r.correct is False and r.key in labels)
-    if num_flips > len(wrong):
-        raise ValueError(f"--false_positive_rate {rate} needs {num_flips} wrong responses to flip, there are {len(wrong)}")
-    flipped = set(random.Random(seed).sample(wrong, num_flips))
-    return [Rollout(**{**to_row(r), "correct": True}) if r.key in flipped else r for r in rollouts]
 
 
 def first_error_items(responses: list[Response], seed: int) -> list[dict]:

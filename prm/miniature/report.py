@@ -26,25 +26,28 @@ BASELINES = {"random": "random", "majority_vote": "majority vote", "pass_at_n": 
 
 def write_report(root: Path, losses: Sequence[str], seconds: Mapping[str, float]) -> str:
     """Write `metrics.json`, `report.txt` and `curves.png/.svg` into `root`; returns the report's text."""
-    judged = {r.key: r for r in read_records(root / "labels" / "eval.jsonl", Response)}
-    rollouts = load_responses(root / "graded" / "eval.jsonl")
-    scores = {loss: list(read_records(root / "scores" / f"{loss}.jsonl", StepScores)) for loss in losses}
-    own = {loss: read_prm_config(root / "models" / loss)["aggregation"] for loss in losses}
-    response_scores = {loss: with_unscored(loss, pooled(scores[loss], own[loss]), rollouts) for loss in losses}
-    curves = evaluate_best_of_n(response_scores, BestOfNConfig(aggregation=["last"]))
-    result = {
-        "best_of_n": curves,
-        "aggregation": own,
-        "steps": {loss: step_quality(scores[loss], judged, root / "first_error" / loss) for loss in losses},
-        "outcomes": {split: outcome_quality(root, split) for split in ("train", "eval")},
-        "seconds": dict(seconds),
-    }
+    outcomes = {split: outcome_quality(root, split) for split in ("train", "eval")}
+    result = measure(root, losses) | {"outcomes": outcomes, "seconds": dict(seconds)}
     result["findings"] = findings(result, losses)
     write_json(root / "metrics.json", result)
     plot(result, losses, root / "curves")
     text = "\n\n".join([table(result, losses), outcomes_text(result), "\n".join(f"- {line}" for line in result["findings"])])
     write_text(root / "report.txt", text + "\n")
     return text
+
+
+def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Best-of-N curves and step quality of the PRMs `models/NAME`, whose scores lie in `scores/NAME.jsonl`."""
+    judged = {r.key: r for r in read_records(root / "labels" / "eval.jsonl", Response)}
+    rollouts = load_responses(root / "graded" / "eval.jsonl")
+    scores = {name: list(read_records(root / "scores" / f"{name}.jsonl", StepScores)) for name in names}
+    own = {name: read_prm_config(root / "models" / name)["aggregation"] for name in names}
+    response_scores = {name: with_unscored(name, pooled(scores[name], own[name]), rollouts) for name in names}
+    return {
+        "best_of_n": evaluate_best_of_n(response_scores, BestOfNConfig(aggregation=["last"])),
+        "aggregation": own,
+        "steps": {name: step_quality(scores[name], judged, root / "first_error" / name) for name in names},
+    }
 
 
 def pooled(records: Sequence[StepScores], aggregation: str) -> list[StepScores]:

@@ -79,6 +79,23 @@ def test_a_finished_run_only_reports_and_a_changed_one_is_refused(finished_run, 
         run_miniature(parse_args(MiniatureConfig, [*COMMAND[2:], "--output_dir", str(folder), "--num_eval_samples", "9"]))
 
 
+def test_false_positives_go_on_from_a_finished_run(finished_run):
+    from conftest import ROOT
+
+    folder, _ = finished_run
+    before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
+    flags = ["--losses", "asym", "robust_asym", "--false_positive_rates", "0", "0.25", "--output_dir", str(folder)]
+    result = subprocess.run([*COMMAND, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    metrics = json.loads((folder / "false_positives" / "metrics.json").read_text())
+    assert list(metrics["steps"]) == ["asym", "robust_asym", "asym-0.25", "robust_asym-0.25"]
+    assert metrics["labels"]["0.25"]["right_with_wrong_step"] == pytest.approx(0.25, abs=0.03)
+    assert metrics["labels"]["0.25"]["num_responses"] == metrics["labels"]["0"]["num_responses"]
+    assert (folder / "false_positives" / "report.txt").read_text() in result.stdout + "\n"
+    assert (folder / "metrics.json").exists()
+
+
 def test_a_failing_script_stops_the_run(tmp_path):
     run = Miniature(MiniatureConfig(output_dir=str(tmp_path)))
     with pytest.raises(RuntimeError, match=r"scripts/grade_rollouts.py ended with status 1"):

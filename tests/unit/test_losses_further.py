@@ -215,12 +215,12 @@ def test_pqm_settles_neutral_steps_by_the_policy():
 
 
 def test_pqm_counts_responses_with_a_good_step():
-    labels = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [0.0, torch.nan], [torch.nan, torch.nan]])
+    labels = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [0.0, torch.nan], [torch.nan, torch.nan]])
     mask = torch.ones(4, 2, dtype=torch.bool)
     assert num_items("pqm", None, labels, mask) == 2
     assert num_items("pqm", None, labels, mask, neutral="bad") == 1
     assert num_items("pqm", None, labels.flatten(), step_counts=torch.tensor([2, 2, 2, 2])) == 2
-    mask[0, 0] = False
+    mask[0] = False
     assert num_items("pqm", None, labels, mask) == 1
     losses = response_losses("pqm", torch.zeros(4, 2), torch.ones(4, 2, dtype=torch.bool), None, labels)
     assert losses.gt(0).tolist() == [True, False, False, False]
