@@ -52,7 +52,7 @@ class SpeedConfig:
     global_batch_size: int = 32
     """Responses per optimizer step."""
     token_budget: int | None = None
-    """Tokens of a packed micro-batch. Default: 16384 on CUDA, 4096 on a CPU."""
+    """Tokens of a packed micro-batch. Default: that of scripts/train.py."""
     padded_batch_size: int = 8
     """Responses of a padded micro-batch; TRL's default."""
     mean_length: float = 390.0
@@ -89,7 +89,6 @@ class SpeedConfig:
             check_trl(self.trl_path)
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         self.bf16 = not self.use_cpu if self.bf16 is None else self.bf16
-        self.token_budget = self.token_budget or (4096 if self.use_cpu else 16384)
         if not self.variants:
             self.variants = [name for name in VARIANTS if self.torch_compile or not name.endswith("_compiled")]
 
