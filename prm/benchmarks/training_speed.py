@@ -292,16 +292,15 @@ def measure_speed(config: SpeedConfig) -> dict[str, Any]:
 
 def summary(name: str, runs: list[Measurement], config: SpeedConfig, workload: Workload) -> dict[str, Any]:
     """Medians over repetitions, and the repetitions themselves."""
-    speed = statistics.median(run.tokens_per_second for run in runs)
+    seconds = statistics.median(run.seconds for run in runs)
     memory = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
     peak = None if config.use_cpu else peak_flops(torch.cuda.get_device_name())
     heads = {"num_targets": workload.num_targets} if name.startswith("implicit") else {"num_steps": workload.num_steps}
     flops = TRAINING_FACTOR * forward_flops(workload.model_config, workload.lengths, num_labels=NUM_LABELS, **heads)
-    flops_per_second = flops * speed / sum(workload.lengths)
     return {
-        "tokens_per_second": speed,
-        "flops_per_second": flops_per_second,
-        "mfu": flops_per_second / peak if peak else None,
+        "tokens_per_second": runs[0].useful_tokens / seconds,
+        "flops_per_second": flops / seconds,
+        "mfu": flops / seconds / peak if peak else None,
         "padding": 1 - runs[0].useful_tokens / runs[0].computed_tokens,
         "peak_memory_bytes": statistics.median(memory) if memory else None,
         "estimated_memory_bytes": runs[0].estimated_memory_bytes,
