@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,11 @@ def test_wandb_and_tensorboard_get_the_figures_and_where_they_come_from(train, t
     train("--loss", "asym", "--report_to", "wandb", "tensorboard")
     wandb.finish()
     (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    logged = run.read_bytes()
-    for name in (b"dataset_hash", b"code_version", b"tokens_per_second", b"gradient_on_lowest_wrong"):
-        assert name in logged
+    expected = (b"dataset_hash", b"code_version", b"tokens_per_second", b"gradient_on_lowest_wrong")
+    deadline = time.monotonic() + 30
+    while not all(name in run.read_bytes() for name in expected):  # wandb's own process writes the file
+        assert time.monotonic() < deadline, run.read_bytes()[-2000:]
+        time.sleep(0.1)
     (events,) = (tmp_path / "tensorboard").rglob("events.out.tfevents*")
     assert b"gradient_on_lowest_wrong" in events.read_bytes()
     assert b"dataset_hash" in events.read_bytes()
