@@ -17,7 +17,7 @@ from prm.models import load_model
 from prm.training.preemption import EXIT_CODE, STOP_FILE
 from prm.training.zero import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train.py"
