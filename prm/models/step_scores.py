@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 """Step logits [steps, labels] and the index of the good class -> step scores [steps]."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
 def score_batch(
     model: PackedModel, encoder: StepEncoder, encoded: Sequence[EncodedResponse], reference: ImplicitPRM | None = None
 ) -> list[list[float]]:
