@@ -57,7 +57,7 @@ class Slurm:
 
     def log(self, job: str) -> str:
         path = Path(self.show(job)["StdOut"])
-        return path.read_text() if path.exists() else "no output"
+        return path.read_text(errors="replace") if path.exists() else "no output"
 
     def wait_until(self, job: str, condition: Callable[[dict[str, str]], bool], timeout_seconds: float = 400) -> dict[str, str]:
         deadline = time.monotonic() + timeout_seconds
@@ -72,8 +72,9 @@ class Slurm:
         return shown
 
     def wait_for_requeue(self, job: str, restarts: int) -> None:
-        """Wait until the job has been queued again, and let it start at once: Slurm holds it back for two minutes."""
+        """Wait until the job has been queued again, and let it start soon: Slurm holds it back for two minutes."""
         self.wait_until(job, lambda shown: shown["JobState"] in ("PENDING", *ENDED) and shown["Restarts"] == str(restarts))
+        time.sleep(3)  # a node still refuses the job in the second in which it was taken back: "Job credential revoked"
         self.call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def signal(self, job: str) -> None:
@@ -121,7 +122,7 @@ def assert_same_run(output: Path, expected: Path) -> None:
 def test_signaled_twice_requeued_and_finished_as_if_nothing_had_happened(slurm, flags, uninterrupted, tmp_path):
     """Once because the time limit draws near, which Slurm looks at twice a minute, and once by scancel."""
     output = tmp_path / "out"
-    job = slurm.submit("train", *flags, options=("--gpus-per-node=2", "--time=2"), OUTPUT=output)
+    job = slurm.submit("train", *flags, options=("--gpus-per-node=2", "--time=5", "--signal=B:USR1@300"), OUTPUT=output)
     slurm.wait_for_requeue(job, 1)
     num_steps = len(trajectory(output))
     assert 0 < num_steps < NUM_STEPS
@@ -269,7 +270,7 @@ def test_the_whole_paper_runs_through(slurm, paper):
         slurm.wait_for(jobs[name])
     assert len(list(read_records(root / "rollouts" / "train", Rollout))) == 6 * 16
     graded = list(read_records(root / "graded" / "train", Rollout))
-    assert {rollout.correct for rollout in graded} == {True, False}
+    assert {rollout.correct for rollout in graded} >= {True, False}
     assert len(list((root / "graded" / "train").glob("manifest-*-of-00002.json"))) == 2
     for objective in ("asym", "step_ce"):
         assert len(trajectory(root / objective)) == 6

@@ -81,8 +81,12 @@ up() {
 # down DIR   Ends jobs, too.
 down() {
     local file
-    SLURM_CONF=$1/slurm.conf timeout 20 scancel --user="$(id -un)" 2>/dev/null || true
-    sleep 1
+    export SLURM_CONF=$1/slurm.conf
+    timeout 20 scancel --user="$(id -un)" 2>/dev/null || true
+    for _ in {1..80}; do # until their processes are gone, which takes KillWait
+        [[ -n $(timeout 20 squeue --noheader 2>/dev/null) ]] || break
+        sleep 0.5
+    done
     for file in "$1"/slurmd.*.pid "$1"/slurmctld.pid; do
         [[ ! -s $file ]] || kill "$(<"$file")" 2>/dev/null || true
     done
