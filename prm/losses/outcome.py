@@ -13,11 +13,13 @@ from prm.losses.common import Logits, Mask, PerResponse, bce_with_logits, probab
 
 
 def neg_log_not_geometric_mean(z: Logits, mask: Mask, tau: float) -> PerResponse:
-    """`-log(1 - exp(-u))` with u = -log A: log1mexp, and below 1e-3 its series around log u, which cannot underflow."""
-    u = mean(-logsigmoid(z), mask)
+    return -log_complement(mean(-logsigmoid(z), mask), log_mean_exp(log_softplus(-z), mask))
+
+
+def log_complement(u: PerResponse, log_u: PerResponse) -> PerResponse:
+    """`log(1 - A)` from u = -log A: log1mexp, and below 1e-3 its series around log u, which cannot underflow."""
     is_small = u < 1e-3
-    series = -log_mean_exp(log_softplus(-z), mask) + u / 2 - u.square() / 24
-    return torch.where(is_small, series, -log1mexp(u.masked_fill(is_small, 1)))
+    return torch.where(is_small, log_u - u / 2 + u.square() / 24, log1mexp(u.masked_fill(is_small, 1)))
 
 
 # (-log A, -log(1 - A)) from the logits, for the aggregate A of the step scores sigmoid(z).
@@ -78,17 +80,19 @@ def select_by_outcome(correct: PerResponse, if_correct: PerResponse, if_wrong: P
 
 
 def robust_asym(logits: Logits, mask: Mask, correct: PerResponse, flip_rate: float = 0.1) -> PerResponse:
-    """`asym` for right answers that may contain a wrong step: the noisy-or P(c=1) = A + (1 - A) e with e = `flip_rate`.
+    """For right answers that may contain a wrong step: P(c=1) = A + (1 - A) e, A the product of the step scores, e = `flip_rate`.
 
-    -log(A + (1-A) e) with A = min r for right answers; -log(1-A) with the geometric mean for wrong ones, where the constant
-    -log(1-e) is left out. The gradient on a step that is surely wrong, (1-e) r (1-r) / (r + (1-r) e), fades with r, where
-    asym's grows to 1 and undoes what the wrong responses taught.
+    A noisy-or: an answer is right when all steps are, else by luck with probability e. -log(A + (1-A) e) for right answers;
+    -log(1-A) for wrong ones, where the constant -log(1-e) is left out. The pull on the steps of a right answer with a step that is
+    surely wrong, (1-e) A (1-r) / (A + (1-A) e), fades with A, where asym's grows to 1 and undoes what the wrong ones taught.
+    One A for both outcomes: its fit is P(c=1), which flips shift but do not reorder; and a wrong answer that has its wrong step
+    asks nothing more of the others, however many they are.
     """
     z = logits.float().masked_fill(~mask, 0)
-    lowest = minimum(z, mask)
-    log_flip = torch.tensor(math.log(flip_rate) if flip_rate else -math.inf, device=z.device)
-    if_correct = -torch.logaddexp(logsigmoid(lowest), log_flip + logsigmoid(-lowest))
-    return select_by_outcome(correct, if_correct, neg_log_not_geometric_mean(z, mask, 0))
+    u = total(-logsigmoid(z), mask)
+    log_wrong = log_complement(u, log_mean_exp(log_softplus(-z), mask) + mask.sum(-1).log())
+    log_flip = math.log(flip_rate) if flip_rate else -math.inf
+    return select_by_outcome(correct, -torch.logaddexp(-u, log_wrong + log_flip), -log_wrong)
 
 
 def orm(logits: Logits, mask: Mask, correct: PerResponse) -> PerResponse:

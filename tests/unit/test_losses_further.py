@@ -51,41 +51,52 @@ def sigmoid(z: float) -> mpf:
 
 
 def test_robust_asym_by_hand():
-    """A = 1/2 and e = 1/5: P(c=1) = 3/5, and its derivative (1-e) r (1-r) / P = 1/3."""
-    loss, gradient = loss_and_gradient("robust_asym", [0.0, math.log(3)], 1.0, flip_rate=0.2)
-    assert loss == pytest.approx(-math.log(0.6))
-    assert gradient == pytest.approx([-1 / 3, 0])
-    assert loss_and_gradient("robust_asym", [0.0, math.log(3)], 0.0)[0] == pytest.approx(-math.log(1 - math.sqrt(3 / 8)))
+    """A = 1/2 3/4 = 3/8 and e = 1/5: P(c=1) = 1/2, and its derivative by z is (1-e) A (1-r)."""
+    row = [0.0, math.log(3)]
+    loss, gradient = loss_and_gradient("robust_asym", row, 1.0, flip_rate=0.2)
+    assert loss == pytest.approx(math.log(2))
+    assert gradient == pytest.approx([-0.8 * 3 / 8 / 2 / 0.5, -0.8 * 3 / 8 / 4 / 0.5])
+    loss, gradient = loss_and_gradient("robust_asym", row, 0.0)
+    assert loss == pytest.approx(-math.log(5 / 8))
+    assert gradient == pytest.approx([3 / 5 / 2, 3 / 5 / 4])
 
 
-@pytest.mark.parametrize("flip_rate", [1e-6, 0.1, 0.5])
+@pytest.mark.parametrize("c", [0.0, 1.0])
+@pytest.mark.parametrize("flip_rate", [0.0, 1e-6, 0.1, 0.5])
 @pytest.mark.parametrize("kind", INPUTS)
-def test_robust_asym_against_50_digits(kind, flip_rate):
+def test_robust_asym_against_50_digits(kind, flip_rate, c):
     for num_steps in NUM_STEPS:
         row, e = row_of(kind, num_steps), mpf(flip_rate)
-        loss, gradient = loss_and_gradient("robust_asym", row, 1.0, flip_rate=flip_rate)
-        r = sigmoid(min(row))
-        p = r + (1 - r) * e
-        slope = -(1 - e) * r * (1 - r) / p / row.count(min(row))
+        loss, gradient = loss_and_gradient("robust_asym", row, c, flip_rate=flip_rate)
+        r = [sigmoid(z) for z in row]
+        a = mpmath.fprod(r)
+        p = a + (1 - a) * e if c else mpmath.fsum((1 - x) * mpmath.fprod(r[:m]) for m, x in enumerate(r))
+        slope = -(1 - e) * a / p if c else a / p
         assert loss == pytest.approx(float(-mpmath.log(p)), rel=LOSS_TOLERANCE, abs=UNDERFLOW)
-        expected = [float(slope) if z == min(row) else 0 for z in row]
+        expected = [float(slope / (1 + mpmath.exp(mpf(z)))) for z in row]
         np.testing.assert_allclose(gradient, expected, rtol=GRADIENT_TOLERANCE, atol=UNDERFLOW)
 
 
-@pytest.mark.parametrize("kind", INPUTS)
-def test_robust_asym_is_asym_without_flips_and_for_wrong_responses(kind):
-    row = row_of(kind, 60)
-    without, asym = loss_and_gradient("robust_asym", row, 1.0, flip_rate=0.0), loss_and_gradient("asym", row, 1.0)
-    assert (without[0], *without[1]) == pytest.approx((asym[0], *asym[1]))
-    assert loss_and_gradient("robust_asym", row, 0.0) == loss_and_gradient("asym", row, 0.0)
+@pytest.mark.parametrize("row", [[300.0] * 3, [-300.0] * 3, [1e4, -1e4, 0.0]])
+@pytest.mark.parametrize("flip_rate", [0.0, 0.1])
+def test_robust_asym_far_outside_the_working_range(row, flip_rate):
+    assert all(math.isfinite(loss_and_gradient("robust_asym", row, c, flip_rate=flip_rate)[0]) for c in (0.0, 1.0))
 
 
 def test_a_surely_wrong_step_of_a_right_response_is_let_go():
-    """The pull on a bad step grows up to r = sqrt(e) / (1 + sqrt(e)) and fades below; asym's grows all the way to 1."""
+    """The pull on a bad step grows up to A = sqrt(e) / (1 + sqrt(e)) and fades below; asym's grows all the way to 1."""
     at = [abs(loss_and_gradient("robust_asym", [z], 1.0, flip_rate=0.1)[1][0]) for z in (2.0, -math.log(10) / 2, -4.0, -8.0, -60.0)]
     assert at[0] < at[1] > at[2] > at[3] > at[4] > 0
     assert at[3] < 0.004
     assert abs(loss_and_gradient("asym", [-8.0], 1.0)[1][0]) > 0.999
+
+
+def test_a_wrong_response_that_has_its_wrong_step_asks_nothing_of_the_others():
+    """The length trap: 20 steps, one of them found. asym goes on pushing the 19 good ones down, over fifteen times harder."""
+    row = [-4.6] + [4.6] * 19
+    pushed = {name: sum(loss_and_gradient(name, row, 0.0)[1][1:]) for name in ("robust_asym", "asym")}
+    assert 0 < pushed["robust_asym"] < 0.002
+    assert pushed["asym"] > 0.03
 
 
 # td_lambda
