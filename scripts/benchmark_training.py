@@ -61,7 +61,7 @@ def vocabulary(config: BenchmarkConfig) -> dict[str, Any]:
     return {"hidden_size": hidden_size, "num_targets": config.num_targets, "dtype": str(dtype), "sizes": rows}
 
 
-PARTS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {"ranks": ranks, "vocabulary": vocabulary, "speed": measure_speed}
+PARTS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {"speed": measure_speed, "ranks": ranks, "vocabulary": vocabulary}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -65,8 +65,6 @@ class SpeedConfig:
     """Compute in bfloat16, all variants alike. Default: on CUDA."""
     gradient_checkpointing: bool = False
     """Recompute activations in packed training, where memory does not hold them."""
-    deepspeed: str | None = None
-    """DeepSpeed configuration of packed training."""
     use_cpu: bool = False
     """Leave a GPU alone."""
     num_threads: int = 1
@@ -85,8 +83,6 @@ class SpeedConfig:
             raise ValueError(
                 f"--global_batch_size {self.global_batch_size} is no multiple of --padded_batch_size {self.padded_batch_size}"
             )
-        if self.trl_path is not None:
-            check_trl(self.trl_path)
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         self.bf16 = not self.use_cpu if self.bf16 is None else self.bf16
         if not self.variants:
@@ -168,7 +164,6 @@ def packed(
         max_length=config.max_length,
         gradient_checkpointing=config.gradient_checkpointing,
         torch_compile=torch_compile,
-        deepspeed=config.deepspeed,
     )
     encoder = stub_encoder(loss)
     return trainer_class(arguments, build_model(arguments, encoder), encoder, workload.examples, [], run={})
@@ -266,7 +261,12 @@ def measure(name: str, config: SpeedConfig, workload: Workload, folder: Path) ->
 
 
 def measure_speed(config: SpeedConfig) -> dict[str, Any]:
-    """All repetitions of all variants: every measurement, medians, and ratios to `REFERENCES`."""
+    """All repetitions of all variants: every measurement, medians, and ratios to `REFERENCES`.
+
+    Raises FileNotFoundError for a `trl_path` without TRL's PRMTrainer.
+    """
+    if config.trl_path is not None:
+        check_trl(config.trl_path)
     if config.use_cpu:
         torch.set_num_threads(config.num_threads)
     workload = config.workload()

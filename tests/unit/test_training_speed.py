@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prm.benchmarks.padded_training import check_trl, pad_implicit, trainer_classes
-from prm.benchmarks.training_speed import Measurement, Meter, SpeedConfig, ratios, summary
+from prm.benchmarks.training_speed import Measurement, Meter, SpeedConfig, measure_speed, ratios, summary
 from prm.benchmarks.workload import make_workload
 
 FAKE_TRL = """
@@ -86,7 +86,7 @@ def test_refusals(options, message):
 
 def test_a_folder_without_trl_is_refused_with_the_command_that_fills_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps --target .* trl==1\.13\.0"):
-        check_trl(str(tmp_path))
+        measure_speed(SpeedConfig(trl_path=str(tmp_path)))
 
 
 def test_trl_is_taken_from_its_folder(tmp_path, monkeypatch):
