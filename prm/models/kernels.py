@@ -11,7 +11,7 @@ LIGER_OPTIONS = {"rms_norm": True, "swiglu": True, "rope": True, "cross_entropy"
 """What transformers' Trainer is to ask Liger for. The fused loss would replace our forward by that of a causal LM."""
 
 
-def compile_layers(model: PackedModel, backend: str = "inductor") -> None:
+def compile_layers(model: PackedModel, backend: str = "inductor", mode: str | None = None) -> None:
     """Compile every decoder layer in place, for rows of any length; the graph is built at the first row.
 
     One layer at a time, since all share one graph. Packed attention stays outside of it: its loop over documents would be unrolled
@@ -19,7 +19,7 @@ def compile_layers(model: PackedModel, backend: str = "inductor") -> None:
     """
     AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))
     for layer in model.model.layers:
-        layer.compile(dynamic=True, backend=backend)
+        layer.compile(dynamic=True, backend=backend, mode=mode)
 
 
 def check_liger(config: PreTrainedConfig, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Training options: transformers.TrainingArguments with the objective, the data and the paper's main run as defaults."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -29,6 +29,7 @@ Loss = Literal[
 
 PAPER_BATCH_SIZE = 32
 TOKEN_BUDGET, CPU_TOKEN_BUDGET = 16384, 4096
+DECIDED_BY_TOKENS = ("per_device_eval_batch_size", "auto_find_batch_size", "train_sampling_strategy", "dataloader_drop_last")
 
 
 @dataclass
@@ -108,8 +109,8 @@ class TrainingConfig(TrainingArguments):
     checkpoints are refused."""
 
     global_batch_size: int | None = None
-    """Responses per optimizer step, over all ranks and forward passes. Default: 32, or the product of the ranks and the two
-    options below when both are given."""
+    """Responses (margin_ranking: questions) per optimizer step, over all ranks and forward passes. Default: 32, or the product of
+    the ranks, per_device_train_batch_size and gradient_accumulation_steps when both are given."""
 
     token_budget: int | None = None
     """Tokens packed into one forward pass of one rank. Default: 16384, as much as 80 GB hold (ZeRO-2 reduces gradients after every
@@ -169,6 +170,7 @@ class TrainingConfig(TrainingArguments):
     def __post_init__(self) -> None:
         check_objective(self)
         check_trainable(self)
+        check_unused(self)
         self.provenance: dict[str, str] = {}
         if self.output_dir is None:
             self.output_dir = os.path.join("outputs", self.loss)
@@ -184,6 +186,7 @@ class TrainingConfig(TrainingArguments):
         self.per_device_train_batch_size = max(self.global_batch_size // self.division.world_size, 1)
         # Trainer would compile the model as a whole, anew for every row; `build_model` compiles its layers.
         self.compile_layers = self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode)
+        self.compile_options = {"backend": self.torch_compile_backend or "inductor", "mode": self.torch_compile_mode}
         self.torch_compile, self.torch_compile_backend, self.torch_compile_mode = False, None, None
         self.remove_unused_columns = False
         self.logging_nan_inf_filter = False  # the trainer stops on a non-finite loss; this would hide it
@@ -220,6 +223,13 @@ def check_trainable(config: TrainingConfig) -> None:
         )
     if config.lora_rank:
         check_peft()
+
+
+def check_unused(config: TrainingConfig) -> None:
+    """Refuse options of transformers that would change nothing here. Raises ValueError."""
+    for option in fields(TrainingArguments):
+        if option.name in DECIDED_BY_TOKENS and getattr(config, option.name) != option.default:
+            raise ValueError(f"--{option.name}: packed batches are made by --token_budget and --global_batch_size; leave it out")
 
 
 def divide_global_batch(config: Any, world_size: int) -> Division:

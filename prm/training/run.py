@@ -126,7 +126,7 @@ def build_model(config: TrainingConfig, encoder: StepEncoder) -> PackedModel:
     if config.lora_rank:
         add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules, seed=config.seed)
     if config.compile_layers:
-        compile_layers(model)
+        compile_layers(model, **config.compile_options)
     return model
 
 

@@ -133,3 +133,18 @@ def test_adapters_need_peft_before_anything_loads(monkeypatch):
 def test_names_of_adapted_layers_are_a_list(monkeypatch):
     monkeypatch.setattr("prm.models.adapt.is_peft_available", lambda: True)
     assert config("--lora_rank", "4", "--lora_target_modules", "q_proj", "v_proj").lora_target_modules == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--per_device_eval_batch_size", "4"], ["--auto_find_batch_size", "True"], ["--dataloader_drop_last", "True"]]
+)
+def test_options_that_would_change_nothing_are_refused(flags):
+    with pytest.raises(ValueError, match=f"{flags[0]}: packed batches are made by --token_budget"):
+        config(*flags)
+
+
+def test_compiling_is_by_layer_with_the_backend_asked_for():
+    assert not config().compile_layers
+    options = config("--torch_compile_backend", "eager", "--torch_compile_mode", "reduce-overhead")
+    assert (options.compile_layers, options.compile_options) == (True, {"backend": "eager", "mode": "reduce-overhead"})
+    assert not options.torch_compile  # Trainer would compile the whole model
