@@ -9,7 +9,8 @@ import torch
 
 from prm.benchmarks.rank_balance import balance_report
 from prm.benchmarks.report import training_tables
-from prm.benchmarks.training_speed import SpeedConfig, hardware, measure_speed
+from prm.benchmarks.training_speed import hardware, measure_speed
+from prm.benchmarks.training_variants import SpeedConfig
 from prm.benchmarks.vocabulary_memory import vocabulary_report
 from prm.benchmarks.workload import SHAPES, log_normal_lengths, model_config
 from prm.config import parse_args

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from prm.benchmarks.padded_training import check_trl, pad_implicit, trainer_classes
-from prm.benchmarks.training_speed import Measurement, Meter, SpeedConfig, measure_speed, ratios, summary
+from prm.benchmarks.training_speed import Measurement, Meter, measure_speed, ratios, summary
+from prm.benchmarks.training_variants import SpeedConfig
 from prm.benchmarks.workload import make_workload
 
 FAKE_TRL = """
