@@ -68,6 +68,8 @@ PARTS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {"speed": measur
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BenchmarkConfig, argv, __doc__)
+    if config.use_cpu:
+        torch.set_num_threads(config.num_threads)
     result = {"hardware": hardware(config)} | {part: PARTS[part](config) for part in config.parts}
     write_json(Path(config.output_dir) / "metrics.json", result)
     write_manifest(config.output_dir, config)

@@ -98,8 +98,6 @@ def measure_speed(config: SpeedConfig) -> dict[str, Any]:
     """
     if config.trl_path is not None:
         check_trl(config.trl_path)
-    if config.use_cpu:
-        torch.set_num_threads(config.num_threads)
     workload = config.workload()
     names = list(dict.fromkeys(config.variants))
     runs: dict[str, list[Measurement | None]] = {name: [] for name in names}
