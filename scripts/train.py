@@ -9,7 +9,7 @@ import sys
 from prm.config import parse_args
 from prm.tracking import setup_logging
 from prm.training.arguments import TrainingConfig
-from prm.training.run import train
+from prm.training.run import part_from_ranks, train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,4 +18,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    part_from_ranks()
+    sys.exit(status)

@@ -62,6 +62,13 @@ def train(config: TrainingConfig) -> int:
     return 0
 
 
+def part_from_ranks() -> None:
+    """Let all ranks end together: one that is gone while another still listens makes the other abort, and its status is lost."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def check_validation(config: TrainingConfig, data: TrainingData) -> None:
     """Without validation responses nothing is validated. Raises ValueError if the best checkpoint is asked for all the same."""
     if data.validation:

@@ -120,20 +120,34 @@ def assert_same_run(output: Path, expected: Path) -> None:
 
 
 def test_signaled_twice_requeued_and_finished_as_if_nothing_had_happened(slurm, flags, uninterrupted, tmp_path):
-    """Once because the time limit draws near, which Slurm looks at twice a minute, and once by scancel."""
     output = tmp_path / "out"
-    job = slurm.submit("train", *flags, options=("--gpus-per-node=2", "--time=5", "--signal=B:USR1@300"), OUTPUT=output)
-    slurm.wait_for_requeue(job, 1)
-    num_steps = len(trajectory(output))
-    assert 0 < num_steps < NUM_STEPS
-    slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    wait_for_step(slurm, job, output, num_steps + 20)
-    slurm.signal(job)
-    slurm.wait_for_requeue(job, 2)
+    job = slurm.submit("train", *flags, options=("--gpus-per-node=2",), OUTPUT=output)
+    num_steps = 0
+    for restarts in (1, 2):
+        wait_for_step(slurm, job, output, num_steps + 20)
+        slurm.signal(job)
+        slurm.wait_for_requeue(job, restarts)
+        num_steps = len(trajectory(output))
+        assert 0 < num_steps < NUM_STEPS
     assert slurm.wait_for(job)["Restarts"] == "2"
     assert slurm.log(job).count("stopped as asked; queued again") == 2
     assert slurm.log(job).count("continuing from") == 2
     assert_same_run(output, uninterrupted)
+
+
+def test_requeued_before_the_time_limit(slurm, flags, tmp_path):
+    """Slurm looks at the limit twice a minute; a run that would take much longer is saved, queued again, and goes on."""
+    output, options = tmp_path / "out", ("--gpus-per-node=2", "--time=5", "--signal=B:USR1@300")
+    job = slurm.submit("train", *flags, "--max_steps", "100000", "--save_steps", "100000", options=options, OUTPUT=output)
+    slurm.wait_for_requeue(job, 1)
+    num_steps = len(trajectory(output))
+    assert [folder.name for folder in output.glob("checkpoint-*")] == [f"checkpoint-{num_steps}"]
+    slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    slurm.wait_until(job, lambda shown: shown["JobState"] in ENDED or len(trajectory(output)) > num_steps)
+    assert slurm.show(job)["JobState"] == "RUNNING", slurm.log(job)[-4000:]
+    assert "continuing from" in slurm.log(job)
+    slurm.call("scancel", job)
+    slurm.wait_for(job, "CANCELLED")
 
 
 def ranks(output: Path) -> list[psutil.Process]:
@@ -195,7 +209,7 @@ def write_questions(path: Path, num: int, text: str) -> Path:
 
 def test_one_task_of_an_array_is_signaled_and_draws_only_what_is_missing(slurm, policy, tmp_path):
     questions, output = write_questions(tmp_path / "q.jsonl", 8, "Take {}. Add 4."), tmp_path / "rollouts"
-    engine = ("--model", policy, "--engine", "transformers", "--max_tokens", 200, "--max_num_seqs", 4, "--num_samples", 200)
+    engine = ("--model", policy, "--engine", "transformers", "--max_tokens", 200, "--max_num_seqs", 4, "--num_samples", 600)
     options = ("--array=0-1", "--gpus-per-node=1")
     array = slurm.submit("rollouts", *engine, options=options, QUESTIONS=questions, OUTPUT=output)
     last = f"{array}_1"  # has the array's own job id
@@ -208,8 +222,8 @@ def test_one_task_of_an_array_is_signaled_and_draws_only_what_is_missing(slurm, 
     for task in (f"{array}_0", last):
         slurm.wait_for(task)
     keys = Counter(rollout.key for rollout in read_records(output, Rollout))
-    assert keys == {(f"q-{i}", j): 1 for i in range(8) for j in range(200)}
-    assert 0 < len(before) < 800
+    assert keys == {(f"q-{i}", j): 1 for i in range(8) for j in range(600)}
+    assert 0 < len(before) < 2400
     assert re.search(r"(\d+) already_there", slurm.log(last)), slurm.log(last)[-2000:]
 
 
