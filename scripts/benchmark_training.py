@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from prm.benchmarks.rank_balance import balance_report
-from prm.benchmarks.report import training_tables
-from prm.benchmarks.training_speed import hardware, measure_speed
-from prm.benchmarks.training_variants import SpeedConfig
-from prm.benchmarks.vocabulary_memory import vocabulary_report
-from prm.benchmarks.workload import SHAPES, log_normal_lengths, model_config
+from prm.benchmarks.speed.rank_balance import balance_report
+from prm.benchmarks.speed.report import training_tables
+from prm.benchmarks.speed.training import hardware, measure_speed
+from prm.benchmarks.speed.variants import SpeedConfig
+from prm.benchmarks.speed.vocabulary_memory import vocabulary_report
+from prm.benchmarks.speed.workload import SHAPES, log_normal_lengths, model_config
 from prm.config import parse_args
 from prm.records import write_json
 from prm.tracking import setup_logging, write_manifest

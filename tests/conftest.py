@@ -113,7 +113,8 @@ def train(dataset, tiny_backbone, tmp_path, no_launcher, monkeypatch):
 def no_launcher(monkeypatch):
     """A process that no launcher started, and its signal handlers as they were."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "0")  # so that monkeypatch restores what a test adds
+        monkeypatch.delenv(name)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     yield
     for number, handler in handlers.items():

@@ -30,6 +30,7 @@ __all__ = [
     "check_options",
     "compute_loss",
     "counterfactual_pairs",
+    "global_mean",
     "good_and_bad",
     "implicit_loss",
     "num_items",
@@ -93,6 +94,11 @@ def compute_loss(
     A batch without responses or labels gives a differentiable zero. Arguments, options and errors as `response_losses`.
     """
     losses = response_losses(name, logits, mask, correct, step_labels, prefixes, **options)
+    return global_mean(losses, num_items)
+
+
+def global_mean(losses: PerResponse, num_items: int | Tensor) -> Float[Tensor, ""]:
+    """This micro-batch's share of the mean over `num_items`, those of all ranks and passes; 0 where there are none."""
     return losses.sum() / max(int(num_items), 1)
 
 

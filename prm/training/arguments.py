@@ -179,7 +179,13 @@ class TrainingConfig(TrainingArguments):
         if not (self.use_cpu or self.bf16 or self.fp16):
             self.bf16 = torch.cuda.is_available()
         self.token_budget = self.token_budget or (CPU_TOKEN_BUDGET if self.use_cpu else TOKEN_BUDGET)
-        self.division = divide_global_batch(self, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+        self.division = divide_global_batch(
+            self.token_budget,
+            int(os.environ.get("WORLD_SIZE", "1")),
+            self.global_batch_size,
+            self.per_device_train_batch_size,
+            self.gradient_accumulation_steps,
+        )
         self.global_batch_size = self.division.global_batch_size
         # To Trainer and DeepSpeed a whole optimizer step is one batch; `PRMTrainer.training_step` makes the passes.
         self.gradient_accumulation_steps = 1
@@ -232,11 +238,15 @@ def check_unused(config: TrainingConfig) -> None:
             raise ValueError(f"--{option.name}: packed batches are made by --token_budget and --global_batch_size; leave it out")
 
 
-def divide_global_batch(config: Any, world_size: int) -> Division:
-    """How a global batch is divided over ranks and forward passes. Raises ValueError for sizes that contradict each other."""
-    per_device, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
+def divide_global_batch(
+    token_budget: int, world_size: int, size: int | None = None, per_device: int | None = None, accumulation: int | None = None
+) -> Division:
+    """How a global batch of `size` responses is divided over ranks and forward passes of at most `per_device` responses.
+
+    Sizes that are None follow from the others. Raises ValueError for sizes that contradict each other.
+    """
     product = per_device * accumulation * world_size if per_device and accumulation else None
-    size = config.global_batch_size or product or PAPER_BATCH_SIZE
+    size = size or product or PAPER_BATCH_SIZE
     if product is not None and product != size:
         raise ValueError(
             f"--global_batch_size {size} is not {world_size} ranks x --per_device_train_batch_size {per_device} x "
@@ -244,4 +254,4 @@ def divide_global_batch(config: Any, world_size: int) -> Division:
         )
     if size < world_size:
         raise ValueError(f"--global_batch_size {size} leaves some of {world_size} ranks without work; raise it or start fewer")
-    return Division(size, config.token_budget, world_size, per_device, accumulation or 1)
+    return Division(size, token_budget, world_size, per_device, accumulation or 1)

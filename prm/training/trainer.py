@@ -21,7 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from prm.aggregation import pad_steps
 from prm.data.collate import Example, MicroBatches, PackedCollator, units
-from prm.losses import LOSSES, OPTIONS, num_items, response_losses
+from prm.losses import LOSSES, OPTIONS, global_mean, num_items, response_losses
 from prm.models import ImplicitPRM, save_model
 from prm.models.adapt import adapted_layers, load_adapter_state, save_adapter_state
 from prm.models.backbone import PackedModel
@@ -119,7 +119,8 @@ class PRMTrainer(Trainer):
         return to_device(inputs, self.args.device) | {"step_counts": inputs["step_counts"]}  # on the CPU no count has to wait
 
     def floating_point_ops(self, inputs: list[Batch]) -> int:
-        return TRAINING_FACTOR * sum(map(self.forward_flops, inputs))
+        """Of the step that `training_step` has just taken; Trainer adds it to `total_flos`."""
+        return self.flops_of_step
 
     def forward_flops(self, batch: Batch) -> int:
         lengths = batch["cu_seqlens"].diff().tolist()
@@ -137,7 +138,7 @@ class PRMTrainer(Trainer):
         self, model: torch.nn.Module, inputs: list[Batch], num_items_in_batch: int | None = None
     ) -> Float[Tensor, ""]:
         """Forward and backward over the micro-batches of one optimizer step; gradients are synchronized after the last."""
-        losses = []
+        losses, self.flops_of_step = [], 0
         for number, batch in enumerate(inputs, start=1):
             is_last = number == len(inputs)
             self.accelerator.gradient_state._set_sync_gradients(is_last)
@@ -145,8 +146,9 @@ class PRMTrainer(Trainer):
             waits = is_last or self.is_deepspeed_enabled
             with contextlib.nullcontext() if waits else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, batch, num_items_in_batch))
-            num_tokens = batch["input_ids"].numel()
-            self.throughput.add(num_tokens if batch["keys"] else 0, num_tokens, TRAINING_FACTOR * self.forward_flops(batch))
+            num_tokens, flops = batch["input_ids"].numel(), TRAINING_FACTOR * self.forward_flops(batch)
+            self.throughput.add(num_tokens if batch["keys"] else 0, num_tokens, flops)
+            self.flops_of_step += flops
         return torch.stack(losses).sum()
 
     def compute_loss(
@@ -158,7 +160,7 @@ class PRMTrainer(Trainer):
         losses = self.losses(outputs, inputs)
         if LOSSES[self.args.loss].needs == "outcome":
             self.watch(outputs, losses.detach(), inputs)
-        loss = losses.sum() / max(num_items_in_batch, 1)
+        loss = global_mean(losses, num_items_in_batch)
         if not loss.isfinite():
             names = ", ".join(map(key_name, inputs["keys"]))
             raise FloatingPointError(f"loss {loss.item()} at step {self.state.global_step + 1} in {names}; lower --learning_rate")

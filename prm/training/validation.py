@@ -61,9 +61,10 @@ def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[s
     """`loss`, and where there are labels `outcome_accuracy`, `outcome_auc` and `step_auc`; a metric that is undefined is left out.
 
     A response's score is the encoder's aggregation of its step scores; the implicit PRM's is their sum, which it is trained on,
-    right when positive.
+    right when positive. Other raw values (pqm's) rank responses but have no threshold, and no accuracy.
     """
     is_implicit = encoder.layout == "plain"
+    threshold = 0.0 if is_implicit else None if encoder.activation == "identity" else 0.5
     step_scores = [scores for batch in scored for scores in batch.step_scores]
     correct = np.array([label for batch in scored for label in batch.correct])
     aggregation = "sum" if is_implicit else encoder.aggregation
@@ -71,7 +72,7 @@ def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[s
     correct = correct[~np.isnan(correct)]
     metrics = {
         "loss": sum(batch.loss for batch in scored) / max(sum(batch.num_items for batch in scored), 1),
-        "outcome_accuracy": accuracy(responses, correct, threshold=0.0 if is_implicit else 0.5),
+        "outcome_accuracy": accuracy(responses, correct, threshold) if threshold is not None else math.nan,
         "outcome_auc": roc_auc(responses, correct),
         "step_auc": roc_auc(*good_and_bad(step_scores, [labels for batch in scored for labels in batch.step_labels])),
     }

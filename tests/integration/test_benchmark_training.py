@@ -5,7 +5,7 @@ import json
 import pytest
 from benchmark_training import main
 
-from prm.benchmarks.training_variants import VARIANTS, SpeedConfig
+from prm.benchmarks.speed.variants import VARIANTS, SpeedConfig
 
 SMALL = ["--shape", "tiny", "--use_cpu", "True", "--repetitions", "1", "--num_optimizer_steps", "1", "--global_batch_size", "8"]
 SMALL += ["--padded_batch_size", "4", "--mean_length", "40", "--max_length", "90", "--num_batches", "4", "--num_targets", "64"]

@@ -1,7 +1,6 @@
 """Training options: the paper's defaults, the division of the global batch, DeepSpeed under a launcher, and refusals."""
 
 import typing
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,14 +9,7 @@ from prm.losses import LOSSES
 from prm.training.arguments import Loss, TrainingConfig, divide_global_batch
 from prm.training.sampler import Division
 
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for name in LAUNCHER:
-        monkeypatch.setenv(name, "0")  # so that monkeypatch restores what a test adds
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def config(*flags: str) -> TrainingConfig:
@@ -49,25 +41,18 @@ def test_every_loss_is_offered_and_every_field_is_documented():
     assert set(TrainingConfig.__annotations__) <= set(field_docs(TrainingConfig))
 
 
-def sizes(**given: int) -> SimpleNamespace:
-    """The options that decide the division, before a config resolves them."""
-    unset = {"global_batch_size": None, "per_device_train_batch_size": None, "gradient_accumulation_steps": None}
-    return SimpleNamespace(**{"token_budget": 16384, **unset, **given})
-
-
 @pytest.mark.parametrize(
     ("given", "world_size", "expected"),
     [
         ({}, 4, Division(32, 16384, 4)),
-        ({"token_budget": 4096}, 3, Division(32, 4096, 3)),
-        ({"global_batch_size": 8}, 1, Division(8, 16384)),
-        ({"per_device_train_batch_size": 2}, 4, Division(32, 16384, 4, max_items=2)),
-        ({"gradient_accumulation_steps": 4}, 1, Division(32, 16384, min_micro_batches=4)),
-        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}, 2, Division(24, 16384, 2, 4, 3)),
+        ({"size": 8}, 1, Division(8, 16384)),
+        ({"per_device": 2}, 4, Division(32, 16384, 4, max_items=2)),
+        ({"accumulation": 4}, 1, Division(32, 16384, min_micro_batches=4)),
+        ({"per_device": 4, "accumulation": 3}, 2, Division(24, 16384, 2, 4, 3)),
     ],
 )
 def test_division_of_the_global_batch(given, world_size, expected):
-    assert divide_global_batch(sizes(**given), world_size) == expected
+    assert divide_global_batch(16384, world_size, **given) == expected
 
 
 def test_trainer_takes_an_optimizer_step_for_one_batch():
@@ -79,16 +64,16 @@ def test_trainer_takes_an_optimizer_step_for_one_batch():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"global_batch_size": 1}, "--global_batch_size 1 leaves some of 2 ranks without work"),
+        ({"size": 1}, "--global_batch_size 1 leaves some of 2 ranks without work"),
         (
-            {"global_batch_size": 8, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+            {"size": 8, "per_device": 2, "accumulation": 4},
             "--global_batch_size 8 is not 2 ranks x --per_device_train_batch_size 2",
         ),
     ],
 )
 def test_global_batch_that_cannot_be_divided(given, message):
     with pytest.raises(ValueError, match=message):
-        divide_global_batch(sizes(**given), world_size=2)
+        divide_global_batch(16384, 2, **given)
 
 
 @pytest.mark.parametrize("loss", ["asym", "geometric_mean", "orm", "step_ce"])

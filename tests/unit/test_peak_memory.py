@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from prm.benchmarks.peak_memory import PeakMemory, reset_high_water_mark
-from prm.benchmarks.vocabulary_memory import WAYS, extra_memory
+from prm.benchmarks.speed.peak_memory import PeakMemory, reset_high_water_mark
+from prm.benchmarks.speed.vocabulary_memory import WAYS, extra_memory
 
 CPU = torch.device("cpu")
 needs_linux = pytest.mark.skipif(not reset_high_water_mark(), reason="this system does not let a process reset its high-water mark")
@@ -25,7 +25,7 @@ def test_peak_counts_what_was_freed_and_forgets_what_came_before():
 
 
 def test_no_figure_where_the_system_has_none(monkeypatch, tmp_path):
-    monkeypatch.setattr("prm.benchmarks.peak_memory.PROCESS", tmp_path / "none")
+    monkeypatch.setattr("prm.benchmarks.speed.peak_memory.PROCESS", tmp_path / "none")
     with PeakMemory(CPU) as peak:
         pass
     assert peak.bytes is None

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from prm.benchmarks.rank_balance import balance_report, efficiency, packed_work, padded_work
-from prm.benchmarks.workload import log_normal_lengths, model_config
+from prm.benchmarks.speed.rank_balance import balance_report, efficiency, packed_work, padded_work
+from prm.benchmarks.speed.workload import log_normal_lengths, model_config
 from prm.training.flops import forward_flops
 from prm.training.sampler import Division
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from prm.benchmarks.padded_training import check_trl, pad_implicit, trainer_classes
-from prm.benchmarks.training_speed import Measurement, Meter, measure_speed, ratios, summary
-from prm.benchmarks.training_variants import SpeedConfig
-from prm.benchmarks.workload import make_workload
+from prm.benchmarks.speed.padded import check_trl, pad_implicit, trainer_classes
+from prm.benchmarks.speed.training import Measurement, Meter, measure_speed, ratios, summary
+from prm.benchmarks.speed.variants import SpeedConfig
+from prm.benchmarks.speed.workload import make_workload
 
 FAKE_TRL = """
 from transformers import Trainer, TrainingArguments
@@ -45,7 +45,7 @@ def test_summary_by_hand():
 
 def test_mfu_counts_three_forward_passes(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
-    monkeypatch.setattr("prm.benchmarks.training_speed.forward_flops", lambda *args, **kwargs: 989e12)
+    monkeypatch.setattr("prm.benchmarks.speed.training.forward_flops", lambda *args, **kwargs: 989e12)
     config, workload = SpeedConfig(shape="tiny", use_cpu=True), make_workload("tiny", 4, 100, 300, 0.5, seed=0)
     config.use_cpu = False
     assert summary("packed", [measurement(30.0)], config, workload)["mfu"] == pytest.approx(0.1)

@@ -39,6 +39,12 @@ def test_implicit_prm_is_judged_by_its_sum(tiny_tokenizer):
     assert validation_metrics([batch], encoder)["outcome_accuracy"] == 1.0
 
 
+def test_raw_values_have_no_accuracy(tiny_tokenizer):
+    """pqm's values only rank: 0.5 is no threshold for them."""
+    encoder = StepEncoder.for_loss("pqm", tiny_tokenizer)
+    assert set(validation_metrics(scored([1.0, 0.0, 1.0]), encoder)) == {"loss", "outcome_auc"}
+
+
 def test_hard_and_soft_labels():
     """Hard: -1 bad, 0 neutral, 1 good. Soft: good from 0.5 on."""
     scores, is_good = good_and_bad([[0.1, 0.2, 0.3]], [[-1.0, 0.0, 1.0]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prm.benchmarks.workload import SHAPES, log_normal_lengths, make_workload, model_config, token_rows
+from prm.benchmarks.speed.workload import SHAPES, log_normal_lengths, make_workload, model_config, token_rows
 from prm.training.flops import forward_flops
 
 

@@ -8,14 +8,7 @@ from conftest import ROOT
 
 from prm.training.zero import DEFAULT_DEEPSPEED, resolve_deepspeed
 
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for name in LAUNCHER:
-        monkeypatch.setenv(name, "0")  # so that monkeypatch restores what a test adds
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def test_deepspeed_under_a_launcher_only(monkeypatch):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prm.benchmarks.peak_memory import PeakMemory
+from prm.benchmarks.speed.peak_memory import PeakMemory
 from prm.models.log_probs import token_logps
 
 

@@ -19,10 +19,10 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 
-from prm.benchmarks.padded_training import check_trl
-from prm.benchmarks.peak_memory import PeakMemory
-from prm.benchmarks.training_variants import BACKBONE, VARIANTS, SpeedConfig
-from prm.benchmarks.workload import NUM_LABELS, SHAPES, Workload, save_backbone
+from prm.benchmarks.speed.padded import check_trl
+from prm.benchmarks.speed.peak_memory import PeakMemory
+from prm.benchmarks.speed.variants import BACKBONE, VARIANTS, SpeedConfig
+from prm.benchmarks.speed.workload import NUM_LABELS, SHAPES, Workload, save_backbone
 from prm.tracking import progress
 from prm.training.estimate import estimate_of_run
 from prm.training.flops import TRAINING_FACTOR, forward_flops, peak_flops
@@ -109,7 +109,6 @@ def measure_speed(config: SpeedConfig) -> dict[str, Any]:
     complete = {name: [run for run in by_name if run is not None] for name, by_name in runs.items()}
     complete = {name: by_name for name, by_name in complete.items() if len(by_name) == config.repetitions}
     return {
-        "hardware": hardware(config),
         "useful_tokens": sum(workload.lengths),
         "longest": max(workload.lengths),
         "model": {"shape": config.shape, **SHAPES[config.shape]},

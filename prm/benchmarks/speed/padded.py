@@ -25,7 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from prm.benchmarks.workload import Workload, stub_tokenizer, token_rows
+from prm.benchmarks.speed.workload import Workload, stub_tokenizer, token_rows
 from prm.data.collate import Example
 
 TRL_MODULE = "trl.experimental.prm"

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from prm.benchmarks.padded_training import PADDED, padded_implicit, token_classification
-from prm.benchmarks.workload import NUM_LABELS, SHAPES, Workload, make_workload, stub_encoder
+from prm.benchmarks.speed.padded import PADDED, padded_implicit, token_classification
+from prm.benchmarks.speed.workload import NUM_LABELS, SHAPES, Workload, make_workload, stub_encoder
 from prm.models.packing import Batch
 from prm.training.arguments import TrainingConfig
 from prm.training.run import build_model

@@ -1,0 +1,54 @@
+"""Tables of speed for the terminal: the measurements of a training benchmark in, aligned text out."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from prm.benchmarks.report import align, percent
+
+
+def training_tables(result: Mapping[str, Any]) -> str:
+    """Speed of every way of training and its ratios, balance of ranks, and memory by vocabulary size: the parts that were run."""
+    tables = {
+        "speed": partial(speed_table, hardware=result["hardware"]),
+        "ranks": balance_table,
+        "vocabulary": vocabulary_table,
+    }
+    return "\n\n".join(table(result[part]) for part, table in tables.items() if part in result)
+
+
+def speed_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    clock = "tokens/CPU-s" if hardware["threads"] else "tokens/s"
+    references = list(next(iter(speed["ratios"].values()), {}))
+    rows = [["training", clock, *(f"/ {name}" for name in references), "padding", "peak GB", "estimate", "MFU"]]
+    for name, variant in speed["variants"].items():
+        quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
+        memory = [gigabytes(variant[key]) for key in ("peak_memory_bytes", "estimated_memory_bytes")]
+        rows.append(
+            [name, f"{variant['tokens_per_second']:.0f}", *quotients, percent(variant["padding"]), *memory, percent(variant["mfu"])]
+        )
+    notes = [f"{name}: out of memory" for name in speed["out_of_memory"]]
+    where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
+    title = (
+        f"{speed['model']['shape']} on {where}; {speed['useful_tokens']} useful tokens, the longest response has {speed['longest']}"
+    )
+    return "\n".join([title, align(rows), *notes])
+
+
+def balance_table(ranks: Mapping[str, Any]) -> str:
+    rows = [[f"{ranks['world_size']} ranks, FLOPs of {ranks['shape']}", "busiest / mean", "worst batch", "useful work"]]
+    for name in ("packed_balanced", "padded_random"):
+        balance = ranks[name]
+        ratios = (balance["busiest_over_mean"], balance["busiest_over_mean_worst"])
+        rows.append([name, *(f"{ratio:.3f}" for ratio in ratios), f"{balance['efficiency']:.3f}"])
+    return align(rows)
+
+
+def vocabulary_table(vocabulary: Mapping[str, Any]) -> str:
+    rows = [[f"log-probs of {vocabulary['num_targets']} tokens, GB", "chunked", "full logits"]]
+    rows += [[f"vocabulary {row['vocab_size']}", gigabytes(row["chunked"]), gigabytes(row["full"])] for row in vocabulary["sizes"]]
+    return align(rows)
+
+
+def gigabytes(size: float | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.2f}"
