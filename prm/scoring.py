@@ -24,7 +24,8 @@ from prm.models.backbone import PackedModel, is_path
 from prm.models.implicit import hash_model
 from prm.models.packing import batch_by_tokens
 from prm.models.step_scores import score_batch
-from prm.records import Response, ShardWriter, StepScores
+from prm.records import Response, StepScores
+from prm.shards import ShardWriter
 from prm.steps import EncodedResponse, StepEncoder, join_steps, read_prm_config, split_steps
 from prm.tracking import hash_path, progress, write_manifest
 

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from prm.records import Response, write_json
+from prm.files import write_json
+from prm.records import Response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

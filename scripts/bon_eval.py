@@ -11,7 +11,8 @@ from prm.benchmarks.candidates import with_unscored
 from prm.benchmarks.report import best_of_n_table
 from prm.config import parse_args
 from prm.data.sources import list_prms, load_responses, load_scores
-from prm.records import Response, StepScores, write_json, write_jsonl
+from prm.files import write_json, write_jsonl
+from prm.records import Response, StepScores
 from prm.tracking import progress, setup_logging, write_manifest
 
 logger = logging.getLogger("prm.bon_eval")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from prm.config import parse_args
 from prm.data.sources import load_rollouts
+from prm.files import read_records
 from prm.grading import GRADES, GradingConfig, grade
-from prm.records import Key, Rollout, ShardWriter, read_records
+from prm.records import Key, Rollout
+from prm.shards import ShardWriter
 from prm.tracking import progress, setup_logging, shard_manifest, write_manifest
 
 logger = logging.getLogger("prm.grade_rollouts")

@@ -15,7 +15,7 @@ from prm.benchmarks.processbench import (
 )
 from prm.benchmarks.report import processbench_table
 from prm.config import parse_args
-from prm.records import write_json, write_jsonl
+from prm.files import write_json, write_jsonl
 from prm.tracking import progress, setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prm"
 SHELVES = [
-    {"config", "records", "tracking", "steps"},
+    {"config", "records", "files", "shards", "tracking", "steps"},
     {"aggregation", "losses", "metrics", "grading", "attention"},
     {"models", "sampling"},
     {"scoring", "data", "annotation"},
@@ -60,7 +60,7 @@ def test_heavy_dependencies_have_one_home(path):
         assert homes is None or str(path.relative_to(PACKAGE)) in homes, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["prm.metrics", "prm.records", "prm.steps", "prm.tracking"])
+@pytest.mark.parametrize("module", ["prm.metrics", "prm.records", "prm.files", "prm.shards", "prm.steps", "prm.tracking"])
 def test_light_modules_import_neither_torch_nor_transformers(module):
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,8 @@ import numpy as np
 
 from prm import metrics
 from prm.benchmarks.plots import PALETTE, Curve, Panel, draw
-from prm.records import Response, Row, read_jsonl
+from prm.files import read_rows
+from prm.records import Response, Row
 
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
@@ -60,7 +61,7 @@ class ProcessBenchConfig:
 
 def load_items(path: str | Path) -> list[FirstErrorItem]:
     """Read a subset's file or a folder of them (`.json` array or `.jsonl`); a subset is named after its file."""
-    items = [_item(row, file.stem, place) for file in _data_files(path) for row, place in read_jsonl(file)]
+    items = [_item(row, file.stem, place) for file in _data_files(path) for row, place in read_rows(file)]
     if not items:
         raise ValueError(f"{path}: no items in it")
     name, times = Counter(item.id for item in items).most_common(1)[0]
@@ -74,7 +75,7 @@ def load_predictions(path: str | Path, items: Sequence[FirstErrorItem]) -> list[
     found: dict[str, Prediction] = {}
     known = {item.id: item for item in items}
     for file in _data_files(path):
-        for row, place in read_jsonl(file):
+        for row, place in read_rows(file):
             name = str(row.get("id", row.get("question_id")))
             if name in found:
                 raise ValueError(f"{place}: a second prediction for item {name!r}; keep one of the two")

@@ -26,7 +26,8 @@ from prm.data.filters import (
     statistics,
 )
 from prm.data.sources import load_responses, load_rollouts
-from prm.records import Response, write_jsonl
+from prm.files import write_jsonl
+from prm.records import Response
 from prm.steps import load_tokenizer, split_steps
 from prm.tracking import to_plain, write_manifest
 

@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prm.data.sources import load_responses
+from prm.files import write_json, write_jsonl
 from prm.miniature.false_positives import dataset_folder, flip_outcomes, prm_name, write_study
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
 from prm.miniature.report import write_report
-from prm.records import Response, to_row, write_json, write_jsonl
+from prm.records import Response, to_row
 from prm.tracking import write_manifest
 
 logger = logging.getLogger(__name__)

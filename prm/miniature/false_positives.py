@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from prm.benchmarks.plots import MARKERS, PALETTE, STYLE
 from prm.benchmarks.report import align, percent
+from prm.files import read_records, write_json, write_jsonl, write_text
 from prm.miniature.report import compare, measure
-from prm.records import Response, read_records, to_row, write_json, write_jsonl, write_text
+from prm.records import Response, to_row
 
 
 def prm_name(loss: str, rate: float) -> str:

@@ -17,7 +17,8 @@ from prm.benchmarks.candidates import with_unscored
 from prm.benchmarks.plots import MARKERS, PALETTE, STYLE
 from prm.benchmarks.report import align, percent
 from prm.data.sources import load_responses
-from prm.records import Response, Rollout, StepScores, read_records, write_json, write_text
+from prm.files import read_records, write_json, write_text
+from prm.records import Response, Rollout, StepScores
 from prm.steps import read_prm_config
 
 LEARNABLE_AUC = 0.95

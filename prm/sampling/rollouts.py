@@ -17,8 +17,9 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from prm.records import Question, Rollout, ShardWriter
+from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
+from prm.shards import ShardWriter
 from prm.steps import StepEncoder, load_tokenizer
 from prm.tracking import hash_path, progress, shard_manifest, to_plain, write_manifest
 

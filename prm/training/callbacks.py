@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from prm.records import write_text
+from prm.files import write_text
 from prm.tracking import append_metrics
 from prm.training.arguments import TrainingConfig
 from prm.training.preemption import EXIT_CODE

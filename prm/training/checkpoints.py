@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from prm.files import write_json
 from prm.models.adapt import TRAINABLE
-from prm.records import write_json
 from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path
 

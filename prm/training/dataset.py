@@ -11,8 +11,9 @@ import torch
 
 from prm.aggregation import pad_steps
 from prm.data.collate import Example
+from prm.files import read_records
 from prm.losses import LOSSES, good_and_bad, prefix_ids
-from prm.records import Key, Response, read_records
+from prm.records import Key, Response
 from prm.steps import StepEncoder
 from prm.tracking import hash_path
 from prm.training.arguments import TrainingConfig

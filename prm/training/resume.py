@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prm.records import write_json
+from prm.files import write_json
 from prm.training.checkpoints import FINISHED, PARTIAL, check_optimizer_state, newest_complete, read_manifest, verify
 
 logger = logging.getLogger(__name__)

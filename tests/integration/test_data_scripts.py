@@ -12,9 +12,10 @@ import build_dataset
 import grade_rollouts
 import pytest
 
+from prm.files import read_records, write_jsonl
 from prm.grading import grade
 from prm.grading.pool import KILL_AFTER_SECONDS
-from prm.records import Response, Rollout, read_records, write_jsonl
+from prm.records import Response, Rollout
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SLOW_ANSWER = r"\prod_{k=1}^{10000000} k"

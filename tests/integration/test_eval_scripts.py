@@ -10,8 +10,9 @@ import processbench_eval
 import pytest
 from transformers import AutoTokenizer
 
+from prm.files import read_records, write_json, write_jsonl
 from prm.models import RewardModel, save_model
-from prm.records import Rollout, StepScores, read_records, write_json, write_jsonl
+from prm.records import Rollout, StepScores
 from prm.steps import StepEncoder
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -13,7 +13,8 @@ from pathlib import Path
 import generate_rollouts as script
 import pytest
 
-from prm.records import Question, Rollout, read_records, write_jsonl
+from prm.files import read_records, write_jsonl
+from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from prm.config import parse_args
+from prm.files import read_records
 from prm.miniature.experiment import MAIN_LOSSES, Miniature, MiniatureConfig, run_miniature
-from prm.records import Response, Rollout, StepScores, read_records
+from prm.records import Response, Rollout, StepScores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

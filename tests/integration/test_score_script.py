@@ -4,8 +4,9 @@ import pytest
 import score
 from transformers import AutoTokenizer
 
+from prm.files import read_records, write_jsonl
 from prm.models import RewardModel, save_model
-from prm.records import Rollout, StepScores, read_records, write_jsonl
+from prm.records import Rollout, StepScores
 from prm.steps import StepEncoder
 
 

@@ -18,7 +18,8 @@ import psutil
 import pytest
 from tiny_training import STEPS, trajectory, write_dataset
 
-from prm.records import Question, Rollout, read_records, write_json, write_jsonl
+from prm.files import read_records, write_json, write_jsonl
+from prm.records import Question, Rollout
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"

@@ -6,9 +6,9 @@ import pytest
 from safetensors.torch import load_file
 from tiny_training import for_loss, responses, soften, trajectory, vars_of
 
+from prm.files import write_jsonl
 from prm.losses import LOSSES
 from prm.models import load_model
-from prm.records import write_jsonl
 from prm.training.preemption import EXIT_CODE, STOP_FILE
 from prm.training.trainer import PRMTrainer
 

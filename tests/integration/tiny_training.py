@@ -4,8 +4,9 @@ import json
 import random
 from pathlib import Path
 
+from prm.files import write_jsonl
 from prm.losses import LOSSES
-from prm.records import Response, write_jsonl
+from prm.records import Response
 
 STEPS = ["--max_steps", "6", "--logging_steps", "1", "--warmup_steps", "2", "--learning_rate", "1e-3", "--global_batch_size", "4"]
 

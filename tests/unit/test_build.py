@@ -8,7 +8,8 @@ import pytest
 from prm.data.build import BuildConfig, build_dataset
 from prm.data.decontaminate import EvaluationIndex, normalize_words
 from prm.data.filters import join_step_labels, pass_rates, split_by_question
-from prm.records import Response, Rollout, read_records, write_jsonl
+from prm.files import read_records, write_jsonl
+from prm.records import Response, Rollout
 
 
 def rollout(question: int, index: int, correct: bool | None, **changes) -> Rollout:

@@ -1,7 +1,8 @@
 import pytest
 
+from prm.files import read_records, write_jsonl
 from prm.miniature.false_positives import findings, flip_outcomes, label_quality, prm_name, table, with_false_positives
-from prm.records import Response, read_records, write_jsonl
+from prm.records import Response
 
 
 def response(index: int, labels: list[float], correct: bool) -> Response:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prm.records import Question, Rollout, read_records
+from prm.files import read_records
+from prm.records import Question, Rollout
 from prm.sampling import replicas, rollouts
 from prm.sampling.base import Engine, EngineConfig, EngineError, SampleRequest, SampleResult, SamplingConfig, make_engine
 from prm.sampling.replicas import VllmEngine, deal, num_replicas

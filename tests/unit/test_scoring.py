@@ -9,10 +9,11 @@ import torch
 from transformers import AutoTokenizer
 
 import prm.scoring
+from prm.files import read_records, write_jsonl
 from prm.models import ImplicitPRM, RewardModel, save_model
 from prm.models.packing import pack_responses
 from prm.models.step_scores import ACTIVATIONS
-from prm.records import Response, StepScores, read_records, write_jsonl
+from prm.records import Response, StepScores
 from prm.scoring import Scorer, ScoringConfig, reference_of, score_file, score_responses
 from prm.steps import StepEncoder
 
@@ -145,7 +146,7 @@ def config(checkpoint, tmp_path) -> ScoringConfig:
 def test_file_in_scores_out_with_counts(config, tmp_path):
     assert score_file(config) == {"responses": 5, "scored": 4, "no_steps": 1}
     scored = list(read_records(config.output, StepScores))
-    assert [s.key for s in scored] == sorted(r.key for r in RESPONSES)
+    assert [s.key for s in scored] == [r.key for r in RESPONSES]
     manifest = json.loads((tmp_path / "out" / "scores.manifest.json").read_text())
     assert manifest["counts"] == {"responses": 5, "scored": 4, "no_steps": 1}
 

@@ -176,7 +176,7 @@ def test_a_wrong_prm_name_is_refused(write):
 
 def test_a_key_that_stands_twice_names_both_places(write):
     row = {"id": "q", "question": "x", "answer": "1"}
-    with pytest.raises(ValueError, match=r"file.jsonl:2: 'q' stands already at .*file.jsonl:1"):
+    with pytest.raises(ValueError, match=r"file.jsonl:2: duplicate key 'q', first seen at .*file.jsonl:1"):
         load_questions(write(row, row))
 
 

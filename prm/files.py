@@ -1,0 +1,176 @@
+"""Data files: paths in, rows with their places out; rows in, files that are whole or absent out.
+
+A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`; a folder holds such files, read in name order.
+Everything is streamed: what is held at a time is one row (of a JSON array, the array; of a Parquet file, a few rows).
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prm.records import Key, Record, Row, clean_values, to_line, to_record
+
+PARQUET_ROWS = 256
+"""Rows of a Parquet file that are read together."""
+LARGEST_CELL = 1 << 27
+"""Longest cell of a CSV file, in characters; the csv module's own limit is 128 KiB."""
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[Row, str]]:
+    """Yield every object with its place: `file:line`, or `file[index]` in an array or a table.
+
+    Raises FileNotFoundError for a missing path and ValueError, naming the place, for anything that is not an object.
+    """
+    for file in data_files(path):
+        for place, value in READERS[file.suffix](file):
+            if not isinstance(value, dict):
+                raise ValueError(f"{place}: expected a JSON object, found {type(value).__name__}")
+            yield value, place
+
+
+def read_records(path: str | Path, record_type: type[Record]) -> Iterator[Record]:
+    """Yield the rows of a file or folder as `record_type`; a duplicate key is an error that names both places."""
+    return without_duplicates(lambda: ((to_record(row, record_type, place), place) for row, place in read_rows(path)))
+
+
+def without_duplicates(read: Callable[[], Iterator[tuple[Record, str]]]) -> Iterator[Record]:
+    """The records that `read()` gives with their places. Raises ValueError, naming both places, for a key that stands twice."""
+    seen = KeySet()
+    for record, place in read():
+        key = record.key if isinstance(record.key, tuple) else (record.key, 0)
+        if key in seen:
+            first = next(where for other, where in read() if other.key == record.key)
+            raise ValueError(f"{place}: duplicate key {record.key!r}, first seen at {first}; keep one of the two")
+        seen.add(key)
+        yield record
+
+
+class KeySet:
+    """A set of keys that costs a few bits each: of every question, a number whose bit i says that sample i is there."""
+
+    def __init__(self, keys: Iterable[Key] = ()):
+        self._samples: dict[str, int] = {}
+        self._size = 0
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: Key) -> None:
+        if key not in self:
+            question_id, sample_index = key
+            self._samples[question_id] = self._samples.get(question_id, 0) | 1 << sample_index
+            self._size += 1
+
+    def __contains__(self, key: Key) -> bool:
+        question_id, sample_index = key
+        return bool(self._samples.get(question_id, 0) >> sample_index & 1)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def data_files(path: str | Path) -> list[Path]:
+    """The file itself, or those of a folder in name order. Raises FileNotFoundError without one, ValueError for other formats."""
+    path = Path(path)
+    if path.is_dir():
+        if files := sorted(f for f in path.iterdir() if f.suffix in FOLDER_SUFFIXES and not f.name.startswith(".")):
+            return files
+        raise FileNotFoundError(f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: {path.suffix or 'no ending'} is no known format; known are {', '.join(READERS)}")
+    return [path]
+
+
+def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{file}:{number}", _parse(line, f"{file}:{number}")
+
+
+def _array_items(file: Path) -> Iterator[tuple[str, Any]]:
+    value = _parse(file.read_bytes(), str(file))
+    if not isinstance(value, list):
+        raise ValueError(f"{file}: expected a JSON array of objects; a file with one object a line is named .jsonl")
+    yield from ((f"{file}[{index}]", item) for index, item in enumerate(value))
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{file}: not a Parquet file ({error}); restore it") from error
+    index = 0
+    for batch in table.iter_batches(PARQUET_ROWS):
+        for row in batch.to_pylist():
+            yield f"{file}[{index}]", clean_values(row)
+            index += 1
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """Every cell is a string. Raises ValueError for a row with more or fewer cells than the header."""
+    csv.field_size_limit(LARGEST_CELL)
+    with open(file, encoding="utf-8-sig", errors="strict", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            for row in reader:
+                place = f"{file}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise ValueError(f"{place}: the row has not as many cells as the header; quote cells that hold commas")
+                yield place, clean_values(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}:{reader.line_num + 1}: not valid CSV in UTF-8 ({error}); repair or delete it") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
+    ".jsonl": _lines,
+    ".json": _array_items,
+    ".parquet": _parquet_rows,
+    ".csv": _csv_rows,
+}
+FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv")
+"""Without `.json`: manifests and configs stand beside the shards."""
+
+
+def _parse(raw: bytes, place: str) -> Any:
+    try:
+        value = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not valid JSON ({error}); repair or delete it") from error
+    return clean_values(value) if b"\\u" in raw else value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def write_text(path: str | Path, text: str | Iterable[str]) -> None:
+    """Write aside, sync, rename: `path` holds the old text or the new one, never a part. Text may come in pieces."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
+    """Write records or dicts as one JSONL file, all or nothing."""
+    write_text(path, map(to_line, records))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one JSON value with full precision, all or nothing."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,81 @@
+"""Resumable output: records in, shards out that are whole or absent, and what an interrupted stage has finished."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prm.files import KeySet, read_rows, write_jsonl, write_text
+from prm.records import Key, Row, to_line, to_row
+
+
+class ShardWriter:
+    """Output of a long stage. `output` is a folder of shards, or a `.jsonl` file joined from them, in the order of writing.
+
+    Shards reach the disk whole (aside, sync, rename) after `shard_size` records or `flush_seconds`, so a kill costs only what was
+    still in memory. `finished_keys` holds the keys already there: a stage skips them. `prefix` keeps concurrent writers apart.
+    """
+
+    def __init__(self, output: str | Path, shard_size: int = 2000, flush_seconds: float = 10.0, prefix: str = "part"):
+        self.output = Path(output)
+        self.is_file = self.output.suffix == ".jsonl"
+        self.folder = self.output.with_name(self.output.name + ".partial") if self.is_file else self.output
+        self.shard_size, self.flush_seconds, self.prefix = shard_size, flush_seconds, prefix
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(f".{prefix}-*.tmp"):
+            leftover.unlink()
+        self.finished_keys = KeySet(_key(row) for row in self.finished_rows())
+        numbers = [int(f.stem.rsplit("-", 1)[1]) for f in self.folder.glob(f"{prefix}-*.jsonl")]
+        self._next_shard = max(numbers, default=-1) + 1
+        self._lines: list[str] = []
+        self._last_flush = time.monotonic()
+
+    def finished_rows(self) -> Iterator[Row]:
+        """What is on disk: the file of an earlier run, then its shards. A key may stand twice after a kill in `close`."""
+        if self.is_file and self.output.exists():
+            yield from (row for row, _ in read_rows(self.output))
+        if any(self.folder.glob("*.jsonl")):
+            yield from (row for row, _ in read_rows(self.folder))
+
+    def write(self, record: Any) -> None:
+        row = to_row(record)
+        self._lines.append(to_line(row))
+        self.finished_keys.add(_key(row))
+        if len(self._lines) >= self.shard_size or time.monotonic() - self._last_flush > self.flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._lines:
+            write_text(self.folder / f"{self.prefix}-{self._next_shard:05d}.jsonl", self._lines)
+            self._next_shard += 1
+            self._lines = []
+        self._last_flush = time.monotonic()
+
+    def close(self) -> None:
+        """Flush; a file output is joined here, and its shards removed."""
+        self.flush()
+        if self.is_file:
+            write_jsonl(self.output, self._distinct_rows())
+            shutil.rmtree(self.folder)
+
+    def _distinct_rows(self) -> Iterator[Row]:
+        """A kill between the rename and the removal leaves shards whose rows already stand in the file."""
+        seen = KeySet()
+        for row in self.finished_rows():
+            if _key(row) not in seen:
+                seen.add(_key(row))
+                yield row
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is None:
+            self.close()
+        else:
+            self.flush()
+
+
+def _key(row: Row) -> Key:
+    return row["question_id"], row["sample_index"]

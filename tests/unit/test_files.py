@@ -1,0 +1,122 @@
+"""Data files: every format read alike, broken ones named by place, writes whole or absent."""
+
+import json
+
+import pytest
+
+from prm.files import KeySet, read_records, read_rows, write_json, write_jsonl, write_text
+from prm.records import Question, StepScores, clean_text, to_row
+
+GOOD = '{"id": "b", "question": "?", "answer": "3"}\n'
+SCORES = [StepScores("b", 0, [0.25, 1.0], correct=True), StepScores("a", 1, [0.5]), StepScores("a", 0, [0.125])]
+
+
+def test_round_trip_keeps_order_and_full_precision(tmp_path):
+    records = [StepScores("q", 0, [0.1 + 0.2, 1e-300], correct=None, extracted="½")]
+    write_jsonl(tmp_path / "s.jsonl", records)
+    assert list(read_records(tmp_path / "s.jsonl", StepScores)) == records
+    assert to_row(records[0]) == {"question_id": "q", "sample_index": 0, "step_scores": [0.1 + 0.2, 1e-300], "extracted": "½"}
+
+
+def test_file_array_and_folder_read_the_same(tmp_path):
+    rows = [to_row(record) for record in SCORES]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    write_json(tmp_path / "a.json", rows)
+    write_jsonl(tmp_path / "d" / "part-0.jsonl", rows[:1])
+    write_jsonl(tmp_path / "d" / "part-1.jsonl", rows[1:])
+    for path in ("a.jsonl", "a.json", "d"):
+        assert list(read_records(tmp_path / path, StepScores)) == SCORES
+    assert [place for _, place in read_rows(tmp_path / "d")][1:] == [f"{tmp_path}/d/part-1.jsonl:{n}" for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + '{"id": \n', r"x.jsonl:2: not valid JSON"),
+        (GOOD + "\n[1]\n", r"x.jsonl:3: expected a JSON object, found list"),
+        ('{"id": NaN}\n', r"x.jsonl:1: not valid JSON \(NaN is not a JSON number\)"),
+        ('{"id": "\xff"}\n', r"x.jsonl:1: not valid JSON"),
+        ("[" * 100_000 + "\n", r"x.jsonl:1: not valid JSON"),
+        ('{"id": "a", "question": "?"}\n', r"x.jsonl:1: no 'answer'; a Question needs"),
+        ('{"id": "a", "question": "?", "answer": 3}\n', r"x.jsonl:1: 'answer' is 3, expected <class 'str'>"),
+        ('{"id": "a", "question": "?", "answer": "3"}\n' * 2, r"x.jsonl:2: duplicate key 'a', first seen at .*x.jsonl:1"),
+    ],
+)
+def test_broken_lines_name_their_place(tmp_path, text, message):
+    (tmp_path / "x.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        list(read_records(tmp_path / "x.jsonl", Question))
+
+
+def test_missing_paths_and_wrong_shapes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        list(read_rows(tmp_path / "none.jsonl"))
+    with pytest.raises(FileNotFoundError, match=r"holds no \.jsonl"):
+        list(read_rows(tmp_path))
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="expected a JSON array"):
+        list(read_rows(tmp_path / "x.json"))
+
+
+def test_surrogates_and_nul_are_cleaned_at_the_door(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"id": "a", "question": "\ud800?", "answer": "\x00"}) + "\n")
+    (question,) = read_records(tmp_path / "x.jsonl", Question)
+    assert (question.question, question.answer) == ("??", "\ufffd")
+    assert clean_text("fine ½") == "fine ½"
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    write_jsonl(tmp_path / "s.jsonl", SCORES)
+    with pytest.raises(ValueError, match="not finite"):
+        write_jsonl(tmp_path / "s.jsonl", [*SCORES, StepScores("q", 0, [float("inf")])])
+    assert list(read_records(tmp_path / "s.jsonl", StepScores)) == SCORES
+    assert [f.name for f in tmp_path.iterdir()] == ["s.jsonl"]
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "s.jsonl", "\ud800")
+
+
+def test_key_set_is_exact():
+    """Keys of one question share a number; others are never in by accident."""
+    keys = [("a", 0), ("a", 70), ("b", 1)]
+    found = KeySet([*keys, ("a", 0)])
+    assert len(found) == 3
+    assert all(key in found for key in keys)
+    assert not any(key in found for key in [("a", 1), ("b", 0), ("c", 0)])
+
+
+def test_table_formats(tmp_path):
+    """Parquet keeps types and nested lists; every CSV cell is a string."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    rows = [{"question": "a\x00", "steps": ["x", "y"], "n": 1}, {"question": "b", "steps": [], "n": None}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert list(read_rows(tmp_path / "t.parquet")) == [
+        (rows[0] | {"question": "a\ufffd"}, f"{tmp_path}/t.parquet[0]"),
+        (rows[1], f"{tmp_path}/t.parquet[1]"),
+    ]
+    (tmp_path / "t.csv").write_text('question,answer\n"one, two\nthree",3\n', encoding="utf-8")
+    assert list(read_rows(tmp_path / "t.csv")) == [({"question": "one, two\nthree", "answer": "3"}, f"{tmp_path}/t.csv:3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"a,b\n1\n", r"t.csv:2: the row has not as many cells"),
+        ("t.csv", b"a,b\n1,2,3\n", r"t.csv:2: the row has not as many cells"),
+        ("t.csv", b'a,b\n1,"2\n', r"t.csv:\d: not valid CSV"),
+        ("t.csv", b"a,b\n1,\xff\n", r"t.csv:\d: not valid CSV in UTF-8"),
+        ("t.parquet", b"PAR1", r"t.parquet: not a Parquet file"),
+        ("t.txt", b"hello", r"t.txt: .txt is no known format; known are .jsonl, .json, .parquet, .csv"),
+    ],
+)
+def test_broken_tables_name_their_place(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(read_rows(tmp_path / name))
+
+
+def test_write_in_pieces_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="not finite"):
+        write_jsonl(tmp_path / "x.jsonl", [{"a": 1}, {"a": float("nan")}])
+    assert not list(tmp_path.iterdir())

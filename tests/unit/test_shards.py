@@ -1,0 +1,75 @@
+"""ShardWriter: what is written survives, what is finished is known, a file is joined from shards."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from prm.files import read_records, read_rows, write_jsonl
+from prm.records import StepScores
+from prm.shards import ShardWriter
+
+SCORES = [StepScores("b", 0, [0.25, 1.0], correct=True), StepScores("a", 1, [0.5]), StepScores("a", 0, [0.125])]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out"])
+def test_shard_writer_resumes(tmp_path, name):
+    def interrupted():
+        with ShardWriter(tmp_path / name, shard_size=10) as writer:
+            writer.write(SCORES[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with ShardWriter(tmp_path / name, shard_size=10) as writer:
+        assert len(writer.finished_keys) == 1
+        assert ("b", 0) in writer.finished_keys
+        for record in SCORES[1:]:
+            writer.write(record)
+    assert sorted(r.key for r in read_records(tmp_path / name, StepScores)) == [("a", 0), ("a", 1), ("b", 0)]
+    with ShardWriter(tmp_path / name) as writer:
+        assert len(writer.finished_keys) == 3
+    assert len(list(read_records(tmp_path / name, StepScores))) == 3
+
+
+def test_file_output_keeps_the_order_of_writing_and_leaves_no_shards(tmp_path):
+    with ShardWriter(tmp_path / "out.jsonl") as writer:
+        for record in SCORES:
+            writer.write(record)
+        assert not (tmp_path / "out.jsonl").exists()
+    assert [r.key for r in read_records(tmp_path / "out.jsonl", StepScores)] == [("b", 0), ("a", 1), ("a", 0)]
+    assert [f.name for f in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_killed_between_assembling_and_cleaning_up_loses_and_doubles_nothing(tmp_path):
+    with ShardWriter(tmp_path / "out.jsonl") as writer:
+        for record in SCORES:
+            writer.write(record)
+        writer.flush()
+        write_jsonl(tmp_path / "out.jsonl", SCORES)
+    assert len(list(read_records(tmp_path / "out.jsonl", StepScores))) == 3
+
+
+def test_kill_9_costs_only_what_was_not_flushed(tmp_path):
+    code = f"""
+        import os
+        from prm.shards import ShardWriter
+        writer = ShardWriter({str(tmp_path / "out")!r}, shard_size=10)
+        for i in range(25):
+            writer.write({{"question_id": "q", "sample_index": i}})
+        os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    (tmp_path / "out" / ".part-00007.jsonl.1.tmp").write_text('{"half": ')
+    with ShardWriter(tmp_path / "out") as writer:
+        assert [i for i in range(25) if ("q", i) in writer.finished_keys] == list(range(20))
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_two_writers_with_their_own_prefix(tmp_path):
+    writers = [ShardWriter(tmp_path / "out", prefix=f"shard-{i}") for i in range(2)]
+    for i, writer in enumerate(writers):
+        writer.write({"question_id": f"q{i}", "sample_index": 0})
+        writer.close()
+    assert [row["question_id"] for row, _ in read_rows(tmp_path / "out")] == ["q0", "q1"]
