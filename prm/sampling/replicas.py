@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
@@ -69,11 +69,12 @@ class VllmEngine:
 
 
 class Replica:
-    """One vLLM process and the requests that it still owes."""
+    """One vLLM process and what it owes: of its requests those sent and the chunk that comes next, the others are not made yet."""
 
     def __init__(self, config: EngineConfig, environment: dict[str, str]):
         self.config, self.environment = config, environment
         self.pending: dict[int, SampleRequest] = {}
+        self.coming: Iterator[SampleRequest] = iter(())
         self.numbers = itertools.count()
         self.num_restarts = 0
         self._start()
@@ -89,9 +90,10 @@ class Replica:
         self.is_ready, self.is_waiting, self.last_heard = False, False, time.monotonic()
         self.unsent = deque(self.pending)
 
-    def assign(self, requests: list[SampleRequest], sampling: SamplingConfig) -> None:
-        self.sampling, self.pending = sampling, {next(self.numbers): request for request in requests}
-        self.unsent = deque(self.pending)
+    def assign(self, requests: Iterable[SampleRequest], sampling: SamplingConfig) -> None:
+        self.sampling, self.pending, self.coming = sampling, {}, iter(requests)
+        self.unsent = deque()
+        self._prepare_chunk()
         self.last_heard = time.monotonic()
         if self.is_waiting and self.unsent:
             self._send_chunk()
@@ -126,10 +128,18 @@ class Replica:
             if request := self.pending.pop(number, None):
                 yield SampleResult(request.key, text, finish_reason, num_tokens)
 
+    def _prepare_chunk(self) -> None:
+        """Have the next chunk ready: `pending` is empty only when nothing more comes."""
+        for request in itertools.islice(self.coming, max(0, 2 * self.config.max_num_seqs - len(self.unsent))):
+            number = next(self.numbers)
+            self.pending[number] = request
+            self.unsent.append(number)
+
     def _send_chunk(self) -> None:
         numbers = [self.unsent.popleft() for _ in range(min(len(self.unsent), 2 * self.config.max_num_seqs))]
         jobs = [Job(number, self.pending[number].prompt_token_ids, self.pending[number].seed) for number in numbers]
         self.is_waiting = False
+        self._prepare_chunk()
         try:
             self.connection.send(Chunk(self.sampling, jobs))
         except (BrokenPipeError, ConnectionResetError):
@@ -173,10 +183,10 @@ class Replica:
         self.log.close()
 
 
-def deal(requests: Sequence[SampleRequest], index: int, count: int) -> list[SampleRequest]:
+def deal(requests: Sequence[SampleRequest], index: int, count: int) -> Iterator[SampleRequest]:
     """The share of replica `index`: runs of requests, because a question's samples share a prefix cache."""
-    starts = range(index * DEAL_SIZE, len(requests), count * DEAL_SIZE)
-    return [request for start in starts for request in requests[start : start + DEAL_SIZE]]
+    for start in range(index * DEAL_SIZE, len(requests), count * DEAL_SIZE):
+        yield from requests[start : start + DEAL_SIZE]
 
 
 def num_replicas(config: EngineConfig, devices: list[str]) -> int:

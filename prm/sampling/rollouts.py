@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import time
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+from prm.files import KeySet
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.shards import ShardWriter
@@ -69,22 +71,46 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     prompts = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size)
     run = run_identity(config, questions, model_config)
     refuse_other_run(Path(config.output), run)
+    longest = max(map(len, prompts.values()))
+    engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
     name = shard_manifest(config.shard_index, config.num_shards)
     with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
-        keys = [(question_id, index) for question_id in shard for index in range(config.num_samples)]
-        missing = [key for key in keys if key not in writer.finished_keys]
-        counts = {"questions": len(shard), "samples": len(keys), "already_there": len(keys) - len(missing)}
+        requests = MissingSamples(prompts, config.num_samples, config.seed, writer.finished_keys)
+        num_samples = len(shard) * config.num_samples
+        counts = {"questions": len(shard), "samples": num_samples, "already_there": num_samples - len(requests)}
         write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
-        requests = [SampleRequest(key, prompts[key[0]], sample_seed(config.seed, *key)) for key in missing]
-        counts |= draw_samples(config, context, shard, requests, writer, counts)
+        counts |= draw_samples(engine_config, shard, requests, writer, counts)
     write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
     logger.info("%s: %s", config.output, ", ".join(f"{value} {key}" for key, value in counts.items()))
     return counts
 
 
+class MissingSamples(Sequence[SampleRequest]):
+    """The requests that a run still owes, made when they are asked for: until then one number each."""
+
+    def __init__(self, prompts: dict[str, list[int]], num_samples: int, seed: int, finished: KeySet):
+        self.prompts, self.num_samples, self.seed = prompts, num_samples, seed
+        self.question_ids = list(prompts)
+        keys = ((question_id, index) for question_id in prompts for index in range(num_samples))
+        self.numbers = array("q", (number for number, key in enumerate(keys) if key not in finished))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int | slice) -> SampleRequest | list[SampleRequest]:
+        if isinstance(index, slice):
+            return [self._request(number) for number in self.numbers[index]]
+        return self._request(self.numbers[index])
+
+    def _request(self, number: int) -> SampleRequest:
+        question, sample_index = divmod(number, self.num_samples)
+        question_id = self.question_ids[question]
+        seed = sample_seed(self.seed, question_id, sample_index)
+        return SampleRequest((question_id, sample_index), self.prompts[question_id], seed)
+
+
 def draw_samples(
     config: RolloutConfig,
-    context: int,
     questions: dict[str, Question],
     requests: Sequence[SampleRequest],
     writer: ShardWriter,
@@ -94,10 +120,8 @@ def draw_samples(
     totals = {"generated": 0, "truncated": 0, "tokens": 0}
     start = time.monotonic()
     if requests:
-        longest = max(len(request.prompt_token_ids) for request in requests)
-        engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
         bar = progress(total=counts["samples"], initial=counts["already_there"], desc="rollouts", unit="sample")
-        with bar, closing(make_engine(engine_config)) as engine:
+        with bar, closing(make_engine(config)) as engine:
             for result in engine.generate(requests, config):
                 question = questions[result.key[0]]
                 texts = (question.question, question.answer, result.text)
