@@ -67,6 +67,10 @@ class KeySet:
         question_id, sample_index = key
         return bool(self._samples.get(question_id, 0) >> sample_index & 1)
 
+    def __iter__(self) -> Iterator[Key]:
+        for question_id, samples in self._samples.items():
+            yield from ((question_id, index) for index in range(samples.bit_length()) if samples >> index & 1)
+
     def __len__(self) -> int:
         return self._size
 

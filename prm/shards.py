@@ -1,8 +1,11 @@
 """Resumable output: records in, shards out that are whole or absent, and what an interrupted stage has finished."""
 
+import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,36 @@ class ShardWriter:
             self.close()
         else:
             self.flush()
+
+
+class WrittenBefore:
+    """Tells whether a record has been dealt with, and with the same content: 8 bytes of a hash for each row on disk."""
+
+    def __init__(self, writer: ShardWriter, fields: Sequence[str]):
+        self.writer, self.fields = writer, fields
+        self.digests = array("Q", sorted(self._digest(row) for row in writer.finished_rows()))
+
+    def holds(self, record: Any) -> bool:
+        """Raises ValueError if the record's key stands there with other content."""
+        if record.key not in self.writer.finished_keys:
+            return False
+        digest = self._digest(to_row(record))
+        place = bisect_left(self.digests, digest)
+        if place == len(self.digests) or self.digests[place] != digest:
+            raise ValueError(
+                f"{self.writer.output}: holds a result for another {' or '.join(self.fields)} under {record.key!r}; remove it or "
+                "name another --output"
+            )
+        return True
+
+    def _digest(self, row: Row) -> int:
+        text = "\0".join(str(row.get(name)) for name in ("question_id", "sample_index", *self.fields))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def in_shard(question_id: str, shard_index: int, num_shards: int) -> bool:
+    """Whether a question belongs to this one of several jobs: decided by a hash of its id, so that no job has to see all."""
+    return int.from_bytes(hashlib.blake2b(question_id.encode(), digest_size=8).digest()) % num_shards == shard_index
 
 
 def _key(row: Row) -> Key:

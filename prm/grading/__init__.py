@@ -43,7 +43,7 @@ class GradingConfig:
     """Graded rollouts: a folder of shards, or one file if the name ends in .jsonl. Finished responses are not graded again."""
     num_workers: int = 2
     """Processes that grade side by side."""
-    timeout_seconds: float = 5.0
+    timeout_seconds: float = 2.0
     """CPU time for one pair of reference and answer, in seconds; past it the grade is `timeout`."""
     shard_index: int = 0
     """Which share of the questions this job grades, from 0."""
@@ -61,7 +61,7 @@ class GradingConfig:
             raise ValueError(f"--output {self.output}: {self.num_shards} jobs share a folder; leave the ending out")
 
 
-def grade(rollouts: Iterable[Rollout], num_workers: int = 2, timeout_seconds: float = 5.0) -> Iterator[Rollout]:
+def grade(rollouts: Iterable[Rollout], num_workers: int = 2, timeout_seconds: float = 2.0) -> Iterator[Rollout]:
     """Grade rollouts in their order. Raises ValueError naming the question whose reference answer cannot be read."""
     rollouts = iter(rollouts)
     with GradingPool(num_workers, timeout_seconds) as pool:

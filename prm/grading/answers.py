@@ -1,8 +1,15 @@
 """What counts as the same answer: a response and a reference in, one status out. The home of Math-Verify.
 
-Decided once, for both sides: white space, `$`, `\\$`, `\\!` and thousands commas do not matter, and a percent sign is dropped (10%
-equals 10, not 0.1). The rest is Math-Verify's judgement, with its tolerances: numbers agree to six decimals (0.333333 = 1/3,
-1/2^99 = 1/2^98), and a base written as a subscript is not read (2516_8 = 2516_9).
+Decided once, for both sides, whatever Math-Verify would say:
+
+- White space, `$`, `\\$` and `\\!` do not matter.
+- Thousands may be set apart by a comma, `{,}`, `\\,` or a blank (1,000 = 1 000 = 1000); in a list (1,2,3) a comma stays.
+- A percent sign is dropped: 10% equals 10, not 0.1.
+- Units do not matter (5 cm = 5 m = 5): words behind a number are dropped here unless they change it (5 million, 2 pi), units in
+  `\\text{}` and abbreviations by Math-Verify.
+
+The rest is Math-Verify's judgement, with its tolerances: numbers agree to six decimals (0.333333 = 1/3, 1/2^99 = 1/2^98), and a
+base written as a subscript is not read (2516_8 = 2516_9).
 """
 
 import logging
@@ -25,7 +32,14 @@ MAX_TAIL = 20_000
 """Characters at the end of a response in which its box is looked for."""
 
 _BOX_OR_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_THOUSANDS = re.compile(r"^(-?\d{1,3}(?:,\d{3})+)(?![\d,])(?=[^,;]*$)")
+_THOUSANDS = re.compile(r"^(-?\d{1,3}(?:(?:,| |\\,)\d{3})+)(?![\d,])(?=[^,;]*$)")
+_WORDS_BEHIND = re.compile(r"^([-+]?\d[\d.]*(?:/\d+)?) ((?:[A-Za-z]{3,} ?)+)\.?$")
+_PART_OF_VALUE = re.compile(
+    r"\b(and|or|mod|sqrt|root|sin|cos|tan|cot|sec|csc|log|exp|inf|infinity|hal(f|ves)|thirds?|quarters?|dozen|hundreds?|thousands?"
+    r"|[mb]illions?|trillions?|squared|cubed|factorial|choose|times|plus|minus|over)\b",
+    re.IGNORECASE,
+)
+"""Words behind a number that are no unit."""
 _EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 
@@ -55,7 +69,9 @@ def normalize_answer(answer: str) -> str:
     """One spelling for what never distinguishes two answers (see the module's opening)."""
     answer = clean_text(answer).replace("\\$", "").replace("$", "").replace("\\!", "").replace("{,}", ",")
     answer = " ".join(answer.replace("\\%", "").replace("%", "").split())
-    return _THOUSANDS.sub(lambda number: number.group().replace(",", ""), answer)
+    answer = _THOUSANDS.sub(lambda number: re.sub(r"\\,|[ ,]", "", number.group()), answer)
+    words = _WORDS_BEHIND.match(answer)
+    return words.group(1) if words and not _PART_OF_VALUE.search(words.group(2)) else answer
 
 
 def extract_answer(response: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from prm.files import read_records, read_rows, write_jsonl
 from prm.records import StepScores
-from prm.shards import ShardWriter
+from prm.shards import ShardWriter, WrittenBefore, in_shard
 
 SCORES = [StepScores("b", 0, [0.25, 1.0], correct=True), StepScores("a", 1, [0.5]), StepScores("a", 0, [0.125])]
 
@@ -54,7 +54,7 @@ def test_killed_between_assembling_and_cleaning_up_loses_and_doubles_nothing(tmp
 def test_kill_9_costs_only_what_was_not_flushed(tmp_path):
     code = f"""
         import os
-        from prm.shards import ShardWriter
+        from prm.shards import ShardWriter, WrittenBefore, in_shard
         writer = ShardWriter({str(tmp_path / "out")!r}, shard_size=10)
         for i in range(25):
             writer.write({{"question_id": "q", "sample_index": i}})
@@ -73,3 +73,21 @@ def test_two_writers_with_their_own_prefix(tmp_path):
         writer.write({"question_id": f"q{i}", "sample_index": 0})
         writer.close()
     assert [row["question_id"] for row, _ in read_rows(tmp_path / "out")] == ["q0", "q1"]
+
+
+def test_written_before_knows_keys_and_content(tmp_path):
+    row = {"question_id": "q", "sample_index": 0, "step_scores": [0.5], "answer": "4"}
+    with ShardWriter(tmp_path / "out") as writer:
+        writer.write(row)
+    with ShardWriter(tmp_path / "out") as writer:
+        before = WrittenBefore(writer, ("answer",))
+        assert before.holds(StepScores("q", 0, [0.7], answer="4"))
+        assert not before.holds(StepScores("q", 1, [0.7], answer="4"))
+        with pytest.raises(ValueError, match=r"holds a result for another answer under \('q', 0\)"):
+            before.holds(StepScores("q", 0, [0.5], answer="5"))
+
+
+def test_every_question_is_in_one_shard():
+    shards = [[in_shard(f"q{i}", index, 4) for i in range(400)] for index in range(4)]
+    assert all(sum(column) == 1 for column in zip(*shards, strict=True))
+    assert all(60 < sum(shard) < 140 for shard in shards)
