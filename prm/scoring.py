@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import torch
 
-from prm.data.sources import load_responses
+from prm.data.sources import iter_responses
+from prm.files import KeySet
 from prm.models import ImplicitPRM, load_model
 from prm.models.backbone import PackedModel, is_path
 from prm.models.implicit import hash_model
@@ -179,8 +180,8 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     Raises ValueError for an empty input and for an output that holds scores of another model, input or setting.
     """
     reference = reference_of(config.model, config.reference)
-    responses = load_responses(config.input)
-    if not responses:
+    keys = KeySet(response.key for response in iter_responses(config.input))
+    if not keys:
         raise ValueError(f"{config.input}: no responses to score")
     output = Path(config.output)
     folder, name = (output.parent, f"{output.stem}.manifest.json") if output.suffix == ".jsonl" else (output, "manifest.json")
@@ -191,13 +192,15 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     scorer = Scorer.load(config.model, config.token_budget, config.reference, config.dtype, config.device)
     dropped: Counter[str] = Counter()
     with ShardWriter(output) as writer:
-        todo = [_merge(r, config.max_step_length, scorer.encoder) for r in responses if r.key not in writer.finished_keys]
-        logger.info("%d responses to score, %d already scored", len(todo), len(responses) - len(todo))
-        with progress(total=len(todo), desc="scoring", unit="response") as bar:
+        num_finished = len(writer.finished_keys)
+        logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
+        missing = (response for response in iter_responses(config.input) if response.key not in writer.finished_keys)
+        todo = (_merge(response, config.max_step_length, scorer.encoder) for response in missing)
+        with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             for scores in scorer.score(todo, dropped):
                 writer.write(scores)
                 bar.update()
-    counts = {"responses": len(responses), "scored": len(responses) - dropped.total(), **dropped}
+    counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
     write_manifest(folder, config, counts=counts, extra={"made_from": made_from}, name=name)
     return counts
 

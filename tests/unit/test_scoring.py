@@ -167,6 +167,7 @@ def test_an_interrupted_run_continues_and_redoes_nothing(config, monkeypatch):
         score_file(config)
 
     def recorded(self, responses, dropped=None):
+        responses = list(responses)
         scored.extend(r.key for r in responses)
         return original(self, responses, dropped)
 
