@@ -14,7 +14,7 @@ SHELVES = [
     {"models", "sampling"},
     {"scoring", "data", "annotation"},
     {"training"},
-    {"benchmarks", "simulation"},
+    {"benchmarks", "simulation", "planning"},
     {"miniature"},
 ]
 SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
