@@ -1,7 +1,7 @@
 """What a run of the whole pipeline will take: question counts, a model and GPUs in; hours and storage of every stage out.
 
-Nothing here is measured, unless a finished rollout folder is given. Decoding follows the roofline of memory and arithmetic, training and scoring count FLOPs; how much of
-either a machine reaches is an option.
+Nothing here is measured, unless a finished rollout folder is given. Decoding follows the roofline of memory and arithmetic,
+training and scoring count FLOPs; how much of either a machine reaches is an option.
 """
 
 import json
