@@ -1,0 +1,157 @@
+"""build_dataset.py end to end: what it writes loads as a dataset, survives kill -9, lacks real overlaps, and takes bounded memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import build_dataset
+import datasets
+import pytest
+
+from prm.benchmarks.speed.build_memory import compare_builds, random_rollouts
+from prm.data.buckets import Buckets, by_question, merge
+from prm.data.decontaminate import EvaluationIndex, question_texts
+from prm.files import read_records, read_rows, write_jsonl
+from prm.records import Response
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture
+def graded(tmp_path) -> Path:
+    write_jsonl(tmp_path / "graded.jsonl", random_rollouts(320, samples_per_question=8))
+    return tmp_path / "graded.jsonl"
+
+
+def flags_of(graded: Path, output: Path) -> list[str]:
+    return ["--rollouts", str(graded), "--output", str(output), "--validation_fraction", "0.1"]
+
+
+def test_folder_loads_as_a_dataset_with_two_splits(graded, tmp_path, capsys, tiny_backbone):
+    """The first rows lack step labels and their source, which later rows have."""
+    rows = list(read_rows(graded))
+    labels = [{"step_labels": [0.5] * 10, "label_source": "judge", "completions": [[1, 2]] * 10} for _ in range(100)]
+    steps = [{"steps": row["response"].split("\n\n"), "question": "?"} for row, _ in rows[-100:]]
+    keys = [{name: row[name] for name in ("question_id", "sample_index")} for row, _ in rows[-100:]]
+    write_jsonl(tmp_path / "labels.jsonl", [a | b | c for a, b, c in zip(labels, steps, keys, strict=True)])
+    options = ["--step_labels", str(tmp_path / "labels.jsonl"), "--tokenizer", str(tiny_backbone)]
+    build_dataset.main([*flags_of(graded, tmp_path / "dataset"), *options])
+    loaded = datasets.load_dataset(str(tmp_path / "dataset"), cache_dir=str(tmp_path / "cache"))
+    assert {name: split.num_rows for name, split in loaded.items()} == {"train": 288, "validation": 32}
+    for split in ("train", "validation"):
+        assert [Response(**row) for row in loaded[split]] == list(read_records(tmp_path / "dataset" / f"{split}.jsonl", Response))
+    assert loaded["train"].features["step_labels"] == datasets.List(datasets.Value("float64"))
+    assert (tmp_path / "dataset" / "statistics.png").stat().st_size > 10_000
+    table = capsys.readouterr().out
+    assert "validation" in table
+    assert "tokens, median" in table
+    card = (tmp_path / "dataset" / "README.md").read_text()
+    assert "| responses | 320 | 288 | 32 |" in card
+
+
+def test_a_split_without_validation_loads(graded, tmp_path):
+    build_dataset.main([*flags_of(graded, tmp_path / "dataset"), "--validation_fraction", "0"])
+    loaded = datasets.load_dataset(str(tmp_path / "dataset"), cache_dir=str(tmp_path / "cache"))
+    assert {name: split.num_rows for name, split in loaded.items()} == {"train": 320}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import prm.data.build, prm.data.buckets, build_dataset
+def kill(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
+prm.data.buckets.BUCKET_BYTES = 20_000
+if sys.argv[1] == "partition":
+    prm.data.buckets.Buckets.read = kill
+if sys.argv[1] == "split":
+    prm.data.build.write_card = kill
+if sys.argv[1] == "rename":
+    rename, done = Path.rename, []
+    Path.rename = lambda *args: kill() if done else done.append(rename(*args))
+build_dataset.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("point", ["partition", "split", "rename"])
+def test_kill_and_rerun_give_the_same_bytes(graded, tmp_path, monkeypatch, point):
+    """`rename` kills between taking the older dataset away and putting the new one in its place."""
+    build_dataset.main(flags_of(graded, tmp_path / "dataset"))
+    before = files_of(tmp_path / "dataset")
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", KILLED, point, *flags_of(graded, tmp_path / "dataset"), "--max_pass_rate", "0.9"]
+    killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    if point == "rename":
+        assert not (tmp_path / "dataset").exists()
+    with pytest.raises(ValueError, match="pass_rate_too_high"):  # a build that fails leaves the older dataset
+        build_dataset.main([*flags_of(graded, tmp_path / "dataset"), "--max_pass_rate", "0.3"])
+    assert files_of(tmp_path / "dataset") == before
+    monkeypatch.setattr("prm.data.buckets.BUCKET_BYTES", 30_000)  # more buckets than before
+    build_dataset.main(flags_of(graded, tmp_path / "dataset"))
+    assert files_of(tmp_path / "dataset") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "graded.jsonl"]
+
+
+def test_more_files_than_may_be_open_are_merged_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr("prm.data.buckets.MAX_OPEN", 3)
+    responses = [Response(f"q{i}", j, "?", ["s"]) for j in range(2) for i in range(40)]
+    buckets = Buckets(tmp_path / "buckets", 17)
+    assert buckets.fill(responses) == 80
+    held = [list(by_question(buckets.read(index))) for index in range(17)]
+    assert sum(map(len, held)) == 40
+    files = [tmp_path / f"{index}.jsonl" for index in range(17)]
+    for index, file in enumerate(files):
+        write_jsonl(file, buckets.read(index))
+    assert list(merge(files)) == sorted(responses, key=lambda response: response.key)
+
+
+def test_memory_does_not_grow_with_the_number_of_rollouts(tmp_path):
+    """The benchmark command compares 10,000 with 200,000."""
+    small, large = compare_builds([2_000, 20_000], tmp_path)
+    assert large["ratio"] < 1.2
+    assert small["peak_bytes"] > 2**26  # of the whole process
+
+
+OVERLAPS_WITH_MATH500 = {
+    "processbench/math.json": (50, {"question": 10, "13-gram": 2}),
+    "prmbench/prmtest_classified_raw_sample.jsonl": (45, {"question": 45}),
+    "prmbench/prmbench_meta_30idx.jsonl": (276, {"question": 82, "13-gram": 12}),
+    "bon/bon16_math500_50.jsonl": (50, {"question": 50}),
+    "processbench/gsm8k.json": (50, {}),
+    "gsm8k_test.jsonl": (1319, {}),
+}
+
+
+@pytest.mark.parametrize("file", OVERLAPS_WITH_MATH500)
+def test_real_overlaps_with_math500_are_found(real_data, file):
+    """Among them every question with the same letters and digits."""
+    index = EvaluationIndex.from_files([real_data / "math500.jsonl"])
+    plain = {letters(row["problem"]) for row, _ in read_rows(real_data / "math500.jsonl")}
+    found: dict[str, int] = {}
+    rows = [question_texts(row, place) for row, place in read_rows(real_data / file)]
+    for texts in rows:
+        matches = {overlap.match for text in texts for overlap in index.find("q", text)}
+        if matches:
+            first = "question" if "question" in matches else next(iter(matches))
+            found[first] = found.get(first, 0) + 1
+        assert matches or not any(letters(text) in plain for text in texts), texts
+    assert (len(rows), found) == OVERLAPS_WITH_MATH500[file]
+
+
+def letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.replace("\\left", "").replace("\\right", ""))).lower()
+
+
+def test_overlaps_of_a_real_pool_are_reported(real_data, tmp_path):
+    """The pool asks GSM8K's test questions, and none of MATH-500's."""
+    flags = ["--responses", str(real_data / "bon" / "bon16_gsm8k_50.jsonl"), "--output", str(tmp_path / "dataset")]
+    evaluation = [str(real_data / name) for name in ("math500.jsonl", "gsm8k_test.jsonl")]
+    with pytest.raises(ValueError, match=r"no response is left to train on .*overlaps_evaluation"):
+        build_dataset.main([*flags, "--decontaminate", *evaluation])
+    build_dataset.main([*flags, "--decontaminate", evaluation[0]])
+    manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
+    assert manifest["counts"]["overlaps"] == {evaluation[0]: {}}
+    assert (tmp_path / "dataset" / "decontamination.jsonl").read_text() == ""
