@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from prm.data.hub import parse_source
 from prm.files import data_files, read_rows
-from prm.records import Response, to_line, to_record
+from prm.records import Response, Row, to_line, to_record
 from prm.tracking import progress
 
 BUCKET_BYTES = 1 << 23
@@ -20,7 +21,7 @@ MAX_OPEN = 256
 
 
 class Buckets:
-    """Files in a folder, each with all responses of its questions."""
+    """Files in a folder, each with all rows of its questions, in their order."""
 
     def __init__(self, folder: Path, num_buckets: int):
         self.folder, self.num_buckets = folder, num_buckets
@@ -28,13 +29,14 @@ class Buckets:
         self._held = 0
         folder.mkdir(parents=True)
 
-    def fill(self, responses: Iterable[Response]) -> int:
-        """Sort a stream into the files; returns how many responses there were."""
+    def fill(self, records: Iterable[Response | Row]) -> int:
+        """Sort a stream of responses, or of rows with a `question_id`, into the files; returns how many there were."""
         count = 0
-        for response in progress(responses, desc="reading", unit="response"):
+        for record in progress(records, desc="reading", unit="response"):
             count += 1
-            line = to_line(response)
-            self._lines[zlib.crc32(response.question_id.encode()) % self.num_buckets].append(line)
+            question_id = record["question_id"] if isinstance(record, dict) else record.question_id
+            line = to_line(record)
+            self._lines[zlib.crc32(question_id.encode()) % self.num_buckets].append(line)
             self._held += len(line)
             if self._held > BUCKET_BYTES:
                 self._flush()
@@ -52,14 +54,20 @@ class Buckets:
     def file(self, index: int) -> Path:
         return self.folder / f"{index:05d}.jsonl"
 
-    def read(self, index: int) -> list[Response]:
+    def rows(self, index: int) -> Iterator[Row]:
+        """The rows of one bucket, in the order in which they came."""
+        return (row for row, _ in read_rows(self.file(index))) if self.file(index).exists() else iter(())
+
+    def responses(self, index: int) -> list[Response]:
         """The responses of one bucket, in key order."""
-        return sorted(read_responses(self.file(index)), key=lambda response: response.key) if self.file(index).exists() else []
+        return sorted((to_record(row, Response, "bucket") for row in self.rows(index)), key=lambda response: response.key)
 
 
-def num_buckets(path: str | Path) -> int:
-    """Enough for the files at `path`."""
-    return 1 + sum(file.stat().st_size for file in data_files(path)) // BUCKET_BYTES
+def num_buckets(source: str | Path) -> int:
+    """Enough for the files at a path; of a hub dataset the size is not known."""
+    if parse_source(source) is not None:
+        return MAX_OPEN
+    return 1 + sum(file.stat().st_size for file in data_files(source)) // BUCKET_BYTES
 
 
 def read_responses(file: Path) -> Iterator[Response]:

@@ -32,6 +32,7 @@ from prm.data.filters import (
     split_labelled,
 )
 from prm.data.histograms import draw_histograms
+from prm.data.hub import hash_sources, parse_source
 from prm.data.options import BuildConfig
 from prm.data.sources import iter_responses, iter_rollouts
 from prm.data.statistics import Statistics
@@ -90,7 +91,7 @@ class Build:
         self.index = EvaluationIndex.from_files(config.decontaminate, config.ngram)
         self.overlaps: list[Overlap] = []
         self.stages = self._stages()
-        self.dropped: Counter[str] = Counter()
+        self.dropped, self.left_out = Counter[str](), Counter[str]()
         self.dropped_questions = Counter(dict.fromkeys(self.stages, 0))
         self.num_labels = self.num_joined = 0
         self.kept_questions = array("Q")
@@ -102,7 +103,7 @@ class Build:
         self.dropped.update(dict.fromkeys(self.stages, 0))
         self.folder.mkdir(parents=True)
         indices = progress(range(responses.num_buckets), desc="filtering", unit="bucket")
-        kept = [self._filter(responses.read(index), labels.read(index), f"{index:05d}.jsonl") for index in indices]
+        kept = [self._filter(responses.responses(index), labels.responses(index), f"{index:05d}.jsonl") for index in indices]
         if self.config.step_labels and self.kept_questions and not self.num_joined:
             path = self.config.step_labels
             raise ValueError(f"--step_labels {path}: none of its {self.num_labels} keys is among the responses kept")
@@ -115,7 +116,7 @@ class Build:
         config = self.config
         size = num_buckets(_input(config))
         responses, labels = (Buckets(self.work / name, size) for name in ("responses", "labels"))
-        responses.fill(iter_labelled(config, self.count_tokens, self.dropped))
+        responses.fill(iter_labelled(config, self.count_tokens, self.dropped, self.left_out))
         if config.step_labels:
             self.num_labels = labels.fill(r for r in iter_responses(config.step_labels) if r.step_labels is not None)
         return responses, labels
@@ -192,6 +193,8 @@ class Build:
             "questions_dropped": dict(self.dropped_questions),
             **summaries,
         }
+        if +self.left_out:
+            counts["left_out_of_rows"] = dict(+self.left_out)
         if config.step_labels:
             counts["step_labels"] = {"read": self.num_labels, "joined": self.num_joined}
         self.overlaps.sort(key=lambda overlap: (overlap.question_id, overlap.file))
@@ -203,7 +206,7 @@ class Build:
         write_card(self.folder, summaries)
         draw_histograms(self.statistics, self.folder / "statistics")
         inputs = [_input(config), *filter(None, [config.step_labels]), *config.decontaminate]
-        write_manifest(self.folder, config, inputs, counts, {"overlaps": overlaps[:MAX_LISTED]})
+        write_manifest(self.folder, config, hash_sources(inputs), counts, {"overlaps": overlaps[:MAX_LISTED]})
         return counts
 
 
@@ -211,19 +214,26 @@ _open = partial(open, mode="w", encoding="utf-8")
 
 
 def _input(config: BuildConfig) -> str:
-    if not config.responses and not Path(config.rollouts).exists():
+    if config.responses:
+        return config.responses
+    try:
+        parse_source(config.rollouts)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"--rollouts {config.rollouts}: nothing there; run scripts/generate_rollouts.py, then scripts/grade_rollouts.py"
-        )
-    return config.responses or config.rollouts
+        ) from error
+    return config.rollouts
 
 
 def iter_labelled(
-    config: BuildConfig, count_tokens: Callable[[list[str]], list[int]] | None, dropped: Counter[str]
+    config: BuildConfig, count_tokens: Callable[[list[str]], list[int]] | None, dropped: Counter[str], left_out: Counter[str]
 ) -> Iterator[Response]:
-    """Labelled responses in steps; those without a label are counted in `dropped` by the reason for it."""
+    """Labelled responses in steps; those without a label are counted in `dropped` by the reason for it.
+
+    `left_out` counts what rows of a foreign format hold and responses do not.
+    """
     if config.responses:
-        for response in iter_responses(config.responses):
+        for response in iter_responses(config.responses, left_out):
             if response.correct is not None or response.step_labels is not None or config.step_labels:
                 yield response
             else:
@@ -233,7 +243,7 @@ def iter_labelled(
     if config.max_step_length:
         split = partial(split_steps, max_step_length=config.max_step_length, count_tokens=lambda text: count_tokens([text])[0])
     has_labelled = False
-    for response in split_labelled(iter_rollouts(config.rollouts), split, dropped):
+    for response in split_labelled(iter_rollouts(config.rollouts, left_out), split, dropped):
         has_labelled = True
         yield response
     if not has_labelled and dropped["ungraded"] and dropped["ungraded"] == dropped.total():

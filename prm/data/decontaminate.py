@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prm.files import read_rows
+from prm.data.hub import read_source
+from prm.data.sources import QUESTION_KEYS as FIRST_KEYS
+from prm.data.sources import question_text
 from prm.records import Row
 
 NGRAM = 13
 """Words in a row that count as an overlap, as in the GPT-3 paper (Brown et al. 2020, App. C)."""
-QUESTION_KEYS = ("question", "problem", "original_question", "modified_question", "prompt")
+QUESTION_KEYS = (*FIRST_KEYS, "modified_question")
 QUESTION = "question"
 """The kind of match in which the whole question is the same."""
 
@@ -65,7 +67,7 @@ class EvaluationIndex:
         index = cls(ngram)
         hashes, files, rows = array("Q"), array("H"), array("I")
         for path in map(str, paths):
-            for number, (row, place) in enumerate(read_rows(path), start=1):
+            for number, (row, place) in enumerate(read_source(path), start=1):
                 for text in question_texts(row, place):
                     found = [hash_of(key) for _, key, _ in index.keys(text)]
                     hashes.extend(found)
@@ -100,14 +102,9 @@ class EvaluationIndex:
 
 
 def question_texts(row: Row, place: str) -> list[str]:
-    """Every problem statement of a row of any known shape. Raises ValueError for a row without one."""
-    nested = row["question"] if isinstance(row.get("question"), dict) else {}
-    texts = [source[key] for source in (row, nested) for key in QUESTION_KEYS if isinstance(source.get(key), str)]
-    if not texts and isinstance(row.get("input"), str):  # Math-Shepherd: question and steps in one text
-        texts = [row["input"].split("Step 1:")[0]]
-    if not texts:
-        raise ValueError(f"{place}: no question under any of {[*QUESTION_KEYS, 'input']}; found keys {sorted(row)}")
-    return list(dict.fromkeys(texts))
+    """Every problem statement of a row; a benchmark that modifies questions has two. Raises ValueError for a row without one."""
+    texts = [row[key] for key in QUESTION_KEYS if isinstance(row.get(key), str)]
+    return list(dict.fromkeys(texts)) or [question_text(row, place)]
 
 
 def normalize_words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""build_dataset.py end to end: what it writes loads as a dataset, survives kill -9, lacks real overlaps, and takes bounded memory."""
+"""build_dataset.py end to end: what it writes loads as a dataset, survives kill -9, lacks real overlaps; memory is bounded."""
 
 import json
 import subprocess
@@ -65,7 +65,7 @@ import prm.data.build, prm.data.buckets, build_dataset
 def kill(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 prm.data.buckets.BUCKET_BYTES = 20_000
 if sys.argv[1] == "partition":
-    prm.data.buckets.Buckets.read = kill
+    prm.data.buckets.Buckets.responses = kill
 if sys.argv[1] == "split":
     prm.data.build.write_card = kill
 if sys.argv[1] == "rename":
@@ -100,11 +100,11 @@ def test_more_files_than_may_be_open_are_merged_in_turns(tmp_path, monkeypatch):
     responses = [Response(f"q{i}", j, "?", ["s"]) for j in range(2) for i in range(40)]
     buckets = Buckets(tmp_path / "buckets", 17)
     assert buckets.fill(responses) == 80
-    held = [list(by_question(buckets.read(index))) for index in range(17)]
+    held = [list(by_question(buckets.responses(index))) for index in range(17)]
     assert sum(map(len, held)) == 40
     files = [tmp_path / f"{index}.jsonl" for index in range(17)]
     for index, file in enumerate(files):
-        write_jsonl(file, buckets.read(index))
+        write_jsonl(file, buckets.responses(index))
     assert list(merge(files)) == sorted(responses, key=lambda response: response.key)
 
 
@@ -155,3 +155,10 @@ def test_overlaps_of_a_real_pool_are_reported(real_data, tmp_path):
     manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
     assert manifest["counts"]["overlaps"] == {evaluation[0]: {}}
     assert (tmp_path / "dataset" / "decontamination.jsonl").read_text() == ""
+
+
+def test_what_an_importer_leaves_out_is_counted(real_data, tmp_path):
+    flags = ["--responses", str(real_data / "prmbench" / "prmbench_meta_30idx.jsonl"), "--output", str(tmp_path / "dataset")]
+    build_dataset.main(flags)
+    counts = json.loads((tmp_path / "dataset" / "manifest.json").read_text())["counts"]
+    assert counts["left_out_of_rows"]["error_step_out_of_range"] > 0
