@@ -47,8 +47,10 @@ Stage = Callable[[list[Response]], list[Response]]
 """All responses of one question in, those that stay out."""
 
 MAX_LISTED = 100
-"""Overlaps with evaluation files that the manifest lists; decontamination.jsonl has all."""
+"""Overlaps with evaluation files that the manifest lists; report/decontamination.jsonl has all."""
 SPLITS = ("train", "validation")
+REPORT = "report"
+"""Folder for what is not data: readers of a folder take every .jsonl file in it for responses."""
 
 
 def build_dataset(config: BuildConfig) -> dict[str, Any]:
@@ -202,9 +204,9 @@ class Build:
         if config.decontaminate:
             matches = {path: Counter(o.match for o in self.overlaps if o.file == path) for path in self.index.paths}
             counts["overlaps"] = {path: dict(by_match) for path, by_match in matches.items()}
-            write_jsonl(self.folder / "decontamination.jsonl", overlaps)
+            write_jsonl(self.folder / REPORT / "decontamination.jsonl", overlaps)
         write_card(self.folder, summaries)
-        draw_histograms(self.statistics, self.folder / "statistics")
+        draw_histograms(self.statistics, self.folder / REPORT / "statistics")
         inputs = [_input(config), *filter(None, [config.step_labels]), *config.decontaminate]
         write_manifest(self.folder, config, hash_sources(inputs), counts, {"overlaps": overlaps[:MAX_LISTED]})
         return counts

@@ -31,6 +31,7 @@ TAIL = 0.995
 def draw_histograms(statistics: dict[str, Statistics], path_stem: Path) -> None:
     """Write `path_stem`.png and .svg: a panel for each measure that has values, as shares so that splits can be compared."""
     measures = [name for name in MEASURES if any(getattr(split, name) for split in statistics.values())]
+    path_stem.parent.mkdir(exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(measures), 3.2), layout="constrained")
         for axis, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):

@@ -17,7 +17,7 @@ from prm.records import Response
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_folder_loads_as_a_dataset_with_two_splits(graded, tmp_path, capsys, tin
     for split in ("train", "validation"):
         assert [Response(**row) for row in loaded[split]] == list(read_records(tmp_path / "dataset" / f"{split}.jsonl", Response))
     assert loaded["train"].features["step_labels"] == datasets.List(datasets.Value("float64"))
-    assert (tmp_path / "dataset" / "statistics.png").stat().st_size > 10_000
+    assert (tmp_path / "dataset" / "report" / "statistics.png").stat().st_size > 10_000
     table = capsys.readouterr().out
     assert "validation" in table
     assert "tokens, median" in table
@@ -154,7 +154,7 @@ def test_overlaps_of_a_real_pool_are_reported(real_data, tmp_path):
     build_dataset.main([*flags, "--decontaminate", evaluation[0]])
     manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
     assert manifest["counts"]["overlaps"] == {evaluation[0]: {}}
-    assert (tmp_path / "dataset" / "decontamination.jsonl").read_text() == ""
+    assert (tmp_path / "dataset" / "report" / "decontamination.jsonl").read_text() == ""
 
 
 def test_what_an_importer_leaves_out_is_counted(real_data, tmp_path):

@@ -146,7 +146,7 @@ def test_overlap_with_evaluation_files_is_dropped_and_reported(build, tmp_path):
     manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
     assert [(o["question_id"], o["match"]) for o in manifest["overlaps"]] == [("q1", "question"), ("q2", "13-gram")]
     assert counts["overlaps"] == {str(tmp_path / "evaluation.jsonl"): {"question": 1, "13-gram": 1}}
-    assert [row for row, _ in read_rows(tmp_path / "dataset" / "decontamination.jsonl")] == manifest["overlaps"]
+    assert [row for row, _ in read_rows(tmp_path / "dataset" / "report" / "decontamination.jsonl")] == manifest["overlaps"]
     assert manifest["overlaps"][1]["text"] == " ".join(f"word{i}" for i in range(4, 17))
 
 
