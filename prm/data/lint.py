@@ -1,6 +1,7 @@
 """The dataset linter: labelled responses in; how many fail each check, with the first examples, and a verdict out."""
 
 import heapq
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from prm.data.buckets import Buckets, num_buckets
 from prm.data.decontaminate import NGRAM, EvaluationIndex
 from prm.data.lint_checks import CHECKS, POPULATIONS, Context, Finding, Item
 from prm.data.sources import iter_placed_responses, iter_responses
-from prm.records import Response, Row, to_record, to_row
-from prm.steps import StepEncoder, load_tokenizer
+from prm.records import Key, Response, Row, to_record, to_row
+from prm.steps import EncodedResponse, StepEncoder, load_tokenizer
 from prm.tracking import progress
 
 MAX_EXAMPLES = 3
@@ -93,7 +94,7 @@ def lint(config: LintConfig) -> dict[str, Any]:
     Raises ValueError, with file and line, for what is not a response at all, and for an input without responses.
     """
     limits = config.limits()
-    encoder = StepEncoder.for_loss("asym", load_tokenizer(config.tokenizer)) if config.tokenizer else None
+    encoder = StepEncoder.for_loss("asym", load_tokenizer(config.tokenizer), max_length=sys.maxsize) if config.tokenizer else None
     evaluation = EvaluationIndex.from_files(config.decontaminate, config.ngram) if config.decontaminate else None
     tallies, agreement, labels = {name: Tally() for name in CHECKS}, Counter[tuple[str, str]](), Counter[float]()
     with tempfile.TemporaryDirectory(prefix="lint-") as folder:
@@ -103,10 +104,12 @@ def lint(config: LintConfig) -> dict[str, Any]:
             raise ValueError(f"--input {config.input}: holds no responses")
         if config.compare:
             others.fill(response for response in iter_responses(config.compare) if response.step_labels is not None)
-        context = Context(0.0 if any(label < 0 for label in labels) else 0.5, encoder, config.max_length, evaluation)
+        context = Context(0.0 if any(label < 0 for label in labels) else 0.5, max_length=config.max_length, evaluation=evaluation)
         for index in progress(range(buckets.num_buckets), desc="checking", unit="bucket"):
             context = replace(context, compared={response.key: response for response in others.responses(index)})
             for items in questions_of(buckets.rows(index)):
+                if encoder:
+                    context = replace(context, encoded=encode([item.response for item in items], encoder))
                 for name, population, findings in check_question(items, context):
                     tallies[name].add(population, findings)
                 agreement.update(step_classes(items, context))
@@ -126,6 +129,16 @@ def questions_of(rows: Iterator[Row]) -> Iterator[list[Item]]:
         item = Item(row["number"], row["place"], to_record(row, Response, row["place"]))
         questions.setdefault(item.response.question_id, []).append(item)
     yield from questions.values()
+
+
+def encode(responses: list[Response], encoder: StepEncoder) -> dict[Key, EncodedResponse | str]:
+    """Tokens of responses that training could encode, else its refusal: together if none is refused, which is faster."""
+    try:
+        return {r.key: encoded for r, encoded in zip(responses, encoder.encode_batch(responses), strict=True)}
+    except ValueError as error:
+        if len(responses) == 1:
+            return {responses[0].key: str(error)}
+    return {key: encoded for response in responses for key, encoded in encode([response], encoder).items()}
 
 
 def check_question(items: list[Item], context: Context) -> Iterator[tuple[str, int, list[Finding]]]:

@@ -1,15 +1,14 @@
 """Checks of labelled responses, each a pure function: the responses to one question in, what is wrong with which of them out."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from prm.data.decontaminate import EvaluationIndex
 from prm.grading import extract_boxed, normalize_answer
-from prm.records import Response
-from prm.steps import SEPARATOR, EncodedResponse, StepEncoder
+from prm.records import Key, Response
+from prm.steps import SEPARATOR, EncodedResponse
 
 
 class Item(NamedTuple):
@@ -26,10 +25,11 @@ class Context:
 
     bad_below: float = 0.0
     """Labels below are bad: 0 where there are negative ones, else 0.5 (targets in [0, 1])."""
-    encoder: StepEncoder | None = None
+    encoded: dict[Key, EncodedResponse | str] = field(default_factory=dict)
+    """The tokens of every response with `--tokenizer`, or why it has none."""
     max_length: int | None = None
     evaluation: EvaluationIndex | None = None
-    compared: dict[tuple[str, int], Response] = field(default_factory=dict)
+    compared: dict[Key, Response] = field(default_factory=dict)
     """The same responses with the labels of another source (`--compare`)."""
 
     def is_bad(self, label: float | None) -> bool:
@@ -40,13 +40,6 @@ class Context:
 
     def has_bad_step(self, response: Response) -> bool:
         return any(map(self.is_bad, response.step_labels or ()))
-
-    def encode(self, response: Response) -> EncodedResponse | str:
-        """The tokens, or why there are none."""
-        try:
-            return replace(self.encoder, max_length=sys.maxsize).encode(response.question, response.steps, "response")
-        except ValueError as error:
-            return str(error)
 
 
 Finding = tuple[Item, str]
@@ -87,13 +80,13 @@ def separator_in_text(response: Response, context: Context) -> str | None:
 
 
 def not_encodable(response: Response, context: Context) -> str | None:
-    encoded = context.encode(response)
+    encoded = context.encoded[response.key]
     return encoded if isinstance(encoded, str) else None
 
 
 def too_long(response: Response, context: Context) -> str | None:
     """What training would drop, and how many of its steps truncation would have cut."""
-    encoded = context.encode(response)
+    encoded = context.encoded[response.key]
     if isinstance(encoded, str) or len(encoded.input_ids) <= context.max_length:
         return None
     cut = sum(end >= context.max_length for end in encoded.step_ends)
@@ -202,8 +195,8 @@ POPULATIONS: dict[str, Applies] = {
     "right, labelled": lambda r, context: r.correct is True and r.step_labels is not None,
     "wrong, labelled": lambda r, context: r.correct is False and r.step_labels is not None,
     "with an answer": lambda r, context: bool(reference(r)),
-    "encoded": lambda r, context: context.encoder is not None,
-    "measured": lambda r, context: context.encoder is not None and context.max_length is not None,
+    "encoded": lambda r, context: r.key in context.encoded,
+    "measured": lambda r, context: r.key in context.encoded and context.max_length is not None,
     "compared with evaluation": lambda r, context: context.evaluation is not None,
     "compared": lambda r, context: r.step_labels is not None and r.key in context.compared,
 }

@@ -1,4 +1,4 @@
-"""lint_dataset.py on public data, counts checked by hand or against the source's own labels, and on what build_dataset.py writes."""
+"""lint_dataset.py on public data, counted again from the source's own labels, and on what build_dataset.py writes."""
 
 import json
 

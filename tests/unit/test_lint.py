@@ -8,10 +8,11 @@ import lint_dataset
 import pytest
 
 from prm.data.decontaminate import EvaluationIndex
-from prm.data.lint import LintConfig, check_question, cohen_kappa, lint, questions_of
+from prm.data.lint import LintConfig, check_question, cohen_kappa, encode, lint, questions_of
 from prm.data.lint_checks import Context, Item
 from prm.files import write_jsonl
 from prm.records import Response, to_row
+from prm.steps import StepEncoder
 
 GOOD = Response("q", 0, "What is 3 + 4?", ["Add 3 and 4.", r"So \boxed{7}."], True, [1.0, 1.0], answer="7")
 BAD = replace(GOOD, sample_index=1, steps=["Add 3 and 4.", r"So \boxed{8}."], correct=False, step_labels=[1.0, -1.0])
@@ -71,16 +72,16 @@ def test_contamination_names_the_evaluation_row(tmp_path):
 
 
 def test_lengths_are_those_of_the_encoder(tiny_tokenizer):
-    from prm.steps import StepEncoder
-
     encoder = StepEncoder.for_loss("asym", tiny_tokenizer)
-    encoded = encoder.encode(GOOD.question, GOOD.steps, "q")
-    length = len(encoded.input_ids)
-    assert run([GOOD], Context(encoder=encoder, max_length=length)) == {}
+    refused = replace(BAD, steps=["<|im_end|>", "b"])
+    encoded = encode([GOOD, refused], encoder)
+    length = len(encoded[GOOD.key].input_ids)
+    assert encoded[GOOD.key] == encoder.encode(GOOD.question, GOOD.steps, "q")
+    assert run([GOOD], Context(encoded=encoded, max_length=length)) == {}
     expected = f"{length} tokens; 1 of 2 steps end past {length - 1}"
-    assert run([GOOD], Context(encoder=encoder, max_length=length - 1)) == {"too_long": [expected]}
-    (found,) = run([replace(GOOD, steps=["<|im_end|>", "b"])], Context(encoder=encoder))["not_encodable"]
-    assert "contains the special token '<|im_end|>'" in found
+    assert run([GOOD], Context(encoded=encoded, max_length=length - 1)) == {"too_long": [expected]}
+    (found,) = run([GOOD, refused], Context(encoded=encoded))["not_encodable"]
+    assert found == "q #1: step 0 contains the special token '<|im_end|>'; remove it from the text"
 
 
 def test_disagreement_of_two_sources():
