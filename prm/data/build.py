@@ -36,9 +36,10 @@ from prm.data.hub import hash_sources, parse_source
 from prm.data.options import BuildConfig
 from prm.data.sources import iter_responses, iter_rollouts
 from prm.data.statistics import Statistics
+from prm.data.tokens import encode_file
 from prm.files import write_jsonl
 from prm.records import Response, to_line
-from prm.steps import join_steps, load_tokenizer, split_steps
+from prm.steps import StepEncoder, join_steps, load_tokenizer, split_steps
 from prm.tracking import progress, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,10 @@ class Build:
             raise ValueError(f"--step_labels {path}: none of its {self.num_labels} keys is among the responses kept")
         self._write_splits(merge(kept))
         check_trainable(self.statistics["train"], self.dropped)
+        if self.config.tokenize:
+            encoder = StepEncoder.for_loss(self.config.loss or "asym", load_tokenizer(self.config.tokenize))
+            for path in sorted(self.folder.glob("*.jsonl")):
+                encode_file(path, encoder, self.folder)
         return self._describe()
 
     def _partition(self) -> tuple[Buckets, Buckets]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from prm.data.decontaminate import NGRAM
+from prm.steps import CONTRACTS
 
 
 @dataclass
@@ -38,6 +39,11 @@ class BuildConfig:
     """Evaluation files: questions that share their text or --ngram words in a row with one of them are dropped."""
     ngram: int = NGRAM
     """Words in a row that count as an overlap with an evaluation file."""
+    tokenize: str | None = None
+    """Model name or folder: encode the responses for its training ahead, so that scripts/train.py starts at once. Default: it
+    encodes them when it first starts."""
+    loss: str | None = None
+    """Objective of that training, which chooses the encoding (asym if not given); needs --tokenize."""
     seed: int = 0
     """Seed of the split into training and validation, and of --balance."""
 
@@ -54,5 +60,9 @@ class BuildConfig:
             raise ValueError("--max_step_length: --responses are in steps already, which may carry labels; leave it out")
         if self.near_duplicates is not None and not 0 <= self.near_duplicates < 1:
             raise ValueError(f"--near_duplicates {self.near_duplicates}: a similarity, must be at least 0 and below 1")
+        if self.loss is not None and self.tokenize is None:
+            raise ValueError(f"--loss {self.loss} chooses how to encode: give --tokenize MODEL too")
+        if self.loss is not None and self.loss not in CONTRACTS:
+            raise ValueError(f"--loss {self.loss} is unknown; must be one of {', '.join(CONTRACTS)}")
         if self.ngram < 1:
             raise ValueError(f"--ngram {self.ngram}: must be at least 1 word")

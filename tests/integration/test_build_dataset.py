@@ -58,6 +58,20 @@ def test_a_split_without_validation_loads(graded, tmp_path):
     assert {name: split.num_rows for name, split in loaded.items()} == {"train": 320}
 
 
+def test_training_finds_tokens_that_were_made_ahead(graded, tmp_path, tiny_backbone, train, monkeypatch):
+    build_dataset.main([*flags_of(graded, tmp_path / "ahead"), "--tokenize", str(tiny_backbone), "--loss", "orm"])
+    build_dataset.main(flags_of(graded, tmp_path / "later"))
+    tokens = sorted(path.name for path in (tmp_path / "ahead").glob(".tokens-*"))
+    assert [name.split("-")[1] for name in tokens] == ["train", "validation"]
+    assert datasets.load_dataset(str(tmp_path / "ahead"), cache_dir=str(tmp_path / "cache"))["train"].num_rows == 288
+    steps = ["--max_steps", "2"]
+    later = train("--dataset", str(tmp_path / "later"), *steps, name="later-model")
+    assert sorted(path.name for path in (tmp_path / "later").glob(".tokens-*")) == tokens
+    monkeypatch.setattr("prm.data.tokens.batches", lambda *args: pytest.fail("encoded again"))
+    ahead = train("--dataset", str(tmp_path / "ahead"), *steps, name="ahead-model")
+    assert (ahead / "model.safetensors").read_bytes() == (later / "model.safetensors").read_bytes()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

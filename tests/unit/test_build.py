@@ -257,12 +257,14 @@ def test_step_labels_of_no_response_are_refused(build, tmp_path):
         {"max_step_length": 10},
         {"near_duplicates": 1.0},
         {"ngram": 0},
+        {"loss": "asym"},
+        {"loss": "asymm", "tokenize": "x"},
         {"max_step_length": 0, "tokenizer": "x"},
         {"max_step_length": 9, "tokenizer": "x", "responses": "y"},
     ],
 )
 def test_impossible_options(options):
-    with pytest.raises(ValueError, match=r"pass rates|must be|give --tokenizer too|in steps already"):
+    with pytest.raises(ValueError, match=r"pass rates|must be|give --tokenize|in steps already"):
         BuildConfig(**options)
 
 
