@@ -22,7 +22,7 @@ def test_the_division_into_micro_batches_changes_nothing(train, dataset, loss):
         assert trajectory(parts) == pytest.approx(trajectory(whole), rel=1e-5, abs=1e-6)
         assert trajectory(parts, "grad_norm") == pytest.approx(trajectory(whole, "grad_norm"), rel=1e-4, abs=1e-6)
     assert len(trajectory(whole)) == 6
-    expected = {"eval_loss", "eval_outcome_accuracy", "eval_outcome_auc", "eval_step_auc"}
+    expected = {"eval_loss", "eval_outcome_auc", "eval_step_auc"} | ({"eval_outcome_accuracy"} if loss != "pqm" else set())
     assert all(len(trajectory(whole, name)) == 2 for name in expected)  # steps 3 and 6
     model, encoder = load_model(whole)  # repeats the self-test
     assert encoder.loss == loss
