@@ -124,6 +124,11 @@ BAD_DATA = {
         "none of the 1 responses has 'step_labels'.*build_dataset.py --step_labels",
         "step_ce",
     ),
+    "only null labels": (
+        [GOOD | {"step_labels": [None] * len(GOOD["steps"])}],
+        "none of the 1 responses has 'step_labels'",
+        "step_ce",
+    ),
     "equal step labels": ([GOOD | {"step_labels": [1.0] * len(GOOD["steps"])}], "'step_labels' is 1.0 for all", "step_ce"),
     "labels that do not match": ([OTHER | {"step_labels": [1.0] * 9}, GOOD], "q3-0 #1 has .* steps but 9 step labels", "asym"),
     "soft labels": ([GOOD | {"step_labels": [0.5] * len(GOOD["steps"])}], "step label 0.5, expected -1, 0 or 1", "step_ce"),
