@@ -1,6 +1,10 @@
 """convert_dataset.py end to end: published step labels become responses, a training set, and stepwise supervision."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import pytest
 
 from prm.data.sources import load_responses
 from prm.files import write_jsonl
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_dataset.py"
 
 
 @pytest.fixture
@@ -57,3 +63,21 @@ def test_stepwise_supervision_loads_elsewhere(real_data, tmp_path, convert):
     assert sum(row["labels"][-1] for row in rows) == 58
     assert all(label is None for row in rows for label in row["labels"][:-1])
     assert all(row.keys() == {"prompt", "completions", "labels"} for row in rows)
+
+
+def test_three_kills_change_no_byte(real_data, tmp_path):
+    source = real_data / "prm800k" / "phase1_train_120records.jsonl"
+    command = [sys.executable, SCRIPT, "--input", source, "--shard_size", "250", "--output"]
+    for num_shards in (1, 9, 17):
+        process = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL)
+        while len(list(tmp_path.glob("killed/*.jsonl"))) < num_shards:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert len(list(tmp_path.glob("killed/*.jsonl"))) < 25
+    for name in ("killed", "whole"):
+        subprocess.run([*command, tmp_path / name], check=True, capture_output=True)
+    shards = {name: {f.name: f.read_bytes() for f in tmp_path.glob(f"{name}/*.jsonl")} for name in ("killed", "whole")}
+    assert shards["killed"] == shards["whole"]
+    assert len(shards["whole"]) == 25
