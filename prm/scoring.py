@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
 from prm.models import ImplicitPRM, load_model

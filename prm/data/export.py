@@ -1,7 +1,7 @@
 """Conversion: data of any known shape in, one of our formats or stepwise supervision out, with counts of what was left out."""
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -117,7 +117,7 @@ def to_stepwise(response: Response, label_type: Literal["bool", "number"] = "boo
     """A row of stepwise supervision. Raises ValueError, naming the response, for labels that booleans cannot say."""
     labels = response.step_labels
     assert labels is not None
-    check_lengths(response)
+    check_labels(response)
     if label_type == "bool":
         if others := set(labels) - {1, -1, None}:
             raise ValueError(
@@ -144,7 +144,7 @@ def keep_last_label(response: Response) -> Response:
     return response if not labels else replace(response, step_labels=[None] * (len(labels) - 1) + labels[-1:])
 
 
-def check_lengths(response: Response) -> None:
+def check_labels(response: Response) -> None:
     """Raises ValueError unless every step has a label."""
     if len(response.step_labels or ()) != len(response.steps):
         raise ValueError(
@@ -155,12 +155,14 @@ def check_lengths(response: Response) -> None:
 
 def write_shards(folder: Path, rows: Iterable[Any], shard_size: int) -> None:
     """Write `part-00000.jsonl`, ... of `shard_size` rows each, whole or not at all; what an earlier run wrote stays as it is."""
-    rows, number = iter(rows), 0
-    while shard := list(islice(rows, shard_size)):
+    rows = iter(rows)
+    for number, first in enumerate(rows):
+        shard = chain([first], islice(rows, shard_size - 1))
         path = folder / f"part-{number:05d}.jsonl"
-        if not path.exists():
+        if path.exists():
+            deque(shard, maxlen=0)
+        else:
             write_jsonl(path, shard)
-        number += 1
 
 
 class Count:

@@ -112,9 +112,10 @@ def _split_at_marks(text: str, labelled: str, place: Place) -> tuple[list[str], 
         mark = None if is_last else {"+": 1, "-": -1}.get(labelled[end : end + 1])
         rest = labelled[end:] if is_last else mark is None
         if labelled[position:end] != part or rest:
+            behind = "its end" if is_last else f"step mark {number} of {len(parts) - 1}"
             raise ValueError(
-                f"{place.where}: `label` reads {labelled[position : end + 1]!r:.80} where `input` has {part!r:.80} and step mark "
-                f"{number} of {len(parts) - 1}; it must be the same text with + or - for each mark: repair or remove the row"
+                f"{place.where}: `label` reads {labelled[position : end + 10]!r:.80} where `input` has {part!r:.80} and {behind}; "
+                "it must be the same text with + or - for each mark: repair or remove the row"
             )
         marks.append(mark)
         position = end + 1

@@ -92,7 +92,11 @@ def compare(pair: Pair) -> str:
         return "bad_gold"
     if pair.gold == pair.answer:
         return "correct"
-    answer = read_answer(pair.answer)
+    return judge(gold, read_answer(pair.answer))
+
+
+def judge(gold: list[Any], answer: list[Any]) -> str:
+    """Status of what `read_answer` made of both."""
     # Gold first: the comparison is not symmetric.
     if verify(gold, answer, timeout_seconds=None):
         return "correct"

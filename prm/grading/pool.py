@@ -99,7 +99,10 @@ class _Worker:
             self.kill()
             return "timeout"
         try:
-            return self.connection.recv()
+            status = self.connection.recv()
+            if status == "timeout":
+                self.kill()  # it is about to end
+            return status
         except (EOFError, ConnectionResetError):
             self.process.join()
             exit_code = self.process.exitcode
@@ -115,10 +118,6 @@ class _Worker:
         self.connection.close()
 
 
-class _OutOfTimeError(BaseException):
-    """Raised by the CPU timer; no Exception, because Math-Verify and SymPy swallow those."""
-
-
 def _serve(connection: Connection, timeout_seconds: float, memory_bytes: int, parent: int) -> None:
     """A worker's life: limits first, then one status per pair, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -129,7 +128,7 @@ def _serve(connection: Connection, timeout_seconds: float, memory_bytes: int, pa
         while not connection.poll(2.0):
             if os.getppid() != parent:
                 return
-        connection.send(_compare_within(timeout_seconds, connection.recv()))
+        connection.send(_compare_within(timeout_seconds, connection.recv(), connection))
 
 
 def _limit_memory(extra_bytes: int) -> None:
@@ -138,24 +137,21 @@ def _limit_memory(extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _compare_within(timeout_seconds: float, pair: Pair) -> str:
-    """`compare` within its CPU time: SIGPROF stops Python code; one endless C call is stopped by SIGVTALRM, with the process."""
-    is_out_of_time = False
+def _compare_within(timeout_seconds: float, pair: Pair, connection: Connection) -> str:
+    """`compare` within its CPU time. Past it the worker says so and ends: an exception could be swallowed, or unwind for long.
 
-    def stop(*_: Any) -> None:
-        nonlocal is_out_of_time
-        is_out_of_time = True
-        raise _OutOfTimeError
+    One endless C call, which lets no handler run, is ended by SIGVTALRM, and the process with it.
+    """
 
-    signal.signal(signal.SIGPROF, stop)
+    def end(*_: Any) -> None:
+        connection.send("timeout")
+        os._exit(1)
+
+    signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, timeout_seconds + KILL_AFTER_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
     try:
-        signal.setitimer(signal.ITIMER_VIRTUAL, timeout_seconds + KILL_AFTER_SECONDS)
-        signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
-        try:
-            status = compare(pair)
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    except _OutOfTimeError:
+        return compare(pair)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return "timeout" if is_out_of_time else status

@@ -1,0 +1,1 @@
+"""What the data engine costs: grading's speed, the memory of every stage, tokenization."""
