@@ -20,7 +20,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.shards import ShardWriter
-from prm.steps import StepEncoder, load_tokenizer
+from prm.steps import SYSTEM_PROMPT, StepEncoder, load_tokenizer
 from prm.tracking import hash_path, progress, shard_manifest, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,14 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     EngineError when the engine fails for good; what is finished then is on disk.
     """
     config.check()
-    model_config, tokenizer = read_model(config.model)
-    context = context_length(config, model_config)
     shard = {question.id: question for question in questions[config.shard_index :: config.num_shards]}
-    prompts = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size)
-    run = run_identity(config, questions, model_config)
+    if config.engine == "server":
+        context, model, prompts, chats = None, config.model, {}, chat_prompts(shard.values())
+    else:
+        model_config, tokenizer = read_model(config.model)
+        context, model = context_length(config, model_config), model_identity(config.model, model_config)
+        prompts, chats = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size), {}
+    run = run_identity(config, questions, model)
     refuse_other_run(Path(config.output), run)
     name = shard_manifest(config.shard_index, config.num_shards)
     with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
@@ -75,7 +78,9 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
         missing = [key for key in keys if key not in writer.finished_keys]
         counts = {"questions": len(shard), "samples": len(keys), "already_there": len(keys) - len(missing)}
         write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
-        requests = [SampleRequest(key, prompts[key[0]], sample_seed(config.seed, *key)) for key in missing]
+        requests = [
+            SampleRequest(key, prompts.get(key[0], []), sample_seed(config.seed, *key), chats.get(key[0])) for key in missing
+        ]
         counts |= draw_samples(config, context, shard, requests, writer, counts)
     write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
     logger.info("%s: %s", config.output, ", ".join(f"{value} {key}" for key, value in counts.items()))
@@ -84,7 +89,7 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
 
 def draw_samples(
     config: RolloutConfig,
-    context: int,
+    context: int | None,
     questions: dict[str, Question],
     requests: Sequence[SampleRequest],
     writer: ShardWriter,
@@ -94,8 +99,10 @@ def draw_samples(
     totals = {"generated": 0, "truncated": 0, "tokens": 0}
     start = time.monotonic()
     if requests:
-        longest = max(len(request.prompt_token_ids) for request in requests)
-        engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
+        engine_config = config
+        if context is not None:
+            longest = max(len(request.prompt_token_ids) for request in requests)
+            engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
         bar = progress(total=counts["samples"], initial=counts["already_there"], desc="rollouts", unit="sample")
         with bar, closing(make_engine(engine_config)) as engine:
             for result in engine.generate(requests, config):
@@ -147,12 +154,7 @@ def encode_prompts(
     encoder = StepEncoder(tokenizer=tokenizer)
     prompts: dict[str, list[int]] = {}
     for question in questions:
-        if not question.question.strip():
-            raise ValueError(f"question {question.id!r} is empty; remove it")
-        try:
-            question.question.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
+        check_question(question)
         prompt = encoder.prompt_ids(question.question, f"question {question.id!r}")
         if len(prompt) >= context:
             raise ValueError(
@@ -170,18 +172,43 @@ def encode_prompts(
     return prompts
 
 
+def chat_prompts(questions: Iterable[Question]) -> dict[str, list[dict[str, str]]]:
+    """Chat turns of every question, for a server, which has template and tokenizer. Raises ValueError as `check_question` does."""
+    prompts: dict[str, list[dict[str, str]]] = {}
+    for question in questions:
+        check_question(question)
+        system = {"role": "system", "content": SYSTEM_PROMPT}
+        prompts[question.id] = [system, {"role": "user", "content": question.question}]
+    if not prompts:
+        raise ValueError("no question for this job; lower --num_shards or check --questions")
+    return prompts
+
+
+def check_question(question: Question) -> None:
+    """Raise ValueError, naming the question, for an empty one or a lone surrogate."""
+    if not question.question.strip():
+        raise ValueError(f"question {question.id!r} is empty; remove it")
+    try:
+        question.question.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
+
+
 def sample_seed(run_seed: int, question_id: str, sample_index: int) -> int:
     """Seed of one sample, 56 bits of a hash: order, sharding and resumption cannot change it."""
     text = json.dumps([run_seed, question_id, sample_index])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
-def run_identity(config: RolloutConfig, questions: Sequence[Question], model_config: PretrainedConfig) -> dict[str, Any]:
+def model_identity(model: str, model_config: PretrainedConfig) -> str:
+    """A folder's hash, or a name on the hub with its commit."""
+    return hash_path(model) if Path(model).is_dir() else f"{model}@{getattr(model_config, '_commit_hash', None)}"
+
+
+def run_identity(config: RolloutConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
     """What must agree for two runs to share a folder; more samples a question, or another number of jobs, may."""
     settings = {name: getattr(config, name) for name in ("seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")}
     digest = hashlib.sha256(json.dumps(to_plain(list(questions))).encode()).hexdigest()
-    is_local = Path(config.model).is_dir()
-    model = hash_path(config.model) if is_local else f"{config.model}@{getattr(model_config, '_commit_hash', None)}"
     return {
         "model": model,
         "questions": digest,
