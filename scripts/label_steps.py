@@ -7,12 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from prm.annotation.base import LabelConfig
+from prm.annotation.consensus import ConsensusConfig, find_consensus
+from prm.annotation.judge import JudgeConfig, judge_responses
 from prm.config import parse_args
 from prm.tracking import setup_logging
 
 logger = logging.getLogger("prm.label_steps")
 
-METHODS: dict[str, tuple[type[LabelConfig], Callable[[Any], dict[str, int]]]] = {}
+METHODS: dict[str, tuple[type[LabelConfig], Callable[[Any], dict[str, int]]]] = {
+    "judge": (JudgeConfig, judge_responses),
+    "consensus": (ConsensusConfig, find_consensus),
+}
 
 
 def main(argv: list[str] | None = None) -> None:
