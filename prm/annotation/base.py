@@ -124,7 +124,7 @@ class Labelling:
     def _holds(self, response: Response) -> bool:
         digest = np.uint64(_digest(to_row(response)))
         place = int(np.searchsorted(self._finished, digest))
-        return place < len(self._finished) and self._finished[place] == digest
+        return place < len(self._finished) and bool(self._finished[place] == digest)
 
     def _write_manifest(self, counts: dict[str, int]) -> None:
         write_manifest(self.folder, self.config, counts=counts, extra={"run": self.run}, name=self.name)
