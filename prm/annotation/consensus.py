@@ -102,18 +102,20 @@ def find_consensus(config: ConsensusConfig) -> dict[str, int]:
     run |= {"input": hash_path(config.input), "other": hash_path(config.other)}
     refuse_other_run(output, folder, f"{prefix}manifest*.json", run)
 
-    agreement = Agreement()
     others = LabelIndex(mine(config, config.other), config.soft_threshold, config.other)
-    write_jsonl(target, agreeing(config, others, agreement))
-    agreement.missing_in_input = len(others) - agreement.relations.total()
+    agreement = Agreement()
+    for _ in agreeing(config, others, agreement):
+        pass
     if not agreement.relations:
-        target.unlink()
         raise ValueError(f"--input {config.input} and --other {config.other} have no response in common; check both")
-    metrics = agreement.metrics()
+    agreement.missing_in_input = len(others) - agreement.relations.total()
+    counts, metrics = agreement.counts(), agreement.metrics()
+    # The rows come last: wherever this is interrupted, there are none without their manifest.
     write_json(folder / f"{prefix}{job.replace('manifest', 'metrics')}.json", metrics)
-    write_manifest(folder, config, counts=agreement.counts(), extra={"run": run, "metrics": metrics}, name=f"{prefix}{job}.json")
+    write_manifest(folder, config, counts=counts, extra={"run": run, "metrics": metrics}, name=f"{prefix}{job}.json")
+    write_jsonl(target, agreeing(config, others, Agreement()))
     logger.info("%s", format_agreement(metrics))
-    return agreement.counts()
+    return counts
 
 
 def mine(config: ConsensusConfig, path: str) -> Iterator[Response]:
@@ -123,6 +125,7 @@ def mine(config: ConsensusConfig, path: str) -> Iterator[Response]:
 
 
 def agreeing(config: ConsensusConfig, others: "LabelIndex", agreement: Agreement) -> Iterator[Response]:
+    """The responses to keep; all of them are counted in `agreement`."""
     for response in mine(config, config.input):
         theirs = others.get(response, config.input)
         if theirs is None:
