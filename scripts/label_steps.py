@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_method(argv: list[str]) -> tuple[str, list[str]]:
     """The method, and the flags that its config reads."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="--method M --help lists the options of M.", add_help=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="--method M --help lists the options of M.", add_help=False, allow_abbrev=False
+    )
     summaries = "; ".join(f"{name}: {config_type.__doc__.splitlines()[0]}" for name, (config_type, _) in METHODS.items())
     parser.add_argument("--method", required=True, choices=list(METHODS), help=summaries)
     if not any(word == "--method" or word.startswith("--method=") for word in argv):

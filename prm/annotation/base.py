@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from prm.files import data_files
 from prm.records import Key, Response, Row, to_row
 from prm.shards import ShardWriter
 from prm.tracking import shard_manifest, write_manifest
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -101,7 +98,7 @@ class Labelling:
             writer.__exit__(error_type, *_)
         if error_type is None:
             self.counts = self.count()
-            self._write_manifest(self.counts)
+            self._write_manifest(self.counts, inputs=[self.config.input])
 
     def count(self) -> dict[str, int]:
         """Responses labelled and dropped (by reason), steps by label, sums of costs: of this job, over all its runs."""
@@ -126,8 +123,8 @@ class Labelling:
         place = int(np.searchsorted(self._finished, digest))
         return place < len(self._finished) and bool(self._finished[place] == digest)
 
-    def _write_manifest(self, counts: dict[str, int]) -> None:
-        write_manifest(self.folder, self.config, counts=counts, extra={"run": self.run}, name=self.name)
+    def _write_manifest(self, counts: dict[str, int], inputs: Sequence[str] = ()) -> None:
+        write_manifest(self.folder, self.config, inputs, counts, extra={"run": self.run}, name=self.name)
 
 
 def share(question_id: str, num_shards: int) -> int:
