@@ -6,7 +6,6 @@ passes a counter: never skipped in silence.
 """
 
 import dataclasses
-import json
 import logging
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
 from prm.models import ImplicitPRM, load_model
@@ -28,7 +28,7 @@ from prm.models.step_scores import score_batch
 from prm.records import Response, StepScores
 from prm.shards import ShardWriter
 from prm.steps import EncodedResponse, StepEncoder, join_steps, read_prm_config, split_steps
-from prm.tracking import hash_path, progress, write_manifest
+from prm.tracking import check_made_from, progress, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -205,21 +205,11 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     return counts
 
 
-def check_made_from(manifest: Path, made_from: dict[str, Any]) -> None:
-    """Raise ValueError when a manifest says that its output was made from something else."""
-    known = json.loads(manifest.read_text(encoding="utf-8")).get("made_from", {}) if manifest.exists() else made_from
-    changed = [key for key in made_from if known.get(key) != made_from[key]]
-    if changed:
-        raise ValueError(
-            f"{manifest}: its scores were made with another {', '.join(changed)}; remove them or name another --output"
-        )
-
-
 def _made_from(config: ScoringConfig, reference: str | None) -> dict[str, Any]:
     return {
         "model": hash_model(config.model),
         "reference": None if reference is None else hash_model(reference),
-        "input": hash_path(config.input),
+        "input": hash_source(config.input),
         "max_step_length": config.max_step_length,
         "dtype": config.dtype,
     }

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,37 @@ def append_metrics(output_dir: str | Path, metrics: dict[str, Any]) -> None:
 def write_manifest(
     output_dir: str | Path,
     config: Any,
-    inputs: Iterable[str | Path] = (),
+    inputs: Iterable[str | Path] | Mapping[str, str] = (),
     counts: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
     name: str = "manifest.json",
 ) -> dict[str, Any]:
-    """Write `manifest.json`: command, resolved config, code and library versions, input hashes, and what was dropped and why."""
+    """Write `manifest.json`: command, resolved config, code and library versions, input hashes, and what was dropped and why.
+
+    `inputs` are paths, or names with their hashes for what may not be a path (`prm.data.hub.hash_sources`).
+    """
     manifest = {
         "command": sys.argv,
         "config": to_plain(config),
         "code_version": code_version(),
         "libraries": library_versions(),
         "python": platform.python_version(),
-        "inputs": {str(path): hash_path(path) for path in inputs},
+        "inputs": dict(inputs) if isinstance(inputs, Mapping) else {str(path): hash_path(path) for path in inputs},
         "counts": counts or {},
         **(extra or {}),
     }
     write_json(Path(output_dir) / name, manifest)
     return manifest
+
+
+def check_made_from(manifest: Path, made_from: dict[str, Any]) -> None:
+    """Raise ValueError when a manifest says that its output was made from something else."""
+    known = json.loads(manifest.read_text(encoding="utf-8")).get("made_from", {}) if manifest.exists() else made_from
+    changed = [key for key in made_from if known.get(key) != made_from[key]]
+    if changed:
+        raise ValueError(
+            f"{manifest}: what stands there was made with another {', '.join(changed)}; remove it or name another --output"
+        )
 
 
 def shard_manifest(shard_index: int, num_shards: int) -> str:

@@ -10,6 +10,7 @@ from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n, plot_bes
 from prm.benchmarks.candidates import with_unscored
 from prm.benchmarks.report import best_of_n_table
 from prm.config import parse_args
+from prm.data.hub import hash_sources
 from prm.data.sources import list_prms, load_responses, load_scores
 from prm.files import write_json, write_jsonl
 from prm.records import Response, StepScores
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     plot_best_of_n(result, output_dir / "best_of_n")
     inputs = [split_name(entry)[1] for entry in config.scores or []] + [path for path in [config.rollouts] if path]
     counts |= {name: result[name] for name in result if name.startswith("num_")}
-    write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})
+    write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra={"model": config.model})
     logger.info("wrote %s", output_dir)
     print(best_of_n_table(result))
 

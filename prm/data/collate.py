@@ -24,7 +24,7 @@ class Example:
     key: Key
     encoded: EncodedResponse
     correct: bool | None = None
-    step_labels: list[float] | None = None
+    step_labels: list[float | None] | None = None
     ref_logps: Float[Tensor, " targets"] | None = None
     """The reference's log-probs of the response tokens (implicit PRM only); `dataclasses.replace` adds them."""
 
@@ -92,7 +92,8 @@ class PackedCollator:
 
 
 def _labels(example: Example) -> list[float]:
-    return [math.nan] * len(example.encoded.step_ends) if example.step_labels is None else example.step_labels
+    labels = example.step_labels or [None] * len(example.encoded.step_ends)
+    return [math.nan if label is None else label for label in labels]
 
 
 def prefixes_of(encoded: Sequence[EncodedResponse]) -> Int[Tensor, " steps"]:

@@ -1,7 +1,7 @@
-r"""The shapes in which the field publishes its data: one row in, our records out.
+r"""The shapes in which the field publishes questions, rollouts and candidate pools: one row in, our records out.
 
-A source that names no question id gets `<file stem>-<row number>`; equal prompts of stepwise data share one id, so that a split by
-question keeps them together. What a source does not say stays unsaid: `finish_reason` `unknown`, `num_tokens` 0.
+A source that names no question id gets `<file stem>-<row number>`. What a source does not say stays unsaid: `finish_reason`
+`unknown`, `num_tokens` 0.
 """
 
 import dataclasses
@@ -23,22 +23,33 @@ _FINAL_LINE = re.compile(r"^(?:A:|####)\s*(.+?)\s*$")
 
 @dataclass
 class Place:
-    """Where a row stands, which PRM was asked for, and the stepwise prompts that the file has shown so far."""
+    """Where a row stands, which PRM was asked for, and what the source has shown so far."""
 
     where: str
     index: int
     prm: str | None = None
-    seen_prompts: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    """Responses to each question so far."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """What the rows hold and the records do not, by reason."""
 
     @property
     def stem(self) -> str:
-        return Path(re.sub(r"(:\d+|\[\d+\])$", "", self.where)).stem
+        """Name of the source in question ids: the file's stem, of `hub:owner/name:config:split` `name-config-split`."""
+        source = re.sub(r"(:\d+|\[\d+\])$", "", self.where)
+        return source.rsplit("/", 1)[-1].replace(":", "-") if source.startswith("hub:") else Path(source).stem
 
     def question_id(self, given: Any = None) -> str:
         """The source's own id; a bare number is only unique within its file and gets the file's name before it."""
         if isinstance(given, str) and not given.isdigit():
             return given
         return f"{self.stem}-{self.index if given is None else given}"
+
+    def key_of(self, question: str) -> dict[str, Any]:
+        """Key of the next response to a question without an id: equal texts share one, so that a split by question holds."""
+        question_id = f"{self.stem}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
+        self.seen[question_id] += 1
+        return {"question_id": question_id, "sample_index": self.seen[question_id] - 1}
 
 
 Convert = Callable[[Row, Place], Iterator[Any]]
@@ -82,7 +93,10 @@ def reference(row: Row, place: Place) -> str:
         answer = int(answer)
     text = "" if answer is None else str(answer).rsplit("####", 1)[-1].strip()
     if not text:
-        raise ValueError(f"{place.where}: no reference answer: neither `answer` nor a \\boxed{{}} in `solution`")
+        raise ValueError(
+            f"{place.where}: no reference answer: neither `answer` nor a \\boxed{{}} in `solution`; remove the row, or let "
+            "scripts/convert_dataset.py --format question --skip_unreadable True leave such rows out"
+        )
     return text
 
 
@@ -102,7 +116,7 @@ def box_final_line(solution: str) -> str:
 
 def evaluation_output(row: Row, place: Place) -> Iterator[Rollout]:
     """Qwen2.5-Math evaluation outputs: parallel lists of responses, extracted answers and verdicts."""
-    _check_lengths(row, place, "response", "pred", "score")
+    check_lengths(row, place, "response", "pred", "score")
     for index, (response, extracted, verdict) in enumerate(zip(row["response"], row["pred"], row["score"], strict=True)):
         yield _rollout(
             place,
@@ -117,7 +131,7 @@ def evaluation_output(row: Row, place: Place) -> Iterator[Rollout]:
 
 def evaluation_scores(row: Row, place: Place) -> Iterator[StepScores]:
     """The outcome model's one score per response, as the score of a single step."""
-    _check_lengths(row, place, "response", "pred_score")
+    check_lengths(row, place, "response", "pred_score")
     for rollout, scores in zip(evaluation_output(row, place), row["pred_score"], strict=True):
         yield _scores(rollout, scores, place)
 
@@ -164,35 +178,6 @@ def split_rollouts(convert: Convert) -> Convert:
     return split
 
 
-def stepwise(row: Row, place: Place) -> Iterator[Response]:
-    """Stepwise supervision: a prompt, its completions and a label for each; True is 1, False is -1, numbers stay."""
-    _check_lengths(row, place, "completions", "labels")
-    prompt = row["prompt"]
-    values = {
-        "question_id": f"{place.stem}-{hashlib.sha256(prompt.encode()).hexdigest()[:12]}",
-        "sample_index": place.seen_prompts[prompt],
-        "question": prompt,
-        "steps": row["completions"],
-        "step_labels": [(1 if label else -1) if isinstance(label, bool) else label for label in row["labels"]],
-    }
-    place.seen_prompts[prompt] += 1
-    yield to_record(values, Response, place.where)
-
-
-def processbench(row: Row, place: Place) -> Iterator[Response]:
-    """`label` is the first wrong step (-1: none). What follows it builds on the error and is labelled wrong too."""
-    first_error = row["label"] if row["label"] >= 0 else len(row["steps"])
-    values = {
-        "question_id": row["id"],
-        "sample_index": 0,
-        "question": row["problem"],
-        "steps": row["steps"],
-        "correct": row["final_answer_correct"],
-        "step_labels": [1 if index < first_error else -1 for index in range(len(row["steps"]))],
-    }
-    yield to_record(values, Response, place.where)
-
-
 def _rollout(place: Place, given_id: Any, **values: Any) -> Rollout:
     defaults = {"question_id": place.question_id(given_id), "finish_reason": "unknown", "num_tokens": 0}
     return to_record(defaults | values, Rollout, place.where)
@@ -213,7 +198,7 @@ def _scores(rollout: Rollout, step_scores: list[float], place: Place) -> StepSco
     return to_record({**to_row(rollout), "step_scores": step_scores}, StepScores, place.where)
 
 
-def _check_lengths(row: Row, place: Place, *keys: str) -> None:
+def check_lengths(row: Row, place: Place, *keys: str) -> None:
     lengths = {key: len(row[key]) for key in keys}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{place.where}: lists that belong together differ in length: {lengths}")

@@ -1,13 +1,17 @@
-"""Data files of any known shape in; questions, rollouts, responses and step scores out.
+"""Data of any known shape in; questions, rollouts, responses and step scores out.
 
-These loaders are what every script reads its input with. A path is a `.jsonl` file, a `.json` array or a folder of shards.
+Every script reads its input with these readers. A source is a file, a folder of shards, or a dataset of the hub (`hub.py`).
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prm.data.hub import read_source
+from prm.data.importers import math_shepherd, prmbench, prmbench_assembled, processbench, stepwise
+from prm.data.prm800k import prm800k, prm800k_rebuilt
 from prm.data.shapes import (
     GSM8K_MODELS,
     Place,
@@ -20,13 +24,16 @@ from prm.data.shapes import (
     pool_responses,
     pool_rollouts,
     pool_scores,
-    processbench,
     question,
     split_rollouts,
-    stepwise,
 )
-from prm.files import read_rows, without_duplicates
-from prm.records import Question, Response, Rollout, StepScores
+from prm.files import without_duplicates
+from prm.records import Question, Response, Rollout, Row, StepScores
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 10
+"""How many unreadable rows are named in warnings."""
 
 _GSM8K_KEYS = ("question", "ground_truth", *GSM8K_MODELS)
 _EVALUATION_KEYS = ("question", "answer", "response", "pred", "score")
@@ -53,6 +60,11 @@ RESPONSE_SHAPES = (
     Shape("candidate pool", _POOL_KEYS, pool_responses),
     Shape("stepwise supervision", ("prompt", "completions", "labels"), stepwise),
     Shape("ProcessBench", ("id", "problem", "steps", "label", "final_answer_correct"), processbench),
+    Shape("PRM800K", ("labeler", "question", "label"), prm800k),
+    Shape("PRM800K, rebuilt", ("problem", "steps"), prm800k_rebuilt),
+    Shape("Math-Shepherd", ("input", "label"), math_shepherd),
+    Shape("PRMBench", ("idx", "classification", "modified_process", "error_steps"), prmbench),
+    Shape("PRMBench, assembled", ("idx", "question", "steps", "error_steps"), prmbench_assembled),
 )
 SCORE_SHAPES = (
     Shape("step scores", ("question_id", "sample_index", "step_scores"), own(StepScores)),
@@ -62,78 +74,110 @@ SCORE_SHAPES = (
 QUESTION_KEYS = ("question", "problem", "original_question", "prompt")
 
 
-def iter_questions(path: str | Path) -> Iterator[Question]:
+def iter_questions(source: str | Path, dropped: Counter[str] | None = None, skip_unreadable: bool = False) -> Iterator[Question]:
     """Questions with their reference answers.
 
-    This and the other readers stream, and raise ValueError, with file and line, for a row of no known shape and for a key that
-    stands twice.
+    This and the other readers stream, and raise ValueError, with file and line, for a row of no known shape, a row that is not what
+    its keys promise (with `skip_unreadable` such rows are counted instead), and a key that stands twice. `dropped` counts what rows
+    hold and records do not, by reason; without it the counts are logged.
     """
-    return _read(path, "questions", QUESTION_SHAPES)
+    return _read(source, "questions", QUESTION_SHAPES, dropped=dropped, skip_unreadable=skip_unreadable)
 
 
-def iter_rollouts(path: str | Path) -> Iterator[Rollout]:
+def iter_rollouts(source: str | Path, dropped: Counter[str] | None = None, skip_unreadable: bool = False) -> Iterator[Rollout]:
     """Sampled responses, graded or not."""
-    return _read(path, "rollouts", ROLLOUT_SHAPES)
+    return _read(source, "rollouts", ROLLOUT_SHAPES, dropped=dropped, skip_unreadable=skip_unreadable)
 
 
-def iter_responses(path: str | Path) -> Iterator[Response]:
+def iter_responses(source: str | Path, dropped: Counter[str] | None = None, skip_unreadable: bool = False) -> Iterator[Response]:
     """Responses in steps; a response that comes as one text is split at its blank lines."""
-    return _read(path, "responses", RESPONSE_SHAPES)
+    return _read(source, "responses", RESPONSE_SHAPES, dropped=dropped, skip_unreadable=skip_unreadable)
 
 
-def iter_scores(path: str | Path, prm: str | None = None) -> Iterator[StepScores]:
+def iter_scores(source: str | Path, prm: str | None = None) -> Iterator[StepScores]:
     """Step scores; `prm` chooses among the models that scored a candidate pool, and is needed if there are several."""
-    return _read(path, "step scores", SCORE_SHAPES, prm)
+    return _read(source, "step scores", SCORE_SHAPES, prm)
 
 
-def load_questions(path: str | Path) -> list[Question]:
-    return list(iter_questions(path))
+def load_questions(source: str | Path) -> list[Question]:
+    return list(iter_questions(source))
 
 
-def load_rollouts(path: str | Path) -> list[Rollout]:
-    return list(iter_rollouts(path))
+def load_rollouts(source: str | Path) -> list[Rollout]:
+    return list(iter_rollouts(source))
 
 
-def load_responses(path: str | Path) -> list[Response]:
-    return list(iter_responses(path))
+def load_responses(source: str | Path) -> list[Response]:
+    return list(iter_responses(source))
 
 
-def load_scores(path: str | Path, prm: str | None = None) -> list[StepScores]:
-    return list(iter_scores(path, prm))
+def load_scores(source: str | Path, prm: str | None = None) -> list[StepScores]:
+    return list(iter_scores(source, prm))
 
 
-def list_prms(path: str | Path) -> list[str]:
+def list_prms(source: str | Path) -> list[str]:
     """Names of the models that scored a candidate pool; empty for any other file."""
-    candidates = (candidate for row, _ in read_rows(path) for candidate in row.get("candidates", ()))
+    candidates = (candidate for row, _ in read_source(source) for candidate in row.get("candidates", ()))
     scores = (candidate.get("step_scores") for candidate in candidates)
     return sorted({name for by_name in scores if isinstance(by_name, dict) for name in by_name})
 
 
-def load_question_texts(path: str | Path) -> list[str]:
-    """Read only the problem statements of any file, evaluation sets included (for decontamination)."""
-    texts = []
-    for row, where in read_rows(path):
-        text = next((row[key] for key in QUESTION_KEYS if isinstance(row.get(key), str)), None)
-        if text is None:
-            raise ValueError(f"{where}: no question under any of {list(QUESTION_KEYS)}; found keys {sorted(row)}")
-        texts.append(text)
-    return texts
+def load_question_texts(source: str | Path) -> list[str]:
+    """Read only the problem statements of any source, evaluation sets included (for decontamination)."""
+    return [question_text(row, where) for row, where in read_source(source)]
 
 
-def _read(path: str | Path, what: str, shapes: tuple[Shape, ...], prm: str | None = None) -> Iterator[Any]:
-    return without_duplicates(lambda: _convert(path, what, shapes, prm))
+def question_text(row: Row, where: str) -> str:
+    """The problem statement of a row. Raises ValueError for a row without one."""
+    nested = row.get("question")
+    for text in [*(row.get(key) for key in QUESTION_KEYS), nested.get("problem") if isinstance(nested, dict) else None]:
+        if isinstance(text, str):
+            return text
+    if all(key in row for key in ("input", "label")):
+        return next(math_shepherd(row, Place(where, 0))).question
+    raise ValueError(f"{where}: no question under any of {list(QUESTION_KEYS)}; found keys {sorted(row)}")
 
 
-def _convert(path: str | Path, what: str, shapes: tuple[Shape, ...], prm: str | None) -> Iterator[tuple[Any, str]]:
+def _read(
+    source: str | Path,
+    what: str,
+    shapes: tuple[Shape, ...],
+    prm: str | None = None,
+    dropped: Counter[str] | None = None,
+    skip_unreadable: bool = False,
+) -> Iterator[Any]:
+    counts = Counter() if dropped is None else dropped
+    yield from without_duplicates(lambda: _convert(source, what, shapes, prm, counts, skip_unreadable))
+    if dropped is None and +counts:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in (+counts).items())
+        logger.warning("%s: left out of its %s: %s", source, what, reasons)
+
+
+def _convert(
+    source: str | Path, what: str, shapes: tuple[Shape, ...], prm: str | None, dropped: Counter[str], skip_unreadable: bool
+) -> Iterator[tuple[Any, str]]:
     """Every record with the place of its row."""
-    seen_prompts: Counter[str] = Counter()
-    for index, (row, where) in enumerate(read_rows(path)):
-        shape = next((shape for shape in shapes if all(key in row for key in shape.keys)), None)
-        if shape is None:
-            known = "; ".join(f"{shape.name} ({', '.join(shape.keys)})" for shape in shapes)
-            raise ValueError(f"{where}: no known shape of {what}: found keys {sorted(row)}; known are {known}")
+    seen: Counter[str] = Counter()
+    for index, (row, where) in enumerate(read_source(source)):
         try:
-            for record in shape.convert(row, Place(where, index, prm, seen_prompts)):
-                yield record, where
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{where}: has the keys of {shape.name}, but does not read as such: {error!r}") from error
+            records = list(_convert_row(row, what, shapes, Place(where, index, prm, seen, dropped)))
+        except ValueError as error:
+            if not skip_unreadable:
+                raise
+            dropped["unreadable"] += 1
+            if dropped["unreadable"] <= MAX_NAMED:
+                logger.warning("left out: %s", error)
+            continue
+        for record in records:
+            yield record, where
+
+
+def _convert_row(row: Row, what: str, shapes: tuple[Shape, ...], place: Place) -> Iterator[Any]:
+    shape = next((shape for shape in shapes if all(key in row for key in shape.keys)), None)
+    if shape is None:
+        known = "; ".join(f"{shape.name} ({', '.join(shape.keys)})" for shape in shapes)
+        raise ValueError(f"{place.where}: no known shape of {what}: found keys {sorted(row)}; known are {known}")
+    try:
+        yield from shape.convert(row, place)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{place.where}: has the keys of {shape.name}, but does not read as such: {error!r}") from error

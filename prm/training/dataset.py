@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,15 +59,19 @@ def load_dataset(config: TrainingConfig) -> TrainingData:
 
 
 def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
-    """Whether the objective can learn from this response. Raises ValueError, naming it, for labels that cannot be right."""
+    """Whether the objective can learn from this response; null step labels do not count.
+
+    Raises ValueError, naming the response, for labels that cannot be right.
+    """
     labels, place = response.step_labels, f"{path}: {key_name(response.key)}"
     if labels is not None and len(labels) != len(response.steps):
-        raise ValueError(f"{place} has {len(response.steps)} steps but {len(labels)} step labels; label every step")
+        raise ValueError(f"{place} has {len(response.steps)} steps but {len(labels)} step labels; label every step, or with null")
     needs = LOSSES[config.loss].needs
     if needs == "outcome":
         return response.correct is not None
     is_soft = needs == "soft_labels" or (config.loss == "step_ce" and config.num_labels == 1)
-    for label in labels or ():
+    known = [label for label in labels or () if label is not None]
+    for label in known:
         if is_soft and not 0 <= label <= 1:
             option, remedy = ("--num_labels 1", "--num_labels 2 or 3")
             if needs == "soft_labels":
@@ -75,7 +80,7 @@ def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
         if not is_soft and label not in (-1, 0, 1):
             remedy = "--loss mc_regression, or step_ce with --num_labels 1"
             raise ValueError(f"{place}: step label {label}, expected -1, 0 or 1; soft targets need {remedy}")
-    return labels is not None
+    return bool(known)
 
 
 def check_learnable(train: list[Response], config: TrainingConfig, path: Path, num_read: int) -> None:
@@ -89,7 +94,7 @@ def check_learnable(train: list[Response], config: TrainingConfig, path: Path, n
         raise ValueError(
             f"{path}: none of the {num_read} responses has {label!r}, which --loss {config.loss} learns from; {remedy}"
         )
-    values = {v for r in train for v in r.step_labels} if label == "step_labels" else {r.correct for r in train}
+    values = {v for r in train for v in r.step_labels if v is not None} if label == "step_labels" else {r.correct for r in train}
     if len(values) == 1:
         raise ValueError(
             f"{path}: {label!r} is {values.pop()} for all {len(train)} responses, so there is nothing to tell apart; "
@@ -105,7 +110,7 @@ def check_learnable(train: list[Response], config: TrainingConfig, path: Path, n
 def has_counterfactual_pair(responses: list[Response], neutral: str) -> bool:
     """Whether a good and a bad step stand behind the same question and the same steps."""
     counts = torch.tensor([len(r.steps) for r in responses])
-    labels, mask = pad_steps(torch.tensor([float(label) for r in responses for label in r.step_labels]), counts)
+    labels, mask = pad_steps(torch.tensor([math.nan if v is None else float(v) for r in responses for v in r.step_labels]), counts)
     ids = prefix_ids([r.question for r in responses], [r.steps for r in responses])
     is_good, is_bad = good_and_bad(labels, mask, neutral)
     return bool(torch.isin(ids[is_good], ids[is_bad]).any())

@@ -124,13 +124,28 @@ BAD_DATA = {
         "none of the 1 responses has 'step_labels'.*build_dataset.py --step_labels",
         "step_ce",
     ),
+    "only null labels": (
+        [GOOD | {"step_labels": [None] * len(GOOD["steps"])}],
+        "none of the 1 responses has 'step_labels'",
+        "step_ce",
+    ),
     "equal step labels": ([GOOD | {"step_labels": [1.0] * len(GOOD["steps"])}], "'step_labels' is 1.0 for all", "step_ce"),
+    "one label and nulls": (
+        [GOOD | {"steps": ["a", "b"], "step_labels": [None, 1]}],
+        "'step_labels' is 1.0 for all",
+        "pqm",
+    ),
     "labels that do not match": ([OTHER | {"step_labels": [1.0] * 9}, GOOD], "q3-0 #1 has .* steps but 9 step labels", "asym"),
     "soft labels": ([GOOD | {"step_labels": [0.5] * len(GOOD["steps"])}], "step label 0.5, expected -1, 0 or 1", "step_ce"),
     "hard labels": ([GOOD | {"step_labels": [-1.0] * len(GOOD["steps"])}], "-1.0; --loss mc_regression learns", "mc_regression"),
     "no counterfactual pair": (
         [GOOD | {"steps": ["a", "b"], "step_labels": [1, 1]}, OTHER | {"steps": ["b", "b"], "step_labels": [1, -1]}],
         "no two responses part at a step that is good in one and bad in the other, which --loss margin_ranking",
+        "margin_ranking",
+    ),
+    "no label beside a bad step": (
+        [GOOD | {"steps": ["a", "b"], "step_labels": [1, None]}, OTHER | {"steps": ["a", "c"], "step_labels": [1, -1]}],
+        "no two responses part at a step",
         "margin_ranking",
     ),
     "separator in a step": ([GOOD, OTHER | {"steps": ["a <extra_0> b"], "step_labels": None}], "q3-0 #1: step 0 contains", "min"),

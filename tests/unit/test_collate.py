@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from prm.aggregation import pad_steps
 from prm.data.collate import Example, MicroBatches, PackedCollator, prefixes_of, units
-from prm.losses import num_items
+from prm.losses import num_items, response_losses
 from prm.models import ImplicitPRM, RewardModel
 from prm.records import Response
 from prm.steps import EncodedResponse, StepEncoder
@@ -40,6 +41,30 @@ def test_labels_by_hand(tiny_backbone):
     assert batch["input_ids"].shape == (1, sum(example.num_tokens for example in examples))
     assert set(batch["input_ids"][0, batch["step_ends"]].tolist()) == {encoder.separator_id}
     assert "target_positions" not in batch
+
+
+@pytest.mark.parametrize("loss", ["step_ce", "mc_regression", "pqm", "margin_ranking"])
+def test_steps_with_null_labels_take_no_part_in_the_loss(loss, tiny_backbone):
+    """Two responses that part at their second step; of each, one step is unlabelled."""
+    encoder = encoder_for(loss, tiny_backbone)
+    labels = [[1.0, 0.0, None], [None, 1.0, 1.0]] if loss == "mc_regression" else [[1.0, -1.0, None], [None, 1.0, 1.0]]
+    responses = [Response("a", i, "?", ["So", f"{i}", "."], step_labels=row) for i, row in enumerate(labels)]
+    examples = [Example.from_response(r, e) for r, e in zip(responses, encoder.encode_batch(responses), strict=True)]
+    batch = PackedCollator(encoder, with_prefixes=True)(examples)
+    assert batch["step_labels"].isnan().tolist() == [False, False, True, True, False, False]
+
+    known, mask = pad_steps(batch["step_labels"], batch["step_counts"])
+    prefixes, _ = pad_steps(batch["prefixes"], batch["step_counts"])
+    shape = (2, 3, 3) if loss == "step_ce" else (2, 3)
+    logits = torch.linspace(-0.5, 0.5, math.prod(shape)).reshape(shape).requires_grad_()
+    losses = response_losses(loss, logits, mask, None, known, prefixes)
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    gradient = logits.grad.reshape(6, -1).abs().sum(1)
+    assert gradient[[2, 3]].tolist() == [0, 0]
+    assert (gradient[[1, 4]] > 0).all()
+    counts = {"step_ce": 4, "mc_regression": 4, "pqm": 2, "margin_ranking": 1}
+    assert num_items(loss, None, known, mask, prefixes, num_labels=3) == counts[loss]
 
 
 def test_packed_logits_equal_each_response_alone(tiny_backbone):

@@ -131,7 +131,8 @@ def test_stepwise_supervision_groups_by_prompt(write):
 def test_processbench(tmp_path, label, step_labels):
     path = tmp_path / "math.json"
     path.write_text(json.dumps([PROCESSBENCH | {"label": label}]))
-    assert load_responses(path) == [Response("math-1", 0, "1+1?", ["a", "b", "c"], False, step_labels)]
+    expected = Response("math-1", 0, "1+1?", ["a", "b", "c"], False, step_labels, label_source="human")
+    assert load_responses(path) == [expected]
 
 
 def test_plain_rollouts_are_split_into_steps(write):

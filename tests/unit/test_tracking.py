@@ -23,6 +23,15 @@ def test_manifest_holds_what_made_the_output(tmp_path):
     assert (manifest["counts"], manifest["model"]) == ({"dropped": 3}, "m")
     assert manifest["code_version"].startswith("0.1.0+")
     assert manifest["libraries"]["torch"].startswith("2.")
+    assert tracking.write_manifest(tmp_path, None, {"gsm8k": "commit"})["inputs"] == {"gsm8k": "commit"}
+
+
+def test_an_output_made_from_something_else_is_refused(tmp_path):
+    tracking.check_made_from(tmp_path / "manifest.json", {"input": "a"})
+    tracking.write_manifest(tmp_path, None, extra={"made_from": {"input": "a"}})
+    tracking.check_made_from(tmp_path / "manifest.json", {"input": "a"})
+    with pytest.raises(ValueError, match=r"manifest\.json: what stands there was made with another input; remove it or name"):
+        tracking.check_made_from(tmp_path / "manifest.json", {"input": "b"})
 
 
 def test_hash_of_a_folder_sees_names_and_contents_but_not_manifests(tmp_path):
