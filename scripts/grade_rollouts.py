@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prm.config import parse_args
+from prm.data.hub import hash_sources
 from prm.data.sources import iter_rollouts
 from prm.files import KeySet, read_records
 from prm.grading import GradingConfig, grade
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     report = GradeReport.of(rollout for rollout in read_records(output, Rollout) if rollout.key in keys)
     folder, name = (output.parent, f"{output.stem}.manifest.json") if writer.is_file else (output, name)
     found = {"truncated": report.truncated, "examples": report.examples}
-    write_manifest(folder, config, inputs=[config.input], counts=report.counts, extra=found, name=name)
+    write_manifest(folder, config, inputs=hash_sources([config.input]), counts=report.counts, extra=found, name=name)
     for line in report.lines():
         logger.info("%s", line)
 

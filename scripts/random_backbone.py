@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prm.config import parse_args
+from prm.data.hub import hash_sources
 from prm.data.sources import load_rollouts
 from prm.miniature.policy import BaseConfig, new_model
 from prm.miniature.tokenizer import build_tokenizer
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     model = new_model(BaseConfig(num_layers=config.num_layers, hidden_size=config.hidden_size, seed=config.seed), tokenizer)
     model.save_pretrained(config.output)
     tokenizer.save_pretrained(config.output)
-    write_manifest(config.output, config, inputs=[config.rollouts], counts={"parameters": model.num_parameters()})
+    write_manifest(config.output, config, inputs=hash_sources([config.rollouts]), counts={"parameters": model.num_parameters()})
     print(f"{Path(config.output)}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens")
 
 

@@ -117,7 +117,7 @@ def to_stepwise(response: Response, label_type: Literal["bool", "number"] = "boo
     """A row of stepwise supervision. Raises ValueError, naming the response, for labels that booleans cannot say."""
     labels = response.step_labels
     assert labels is not None
-    check_lengths(response)
+    check_labels(response)
     if label_type == "bool":
         if others := set(labels) - {1, -1, None}:
             raise ValueError(
@@ -144,7 +144,7 @@ def keep_last_label(response: Response) -> Response:
     return response if not labels else replace(response, step_labels=[None] * (len(labels) - 1) + labels[-1:])
 
 
-def check_lengths(response: Response) -> None:
+def check_labels(response: Response) -> None:
     """Raises ValueError unless every step has a label."""
     if len(response.step_labels or ()) != len(response.steps):
         raise ValueError(

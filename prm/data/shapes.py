@@ -62,6 +62,9 @@ class Shape(NamedTuple):
     keys: tuple[str, ...]
     convert: Convert
 
+    def matches(self, row: Row) -> bool:
+        return all(key in row for key in self.keys)
+
 
 def own(record_type: type[Record]) -> Convert:
     """Rows that are records of ours already."""

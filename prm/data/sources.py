@@ -39,6 +39,8 @@ _GSM8K_KEYS = ("question", "ground_truth", *GSM8K_MODELS)
 _EVALUATION_KEYS = ("question", "answer", "response", "pred", "score")
 _POOL_KEYS = ("question", "answer", "candidates")
 
+MATH_SHEPHERD = Shape("Math-Shepherd", ("input", "label"), math_shepherd)
+
 # The first shape whose keys a row has converts it.
 QUESTION_SHAPES = (
     Shape("contest", ("problem", "answer"), question),
@@ -62,7 +64,7 @@ RESPONSE_SHAPES = (
     Shape("ProcessBench", ("id", "problem", "steps", "label", "final_answer_correct"), processbench),
     Shape("PRM800K", ("labeler", "question", "label"), prm800k),
     Shape("PRM800K, rebuilt", ("problem", "steps"), prm800k_rebuilt),
-    Shape("Math-Shepherd", ("input", "label"), math_shepherd),
+    MATH_SHEPHERD,
     Shape("PRMBench", ("idx", "classification", "modified_process", "error_steps"), prmbench),
     Shape("PRMBench, assembled", ("idx", "question", "steps", "error_steps"), prmbench_assembled),
 )
@@ -133,8 +135,9 @@ def question_text(row: Row, where: str) -> str:
     for text in [*(row.get(key) for key in QUESTION_KEYS), nested.get("problem") if isinstance(nested, dict) else None]:
         if isinstance(text, str):
             return text
-    if all(key in row for key in ("input", "label")):
-        return next(math_shepherd(row, Place(where, 0))).question
+    if MATH_SHEPHERD.matches(row):
+        for response in _convert_row(row, "questions", (MATH_SHEPHERD,), Place(where, 0)):
+            return response.question
     raise ValueError(f"{where}: no question under any of {list(QUESTION_KEYS)}; found keys {sorted(row)}")
 
 
@@ -173,7 +176,7 @@ def _convert(
 
 
 def _convert_row(row: Row, what: str, shapes: tuple[Shape, ...], place: Place) -> Iterator[Any]:
-    shape = next((shape for shape in shapes if all(key in row for key in shape.keys)), None)
+    shape = next((shape for shape in shapes if shape.matches(row)), None)
     if shape is None:
         known = "; ".join(f"{shape.name} ({', '.join(shape.keys)})" for shape in shapes)
         raise ValueError(f"{place.where}: no known shape of {what}: found keys {sorted(row)}; known are {known}")

@@ -225,6 +225,13 @@ def test_question_texts_of_published_step_labels(write):
     assert load_question_texts(path) == ["1+1?", "1+1?", "Step by step: 1+1?", "1+1?"]
 
 
+def test_a_row_without_a_question_has_no_question_text(write):
+    with pytest.raises(ValueError, match=r"file.jsonl:1: no question under any of"):
+        load_question_texts(write({"input": "Why? Step 1: ки", "label": "Why? Step 1: +"}))
+    with pytest.raises(ValueError, match=r"file.jsonl:1: has the keys of Math-Shepherd"):
+        load_question_texts(write({"input": None, "label": 0}))
+
+
 @pytest.mark.parametrize(
     ("file", "count", "labels", "dropped"),
     [
