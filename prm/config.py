@@ -1,6 +1,8 @@
 """Command lines: a config dataclass in, a filled instance out. Defaults < `--config FILE.yaml` < flags."""
 
+import argparse
 import ast
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -39,15 +41,19 @@ class _Parser(HfArgumentParser):
     """HfArgumentParser with our help texts, no abbreviations, and errors of one line."""
 
     def __init__(self, config_type: type, description: str | None):
-        docs = field_docs(config_type)
-        for field in dataclasses.fields(config_type):
-            if "help" not in field.metadata and field.name in docs:
-                field.metadata = MappingProxyType({**field.metadata, "help": docs[field.name].replace("%", "%%")})
+        self.docs = field_docs(config_type)
         super().__init__(config_type, description=description, allow_abbrev=False)
         self.add_argument("--config", help="YAML file; its entries stand before the flags of the command line")
         self.config_option = HfArgumentParser([], add_help=False, allow_abbrev=False)
         self.config_option.add_argument("--config")
         self.config_option.error = self.error
+
+    def _parse_dataclass_field(self, parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+        """With our help text, on a copy: the original narrows `field.type`, and subclasses made later would inherit that."""
+        field = copy.copy(field)
+        if "help" not in field.metadata and field.name in self.docs:
+            field.metadata = MappingProxyType({**field.metadata, "help": self.docs[field.name].replace("%", "%%")})
+        super()._parse_dataclass_field(parser, field)
 
     @property
     def flags(self) -> dict[str, Any]:

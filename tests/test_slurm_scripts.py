@@ -46,6 +46,7 @@ JOB = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "n1", "CU
 VARIABLES = {
     "rollouts": {"QUESTIONS": "q.jsonl", "OUTPUT": "out"},
     "grade": {"INPUT": "in", "OUTPUT": "out"},
+    "label": {"METHOD": "judge", "INPUT": "in", "OUTPUT": "out"},
     "train": {"OUTPUT": "out"},
     "evaluate": {"MODEL": "outputs/asym", "ROLLOUTS": "in", "OUTPUT": "out"},
     "paper": {"QUESTIONS": "q.jsonl", "EVAL_QUESTIONS": "e.jsonl", "STEP_DATASET": "labelled"},
@@ -66,11 +67,12 @@ class Machine:
         (folder / "bin" / "sleep").chmod(0o755)
 
     def variables(self, job: str) -> dict[str, str]:
-        """The variables that the job demands, as paths in the folder; every input exists."""
+        """The variables that the job demands, all but METHOD as paths in the folder; every input exists."""
         (self.folder / "labelled").mkdir(exist_ok=True)
         for name in ("q.jsonl", "e.jsonl", "labelled/train.jsonl"):
             (self.folder / name).touch()
-        return {name: str(self.folder / value) for name, value in VARIABLES[job].items()}
+        paths = {name: str(self.folder / value) for name, value in VARIABLES[job].items()}
+        return paths | {name: value for name, value in VARIABLES[job].items() if name == "METHOD"}
 
     def start(self, job: str, *flags: str, **variables: str) -> subprocess.Popen:
         path = f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
@@ -110,13 +112,14 @@ def test_bash_accepts_the_file(path):
     assert path.name == "common.sh" or "set -euo pipefail" in text
 
 
-def test_five_jobs():
+def test_the_known_jobs():
     assert {path.stem for path in JOBS} == VARIABLES.keys()
 
 
 SCRIPTS_OF_JOB = {
     "rollouts": ["generate_rollouts"],
     "grade": ["grade_rollouts"],
+    "label": ["label_steps"],
     "train": ["train"],
     "evaluate": ["score", "bon_eval", "processbench_eval"],
     "paper": ["build_dataset", "bon_eval"],

@@ -114,9 +114,8 @@ def commit_of(dataset: str, revision: str | None = None) -> str:
 
     Raises FileNotFoundError for a dataset or revision that is not there or not open to us, ConnectionError without the hub.
     """
-    from httpx import HTTPError
     from huggingface_hub import dataset_info
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = f"hub:{dataset}" + (f"@{revision}" if revision else "")
     try:

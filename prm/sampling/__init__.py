@@ -1,1 +1,1 @@
-"""Sampling: prompts as token ids in, sampled texts out, from one of two engines behind one interface."""
+"""Sampling: prompts in, sampled texts out, from one of three engines behind one interface."""

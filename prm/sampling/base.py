@@ -1,6 +1,7 @@
 """The interface of the engines: requests (token ids and a seed) in, sampled texts out, each as soon as it is finished."""
 
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -13,11 +14,16 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One sample to draw. `key` comes back with the result, e.g. (question_id, sample_index)."""
+    """One sample to draw. `key` comes back with the result, e.g. (question_id, sample_index).
+
+    vLLM and transformers read `prompt_token_ids`. A server reads `messages`, the turns of a chat, where they are given: then the
+    token ids may be empty.
+    """
 
     key: Any
     prompt_token_ids: list[int]
     seed: int
+    messages: list[dict[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +62,23 @@ class EngineConfig:
     """Which model generates, on what."""
 
     model: str = "Qwen/Qwen2.5-Math-1.5B-Instruct"
-    """Folder or hub name of the policy, a causal LM with a chat template."""
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """auto takes vLLM where it is installed, else transformers."""
+    """Folder or hub name of the policy, a causal LM with a chat template; of a server, the name it serves the model under."""
+    engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
+    """auto takes vLLM where it is installed, else transformers; server sends requests to --base_url."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, e.g. http://host:8000/v1 (server)."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's API key; default: no key is sent (server)."""
+    request_timeout_seconds: float = 600.0
+    """A request that the server has not answered in full after this long is sent again (server)."""
+    max_request_retries: int = 8
+    """How often a request is sent again after an error that may pass: eight times take about three minutes (server)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of weights and cache; auto is the checkpoint's own, but vLLM runs a float32 checkpoint in bfloat16."""
     max_model_len: int | None = None
     """Longest prompt and response together, in tokens; default: the model's context, or what the longest prompt needs."""
     max_num_seqs: int = 256
-    """Responses decoded at once by each replica."""
+    """Responses decoded at once by each replica; requests in flight at once to a server."""
     tensor_parallel_size: int = 1
     """GPUs that share one replica (vLLM)."""
     data_parallel_size: int | None = None
@@ -81,10 +95,29 @@ class EngineConfig:
         for name in ("max_num_seqs", "tensor_parallel_size", "data_parallel_size", "max_model_len"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be at least 1")
+        if not self.request_timeout_seconds > 0:
+            raise ValueError(f"--request_timeout_seconds is {self.request_timeout_seconds}; it must be positive")
+        if self.max_request_retries < 0:
+            raise ValueError(f"--max_request_retries is {self.max_request_retries}; it must be 0 or more")
+        if self.engine == "server":
+            self._check_server()
+        elif (given := next((name for name in ("base_url", "api_key_env") if getattr(self, name) is not None), None)) is not None:
+            raise ValueError(f"--{given} is for --engine server; this is --engine {self.engine}")
         if self.resolved_engine() == "transformers" and (self.tensor_parallel_size, self.data_parallel_size or 1) != (1, 1):
             raise ValueError("--tensor_parallel_size and --data_parallel_size need --engine vllm; transformers runs one replica")
 
-    def resolved_engine(self) -> Literal["vllm", "transformers"]:
+    def _check_server(self) -> None:
+        """What only the side that runs the model can decide is refused here."""
+        if self.base_url is None or not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"--engine server: --base_url is {self.base_url}; give an address such as http://host:8000/v1")
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            raise ValueError(f"--api_key_env {self.api_key_env}: no such environment variable, or an empty one; export it")
+        defaults = {"dtype": "auto", "max_model_len": None, "tensor_parallel_size": 1, "data_parallel_size": None}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                raise ValueError(f"--{name} {getattr(self, name)}: the server decides that; set it where the server is started")
+
+    def resolved_engine(self) -> Literal["vllm", "transformers", "server"]:
         """The engine that `auto` stands for. Raises ValueError when vLLM is asked for and missing."""
         is_installed = importlib.util.find_spec("vllm") is not None
         if self.engine == "vllm" and not is_installed:
@@ -124,6 +157,10 @@ def stop_token_ids(config: EngineConfig, tokenizer: "PreTrainedTokenizerFast") -
 
 def make_engine(config: EngineConfig) -> Engine:
     """Start the engine that the config names; its user closes it (`contextlib.closing`)."""
+    if config.engine == "server":
+        from prm.sampling.server_engine import ServerEngine
+
+        return ServerEngine(config)
     if config.resolved_engine() == "vllm":
         from prm.sampling.replicas import VllmEngine
 

@@ -22,7 +22,7 @@ from prm.files import KeySet
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.shards import ShardWriter
-from prm.steps import StepEncoder, load_tokenizer
+from prm.steps import SYSTEM_PROMPT, StepEncoder, load_tokenizer
 from prm.tracking import hash_path, progress, shard_manifest, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -65,14 +65,10 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     EngineError when the engine fails for good; what is finished then is on disk.
     """
     config.check()
-    model_config, tokenizer = read_model(config.model)
-    context = context_length(config, model_config)
     shard = {question.id: question for question in questions[config.shard_index :: config.num_shards]}
-    prompts = encode_prompts(shard.values(), tokenizer, context, model_config.get_text_config().vocab_size)
-    run = run_identity(config, questions, model_config)
+    prompts, model, engine_config = prepare(config, shard.values())
+    run = run_identity(config, questions, model)
     refuse_other_run(Path(config.output), run)
-    longest = max(map(len, prompts.values()))
-    engine_config = dataclasses.replace(config, max_model_len=min(context, longest + config.max_tokens))
     name = shard_manifest(config.shard_index, config.num_shards)
     with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
         requests = MissingSamples(prompts, config.num_samples, config.seed, writer.finished_keys)
@@ -85,10 +81,26 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     return counts
 
 
+def prepare(config: RolloutConfig, questions: Iterable[Question]) -> tuple[dict[str, SampleRequest], str, RolloutConfig]:
+    """A request without key and seed for every question, the model's identity, and what the engine is started with.
+
+    A server gets chat turns, and has template and tokenizer itself; other engines get token ids, and no more context than needed.
+    """
+    if config.engine == "server":
+        chats = {question_id: SampleRequest(None, [], 0, messages) for question_id, messages in chat_prompts(questions).items()}
+        return chats, config.model, config
+    model_config, tokenizer = read_model(config.model)
+    context = context_length(config, model_config)
+    prompts = encode_prompts(questions, tokenizer, context, model_config.get_text_config().vocab_size)
+    needed = max(map(len, prompts.values())) + config.max_tokens
+    requests = {question_id: SampleRequest(None, ids, 0) for question_id, ids in prompts.items()}
+    return requests, model_identity(config.model, model_config), dataclasses.replace(config, max_model_len=min(context, needed))
+
+
 class MissingSamples(Sequence[SampleRequest]):
     """The requests that a run still owes, made when they are asked for: until then one number each."""
 
-    def __init__(self, prompts: dict[str, list[int]], num_samples: int, seed: int, finished: KeySet):
+    def __init__(self, prompts: dict[str, SampleRequest], num_samples: int, seed: int, finished: KeySet):
         self.prompts, self.num_samples, self.seed = prompts, num_samples, seed
         self.question_ids = list(prompts)
         keys = ((question_id, index) for question_id in prompts for index in range(num_samples))
@@ -105,8 +117,8 @@ class MissingSamples(Sequence[SampleRequest]):
     def _request(self, number: int) -> SampleRequest:
         question, sample_index = divmod(number, self.num_samples)
         question_id = self.question_ids[question]
-        seed = sample_seed(self.seed, question_id, sample_index)
-        return SampleRequest((question_id, sample_index), self.prompts[question_id], seed)
+        key = (question_id, sample_index)
+        return dataclasses.replace(self.prompts[question_id], key=key, seed=sample_seed(self.seed, *key))
 
 
 def draw_samples(
@@ -171,12 +183,7 @@ def encode_prompts(
     encoder = StepEncoder(tokenizer=tokenizer)
     prompts: dict[str, list[int]] = {}
     for question in questions:
-        if not question.question.strip():
-            raise ValueError(f"question {question.id!r} is empty; remove it")
-        try:
-            question.question.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
+        check_question(question)
         prompt = encoder.prompt_ids(question.question, f"question {question.id!r}")
         if len(prompt) >= context:
             raise ValueError(
@@ -194,18 +201,43 @@ def encode_prompts(
     return prompts
 
 
+def chat_prompts(questions: Iterable[Question]) -> dict[str, list[dict[str, str]]]:
+    """Chat turns of every question, for a server, which has template and tokenizer. Raises ValueError as `check_question` does."""
+    prompts: dict[str, list[dict[str, str]]] = {}
+    for question in questions:
+        check_question(question)
+        system = {"role": "system", "content": SYSTEM_PROMPT}
+        prompts[question.id] = [system, {"role": "user", "content": question.question}]
+    if not prompts:
+        raise ValueError("no question for this job; lower --num_shards or check --questions")
+    return prompts
+
+
+def check_question(question: Question) -> None:
+    """Raise ValueError, naming the question, for an empty one or a lone surrogate."""
+    if not question.question.strip():
+        raise ValueError(f"question {question.id!r} is empty; remove it")
+    try:
+        question.question.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
+
+
 def sample_seed(run_seed: int, question_id: str, sample_index: int) -> int:
     """Seed of one sample, 56 bits of a hash: order, sharding and resumption cannot change it."""
     text = json.dumps([run_seed, question_id, sample_index])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
-def run_identity(config: RolloutConfig, questions: Sequence[Question], model_config: PretrainedConfig) -> dict[str, Any]:
+def model_identity(model: str, model_config: PretrainedConfig) -> str:
+    """A folder's hash, or a name on the hub with its commit."""
+    return hash_path(model) if Path(model).is_dir() else f"{model}@{getattr(model_config, '_commit_hash', None)}"
+
+
+def run_identity(config: RolloutConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
     """What must agree for two runs to share a folder; more samples a question, or another number of jobs, may."""
     settings = {name: getattr(config, name) for name in ("seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")}
     digest = hashlib.sha256(json.dumps(to_plain(list(questions))).encode()).hexdigest()
-    is_local = Path(config.model).is_dir()
-    model = hash_path(config.model) if is_local else f"{config.model}@{getattr(model_config, '_commit_hash', None)}"
     return {
         "model": model,
         "questions": digest,

@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,3 +94,15 @@ def test_help_shows_the_docstring_below_each_field_and_the_default(capsys):
     ):
         assert expected in text
     assert field_docs(Config)["packed"] == "Whether rows are packed."
+
+
+def test_parsing_leaves_the_class_as_it_was():
+    """A subclass made after its base has been parsed still takes None."""
+
+    @dataclass
+    class Base:
+        path: str | None = None
+
+    parse_args(Base, [])
+    assert [field.type for field in dataclasses.fields(Base)] == [str | None]
+    assert "help" not in dataclasses.fields(Base)[0].metadata

@@ -3,7 +3,7 @@
 import json
 
 import datasets
-import httpx
+import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -150,7 +150,7 @@ def test_a_dataset_that_is_a_script_is_refused(the_hub, monkeypatch):
 
 def test_a_dataset_that_the_hub_does_not_have(the_hub, monkeypatch):
     the_hub(train=GSM8K)
-    response = httpx.Response(404, request=httpx.Request("GET", "https://hub"))
+    response = httpx2.Response(404, request=httpx2.Request("GET", "https://hub"))
 
     def missing(*args, **kwargs):
         raise RepositoryNotFoundError("404", response=response)
@@ -160,7 +160,7 @@ def test_a_dataset_that_the_hub_does_not_have(the_hub, monkeypatch):
         next(read_source("hub:owner/name@v1"))
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), huggingface_hub.errors.OfflineModeIsEnabled("offline")])
+@pytest.mark.parametrize("error", [httpx2.ConnectError("refused"), huggingface_hub.errors.OfflineModeIsEnabled("offline")])
 def test_without_network_the_remedy_is_a_download(the_hub, monkeypatch, error):
     the_hub(train=GSM8K)
 

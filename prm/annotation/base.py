@@ -1,0 +1,166 @@
+"""What every way of labelling shares: the responses of a job in; labelled ones, dropped ones and a manifest of counts out."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prm.data.sources import iter_responses
+from prm.files import data_files
+from prm.records import Key, Response, Row, to_row
+from prm.shards import ShardWriter
+from prm.tracking import shard_manifest, write_manifest
+
+
+@dataclass
+class LabelConfig:
+    """Where the responses come from and where their labels go."""
+
+    input: str = "data/responses"
+    """Responses: a file or folder of any shape that `prm.data.sources` knows; a whole text is split at its blank lines."""
+    output: str = "data/labelled"
+    """Labelled responses: a folder of shards, or one file if the name ends in .jsonl. The same command resumes."""
+    shard_index: int = 0
+    """Which share of the questions this job takes, from 0."""
+    num_shards: int = 1
+    """Jobs that share the questions; all write to the same output folder."""
+
+    def check(self) -> None:
+        """Raise ValueError for values that no method can use."""
+        if not 0 <= self.shard_index < self.num_shards:
+            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
+        if self.num_shards > 1 and self.output.endswith(".jsonl"):
+            raise ValueError(f"--output {self.output}: {self.num_shards} jobs share a folder; leave the ending out")
+        if Path(self.output).resolve() == Path(self.input).resolve():
+            raise ValueError(f"--output {self.output} is the input itself; name another place")
+
+
+class Labelling:
+    """One job of labelling, interrupted or not: what is left to do, where its labels and its drops go, and what came of it.
+
+    Dropped responses are kept with their reason in `OUTPUT/dropped` (`NAME.dropped.jsonl` beside a file), so that resuming does not
+    pay for them twice; delete them there to try again. `run` holds the settings on which the labels depend: an output of another
+    run is refused. Counts are read back from the output, so they cover interrupted runs too.
+    """
+
+    def __init__(self, config: LabelConfig, run: dict[str, Any]):
+        config.check()
+        data_files(config.input)
+        self.config, self.run = config, run
+        self.output = Path(config.output)
+        is_file = self.output.suffix == ".jsonl"
+        self.name = f"{self.output.stem}.manifest.json" if is_file else shard_manifest(config.shard_index, config.num_shards)
+        self.folder = self.output.parent if is_file else self.output
+        refuse_other_run(self.output, self.folder, f"{self.output.stem}.manifest.json" if is_file else "manifest*.json", run)
+        self._write_manifest({})
+        prefix = "part" if is_file else self.name.removesuffix(".json").replace("manifest", "part")
+        dropped = self.output.with_suffix(".dropped.jsonl") if is_file else self.output / "dropped"
+        self.labelled, self.dropped = ShardWriter(self.output, prefix=prefix), ShardWriter(dropped, prefix=prefix)
+        self._finished = np.sort(np.fromiter(map(_digest, self._rows()), dtype=np.uint64))
+
+    def todo(self) -> Iterator[Response]:
+        """The responses of this job that are neither labelled nor dropped yet.
+
+        Raises ValueError if there are none at all, or the output holds another response under one of their keys.
+        """
+        is_empty = True
+        for response in iter_responses(self.config.input):
+            if not self._is_mine(response.question_id):
+                continue
+            is_empty = False
+            if response.key not in self.labelled.finished_keys and response.key not in self.dropped.finished_keys:
+                yield response
+            elif not self._holds(response):
+                raise ValueError(
+                    f"--output {self.output}: holds another response under {response.key!r}; give another place, or delete it"
+                )
+        if is_empty:
+            raise ValueError(f"{self.config.input}: no responses for this job; check --input or lower --num_shards")
+
+    def write(self, response: Response, **costs: int) -> None:
+        """Write a labelled response; `costs` (such as num_label_tokens) are kept in its row and summed in the manifest."""
+        self.labelled.write({**to_row(response), **costs})
+
+    def drop(self, response: Response, reason: str, **costs: int) -> None:
+        row = {"question_id": response.question_id, "sample_index": response.sample_index, "reason": reason}
+        self.dropped.write({**row, "response_digest": str(_digest(to_row(response))), **costs})
+
+    def __enter__(self) -> "Labelling":
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        for writer in (self.labelled, self.dropped):
+            writer.__exit__(error_type, *_)
+        if error_type is None:
+            self.counts = self.count()
+            self._write_manifest(self.counts, inputs=[self.config.input])
+
+    def count(self) -> dict[str, int]:
+        """Responses labelled and dropped (by reason), steps by label, sums of costs: of this job, over all its runs."""
+        counts: Counter[str] = Counter(labelled=0, dropped=0)
+        for row in self._rows():
+            if self._is_mine(row["question_id"]):
+                is_dropped = "reason" in row
+                counts["dropped" if is_dropped else "labelled"] += 1
+                counts.update({f"dropped_{row['reason']}": 1} if is_dropped else _steps_by_label(row["step_labels"]))
+                counts.update({name: value for name, value in row.items() if name.startswith("num_")})
+        return dict(counts)
+
+    def _rows(self) -> Iterator[Row]:
+        yield from self.labelled.finished_rows()
+        yield from self.dropped.finished_rows()
+
+    def _is_mine(self, question_id: str) -> bool:
+        return share(question_id, self.config.num_shards) == self.config.shard_index
+
+    def _holds(self, response: Response) -> bool:
+        digest = np.uint64(_digest(to_row(response)))
+        place = int(np.searchsorted(self._finished, digest))
+        return place < len(self._finished) and bool(self._finished[place] == digest)
+
+    def _write_manifest(self, counts: dict[str, int], inputs: Sequence[str] = ()) -> None:
+        write_manifest(self.folder, self.config, inputs, counts, extra={"run": self.run}, name=self.name)
+
+
+def share(question_id: str, num_shards: int) -> int:
+    """The job that a question belongs to, whatever stands around it."""
+    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8]) % num_shards
+
+
+def label_seed(run_seed: int, key: Key, *draw: int) -> int:
+    """Seed of one draw for a response, 56 bits of a hash: order, sharding and resumption cannot change it."""
+    return int.from_bytes(hashlib.sha256(json.dumps([run_seed, *key, *draw]).encode()).digest()[:7])
+
+
+def refuse_other_run(output: Path, folder: Path, pattern: str, run: dict[str, Any]) -> None:
+    """Raise ValueError, naming the difference, if `output` holds labels of another run."""
+    manifests = sorted(folder.glob(pattern))
+    holds_rows = output.is_file() or (output.is_dir() and any(output.glob("*.jsonl")))
+    if holds_rows and not manifests:
+        raise ValueError(f"--output {output}: holds .jsonl rows but no manifest; give another place")
+    for path in manifests:
+        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
+        for name, value in run.items():
+            if other.get(name) != value:
+                raise ValueError(
+                    f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r:.200}, "
+                    f"this one has {value!r:.200}; give another place, or delete it"
+                )
+
+
+def _digest(row: Row) -> int:
+    """64 bits of a response's key, question and steps: eight bytes a response to notice that an input has changed."""
+    if "response_digest" in row:
+        return int(row["response_digest"])
+    content = [row[name] for name in ("question_id", "sample_index", "question", "steps")]
+    return int.from_bytes(hashlib.sha256(json.dumps(content).encode()).digest()[:8])
+
+
+def _steps_by_label(labels: list[float | None]) -> Counter[str]:
+    names = {None: "null", 1: "1", 0: "0", -1: "-1"}
+    return Counter(f"steps_labelled_{names.get(label, 'between')}" for label in labels)
