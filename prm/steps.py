@@ -169,6 +169,11 @@ class StepEncoder:
                 )
         return encoded
 
+    def encode_by_step(self, response: Response) -> EncodedResponse:
+        """The reference for `encode_batch` in layout `separator`: every step is tokenized alone."""
+        self._check_steps(response.steps, response.question_id)
+        return self._step_by_step([self.prompt_ids(response.question, response.question_id)], [response.steps])[0]
+
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write the tokenizer and `prm_config.json`; `extra` entries (a self-test, say) are kept beside the contract."""
         self.tokenizer.save_pretrained(str(directory))

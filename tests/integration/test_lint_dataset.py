@@ -5,8 +5,8 @@ import json
 import build_dataset
 import lint_dataset
 import pytest
+from test_build_dataset import graded_rollouts
 
-from prm.benchmarks.speed.build_memory import random_rollouts
 from prm.files import read_rows, write_jsonl
 
 
@@ -42,10 +42,10 @@ def test_contaminated_benchmark_is_found(real_data, tmp_path):
 
 
 def test_a_built_dataset_passes(tmp_path, tiny_backbone):
-    write_jsonl(tmp_path / "graded.jsonl", random_rollouts(80, samples_per_question=4))
+    write_jsonl(tmp_path / "graded.jsonl", graded_rollouts(320))
     write_jsonl(tmp_path / "evaluation.jsonl", [{"problem": "Another question?"}])
     decontaminate = ["--decontaminate", str(tmp_path / "evaluation.jsonl")]
     flags = ["--rollouts", str(tmp_path / "graded.jsonl"), "--output", str(tmp_path / "dataset"), "--validation_fraction", "0.2"]
     build_dataset.main([*flags, *decontaminate])
     checks = checks_of(tmp_path, "--input", str(tmp_path / "dataset"), *decontaminate, "--tokenizer", str(tiny_backbone), status=0)
-    assert {name for name, check in checks.items() if check["population"] == 80} >= {"empty_step", "split_leak", "contamination"}
+    assert {name for name, check in checks.items() if check["population"] == 320} >= {"empty_step", "split_leak", "contamination"}

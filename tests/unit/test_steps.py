@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from prm.data.sources import load_responses
 from prm.records import Response
-from prm.steps import CONTRACTS, EncodedResponse, SequenceTooLongError, StepEncoder, join_steps, read_prm_config, split_steps
+from prm.steps import CONTRACTS, SequenceTooLongError, StepEncoder, join_steps, read_prm_config, split_steps
 
 STEPS = ["3 + 4 = 7.", "So 7 * 2 = 14.", "The answer is \\boxed{14}."]
 
@@ -145,10 +145,6 @@ def test_load_refuses_an_exchanged_tokenizer(encoder, tmp_path):
         StepEncoder.load(tmp_path)
 
 
-def by_step(encoder: StepEncoder, response: Response) -> EncodedResponse:
-    return encoder._step_by_step([encoder.prompt_ids(response.question)], [response.steps])[0]
-
-
 def test_whole_text_equals_step_by_step(encoder):
     edges = [
         " a",
@@ -169,7 +165,7 @@ def test_whole_text_equals_step_by_step(encoder):
     steps = [step for step in edges if step.strip()]
     responses = [Response("q", i, "How many?", [first, second, first]) for i, first in enumerate(steps) for second in steps]
     assert encoder._parts_at_separators
-    assert encoder.encode_batch(responses) == [by_step(encoder, response) for response in responses]
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
 
 
 def test_a_tokenizer_that_marks_first_words_is_given_single_steps(tiny_tokenizer):
@@ -178,10 +174,10 @@ def test_a_tokenizer_that_marks_first_words_is_given_single_steps(tiny_tokenizer
     encoder = StepEncoder.for_loss("asym", tiny_tokenizer)
     responses = [Response("q", 0, "How many?", ["a b", "a"]), Response("q", 1, "How many?", ["b"])]
     assert not encoder._parts_at_separators
-    assert encoder.encode_batch(responses) == [by_step(encoder, response) for response in responses]
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
 
 
 def test_whole_text_equals_step_by_step_on_real_responses(real_data, encoder):
     encoder.max_length = 100_000  # the tiny tokenizer knows hardly a word
     responses = load_responses(real_data / "rollouts" / "qwen25math_rm_100x8.jsonl")
-    assert encoder.encode_batch(responses) == [by_step(encoder, response) for response in responses]
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
