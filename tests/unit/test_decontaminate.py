@@ -42,6 +42,7 @@ def test_every_file_with_a_match_is_named_once(tmp_path):
 
 def test_words_are_compared_without_typography():
     assert normalize_words("Janet’s  ½—duck,  $x^2$") == normalize_words("JANET's 1⁄2 duck x 2")
+    assert normalize_words(r"\text{if } x_{1}\le x_2") == ["if", "x", "1", "le", "x", "2"]
 
 
 @pytest.mark.parametrize(

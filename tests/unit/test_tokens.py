@@ -47,6 +47,8 @@ def test_rows_can_be_chosen(file, encoder):
     table, expected = encode_file(file, encoder, file.parent), examples_of(encoder)
     stored = StoredExamples(table, np.array([5, 0, 3]))
     assert list(stored) == [expected[5], expected[0], expected[3]]
+    assert stored.lengths == [example.num_tokens for example in stored]
+    assert len(set(stored.lengths[:2])) == 2
     assert stored.question_ids == ["q2", "q0", "q0"]
     assert list(StoredEncodings(stored)[1:]) == [expected[0].encoded, expected[3].encoded]
     assert token_counts(table).tolist() == [example.num_tokens for example in expected]
