@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prm.data.hub import parse_source
 from prm.files import data_files, read_rows
-from prm.records import Response, Row, to_line, to_record
+from prm.records import Response, Row, to_line
 from prm.tracking import progress
 
 BUCKET_BYTES = 1 << 23
@@ -60,7 +60,7 @@ class Buckets:
 
     def responses(self, index: int) -> list[Response]:
         """The responses of one bucket, in key order."""
-        return sorted((to_record(row, Response, "bucket") for row in self.rows(index)), key=lambda response: response.key)
+        return sorted((Response(**row) for row in self.rows(index)), key=lambda response: response.key)
 
 
 def num_buckets(source: str | Path) -> int:
@@ -71,8 +71,8 @@ def num_buckets(source: str | Path) -> int:
 
 
 def read_responses(file: Path) -> Iterator[Response]:
-    """Responses of a file that this package wrote."""
-    return (to_record(row, Response, place) for row, place in read_rows(file))
+    """Responses of a file that was written here and need not be checked again."""
+    return (Response(**row) for row, _ in read_rows(file))
 
 
 def by_question(responses: Iterable[Response]) -> Iterator[list[Response]]:

@@ -13,7 +13,7 @@ from prm.data.buckets import Buckets, num_buckets
 from prm.data.decontaminate import NGRAM, EvaluationIndex
 from prm.data.lint_checks import CHECKS, POPULATIONS, Context, Finding, Item
 from prm.data.sources import iter_placed_responses, iter_responses
-from prm.records import Key, Response, Row, to_record, to_row
+from prm.records import Key, Response, Row, to_row
 from prm.steps import EncodedResponse, StepEncoder, load_tokenizer
 from prm.tracking import progress
 
@@ -126,7 +126,7 @@ def placed_rows(source: str, labels: Counter[float]) -> Iterator[Row]:
 def questions_of(rows: Iterator[Row]) -> Iterator[list[Item]]:
     questions: dict[str, list[Item]] = {}
     for row in rows:
-        item = Item(row["number"], row["place"], to_record(row, Response, row["place"]))
+        item = Item(row.pop("number"), row.pop("place"), Response(**row))
         questions.setdefault(item.response.question_id, []).append(item)
     yield from questions.values()
 

@@ -278,3 +278,19 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(build, tmp_path):
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
     with pytest.raises(ValueError, match="is not a dataset; name another folder"):
         build(samples(0, 1, 1), output=str(tmp_path / "thesis"))
+
+
+def test_a_disk_that_fills_leaves_the_older_dataset(build, tmp_path, monkeypatch):
+    build(samples(0, 1, 1))
+    before = (tmp_path / "dataset" / "train.jsonl").read_bytes()
+
+    def write(*args):
+        raise OSError(28, "No space left on device")
+
+    for place in ("prm.data.buckets.Buckets._flush", "prm.data.build.write_card"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, write)
+            with pytest.raises(OSError, match="No space left"):
+                build(samples(1, 1, 1))
+        assert (tmp_path / "dataset" / "train.jsonl").read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "in.jsonl"]
