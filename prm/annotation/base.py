@@ -3,17 +3,15 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
-from prm.files import data_files
 from prm.records import Key, Response, Row, to_row
-from prm.shards import ShardWriter
+from prm.shards import ShardWriter, WrittenBefore, in_shard
 from prm.tracking import shard_manifest, write_manifest
 
 
@@ -50,7 +48,7 @@ class Labelling:
 
     def __init__(self, config: LabelConfig, run: dict[str, Any]):
         config.check()
-        data_files(config.input)
+        parse_source(config.input)
         self.config, self.run = config, run
         self.output = Path(config.output)
         is_file = self.output.suffix == ".jsonl"
@@ -61,7 +59,7 @@ class Labelling:
         prefix = "part" if is_file else self.name.removesuffix(".json").replace("manifest", "part")
         dropped = self.output.with_suffix(".dropped.jsonl") if is_file else self.output / "dropped"
         self.labelled, self.dropped = ShardWriter(self.output, prefix=prefix), ShardWriter(dropped, prefix=prefix)
-        self._finished = np.sort(np.fromiter(map(_digest, self._rows()), dtype=np.uint64))
+        self._before = [WrittenBefore(writer, ("question", "steps")) for writer in (self.labelled, self.dropped)]
 
     def todo(self) -> Iterator[Response]:
         """The responses of this job that are neither labelled nor dropped yet.
@@ -70,15 +68,10 @@ class Labelling:
         """
         is_empty = True
         for response in iter_responses(self.config.input):
-            if not self._is_mine(response.question_id):
-                continue
-            is_empty = False
-            if response.key not in self.labelled.finished_keys and response.key not in self.dropped.finished_keys:
-                yield response
-            elif not self._holds(response):
-                raise ValueError(
-                    f"--output {self.output}: holds another response under {response.key!r}; give another place, or delete it"
-                )
+            if self._is_mine(response.question_id):
+                is_empty = False
+                if not any(before.holds(response) for before in self._before):
+                    yield response
         if is_empty:
             raise ValueError(f"{self.config.input}: no responses for this job; check --input or lower --num_shards")
 
@@ -87,8 +80,7 @@ class Labelling:
         self.labelled.write({**to_row(response), **costs})
 
     def drop(self, response: Response, reason: str, **costs: int) -> None:
-        row = {"question_id": response.question_id, "sample_index": response.sample_index, "reason": reason}
-        self.dropped.write({**row, "response_digest": str(_digest(to_row(response))), **costs})
+        self.dropped.write({**to_row(response), "reason": reason, **costs})
 
     def __enter__(self) -> "Labelling":
         return self
@@ -98,7 +90,7 @@ class Labelling:
             writer.__exit__(error_type, *_)
         if error_type is None:
             self.counts = self.count()
-            self._write_manifest(self.counts, inputs=[self.config.input])
+            self._write_manifest(self.counts, hash_sources([self.config.input]))
 
     def count(self) -> dict[str, int]:
         """Responses labelled and dropped (by reason), steps by label, sums of costs: of this job, over all its runs."""
@@ -116,20 +108,10 @@ class Labelling:
         yield from self.dropped.finished_rows()
 
     def _is_mine(self, question_id: str) -> bool:
-        return share(question_id, self.config.num_shards) == self.config.shard_index
+        return in_shard(question_id, self.config.shard_index, self.config.num_shards)
 
-    def _holds(self, response: Response) -> bool:
-        digest = np.uint64(_digest(to_row(response)))
-        place = int(np.searchsorted(self._finished, digest))
-        return place < len(self._finished) and bool(self._finished[place] == digest)
-
-    def _write_manifest(self, counts: dict[str, int], inputs: Sequence[str] = ()) -> None:
-        write_manifest(self.folder, self.config, inputs, counts, extra={"run": self.run}, name=self.name)
-
-
-def share(question_id: str, num_shards: int) -> int:
-    """The job that a question belongs to, whatever stands around it."""
-    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8]) % num_shards
+    def _write_manifest(self, counts: dict[str, int], inputs: dict[str, str] | None = None) -> None:
+        write_manifest(self.folder, self.config, inputs or {}, counts, extra={"run": self.run}, name=self.name)
 
 
 def label_seed(run_seed: int, key: Key, *draw: int) -> int:
@@ -151,14 +133,6 @@ def refuse_other_run(output: Path, folder: Path, pattern: str, run: dict[str, An
                     f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r:.200}, "
                     f"this one has {value!r:.200}; give another place, or delete it"
                 )
-
-
-def _digest(row: Row) -> int:
-    """64 bits of a response's key, question and steps: eight bytes a response to notice that an input has changed."""
-    if "response_digest" in row:
-        return int(row["response_digest"])
-    content = [row[name] for name in ("question_id", "sample_index", "question", "steps")]
-    return int.from_bytes(hashlib.sha256(json.dumps(content).encode()).digest()[:8])
 
 
 def _steps_by_label(labels: list[float | None]) -> Counter[str]:

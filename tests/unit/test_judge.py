@@ -204,6 +204,10 @@ class TestJudging:
         assert counts["num_label_requests"] == 4 * 4 + 1
         engine, again = run(config, lambda *_: GOOD)
         assert (engine.requests, again) == ([], counts)
+        # What was dropped is there to be judged again, by another judge say.
+        second = dataclasses.replace(config, input=config.output + "/dropped", output=str(tmp_path / "second"))
+        _, counts = run(second, lambda *_: GOOD)
+        assert (counts["labelled"], counts["dropped"]) == (4, 4)
 
     def test_votes(self, config, run):
         verdicts = [r"\boxed{[1, 1]}", r"\boxed{[1, -1]}", r"\boxed{[-1, -1]}"]
@@ -268,7 +272,7 @@ class TestResuming:
         run(config, lambda *_: GOOD)
         changed = [dataclasses.replace(r, steps=[*r.steps, "More."]) for r in responses(6)]
         write_jsonl(config.input, changed)
-        with pytest.raises(ValueError, match=r"holds another response under \('q0', 0\)"):
+        with pytest.raises(ValueError, match=r"holds a result for another question or steps under \('q0', 0\)"):
             run(config, lambda *_: GOOD)
         write_jsonl(config.input, responses(8))
         engine, counts = run(config, lambda *_: GOOD)
