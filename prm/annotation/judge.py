@@ -166,8 +166,8 @@ class JudgePrompts:
             self.special_tokens = list(self.tokenizer.all_special_tokens)
 
     def run_identity(self) -> dict[str, Any]:
-        """What must agree for two runs to share an output."""
-        names = ("show_answer", "num_votes", "max_retries", "max_prompt_characters", "seed", "max_tokens", "temperature", "top_p")
+        """What must agree for two runs to share an output; limits, which decide what is dropped and not its labels, may differ."""
+        names = ("show_answer", "num_votes", "seed", "max_tokens", "temperature", "top_p")
         settings = {name: getattr(self.config, name) for name in (*names, "dtype", "max_model_len")}
         prompt = hashlib.sha256(self.template.encode()).hexdigest()
         return {"method": "judge", "model": self.model, "engine": self.config.resolved_engine(), "prompt": prompt, **settings}
