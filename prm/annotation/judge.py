@@ -46,7 +46,8 @@ class JudgeConfig(LabelConfig, EngineConfig, SamplingConfig):
     max_retries: int = 3
     """How often a verdict that cannot be read is drawn again; then the response is dropped."""
     max_prompt_characters: int = 40_000
-    """Longest prompt; a response that needs more is dropped as too_long, as is one that does not fit into the model's context."""
+    """Longest prompt; a response that needs more is dropped as too_long, as is one that does not fit into a local model's context.
+    A server that refuses a prompt as too long ends the run: lower this, and resume."""
     seed: int = 0
     """Seed of the run; each answer's own seed derives from it, the response's key, the vote and the attempt."""
 
