@@ -1,7 +1,5 @@
 """What every way of labelling shares: the responses of a job in; labelled ones, dropped ones and a manifest of counts out."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +8,9 @@ from typing import Any
 
 from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
-from prm.records import Key, Response, Row, to_row
+from prm.records import Response, Row, to_row
 from prm.shards import ShardWriter, WrittenBefore, in_shard
-from prm.tracking import shard_manifest, write_manifest
+from prm.tracking import manifest_path, refuse_other_run, shard_prefix, write_manifest
 
 
 @dataclass
@@ -51,13 +49,12 @@ class Labelling:
         parse_source(config.input)
         self.config, self.run = config, run
         self.output = Path(config.output)
-        is_file = self.output.suffix == ".jsonl"
-        self.name = f"{self.output.stem}.manifest.json" if is_file else shard_manifest(config.shard_index, config.num_shards)
-        self.folder = self.output.parent if is_file else self.output
-        refuse_other_run(self.output, self.folder, f"{self.output.stem}.manifest.json" if is_file else "manifest*.json", run)
+        job = (config.shard_index, config.num_shards)
+        self.manifest = manifest_path(self.output, *job)
+        refuse_other_run(self.output, run)
         self._write_manifest({})
-        prefix = "part" if is_file else self.name.removesuffix(".json").replace("manifest", "part")
-        dropped = self.output.with_suffix(".dropped.jsonl") if is_file else self.output / "dropped"
+        dropped = self.output.with_suffix(".dropped.jsonl") if self.output.suffix == ".jsonl" else self.output / "dropped"
+        prefix = shard_prefix(*job)
         self.labelled, self.dropped = ShardWriter(self.output, prefix=prefix), ShardWriter(dropped, prefix=prefix)
         self._before = [WrittenBefore(writer, ("question", "steps")) for writer in (self.labelled, self.dropped)]
 
@@ -111,28 +108,7 @@ class Labelling:
         return in_shard(question_id, self.config.shard_index, self.config.num_shards)
 
     def _write_manifest(self, counts: dict[str, int], inputs: dict[str, str] | None = None) -> None:
-        write_manifest(self.folder, self.config, inputs or {}, counts, extra={"run": self.run}, name=self.name)
-
-
-def label_seed(run_seed: int, key: Key, *draw: int) -> int:
-    """Seed of one draw for a response, 56 bits of a hash: order, sharding and resumption cannot change it."""
-    return int.from_bytes(hashlib.sha256(json.dumps([run_seed, *key, *draw]).encode()).digest()[:7])
-
-
-def refuse_other_run(output: Path, folder: Path, pattern: str, run: dict[str, Any]) -> None:
-    """Raise ValueError, naming the difference, if `output` holds labels of another run."""
-    manifests = sorted(folder.glob(pattern))
-    holds_rows = output.is_file() or (output.is_dir() and any(output.glob("*.jsonl")))
-    if holds_rows and not manifests:
-        raise ValueError(f"--output {output}: holds .jsonl rows but no manifest; give another place")
-    for path in manifests:
-        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
-        for name, value in run.items():
-            if other.get(name) != value:
-                raise ValueError(
-                    f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r:.200}, "
-                    f"this one has {value!r:.200}; give another place, or delete it"
-                )
+        write_manifest(self.manifest.parent, self.config, inputs or {}, counts, {"run": self.run}, self.manifest.name)
 
 
 def _steps_by_label(labels: list[float | None]) -> Counter[str]:

@@ -16,11 +16,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prm.annotation.base import LabelConfig, Labelling, label_seed
+from prm.annotation.base import LabelConfig, Labelling
 from prm.annotation.verdicts import Fault, load_template, majority, parse_verdict, render_prompt
 from prm.records import Key, Response
 from prm.sampling.base import Engine, EngineConfig, SampleRequest, SampleResult, SamplingConfig, make_engine
-from prm.sampling.rollouts import context_length, model_identity, read_model
+from prm.sampling.prompts import context_length, model_identity, read_model, sample_seed
 from prm.tracking import progress
 
 CHUNK = 1024
@@ -76,7 +76,7 @@ class Panel:
 
     def draw(self, vote: int, attempt: int, run_seed: int) -> SampleRequest:
         key = self.response.key
-        return dataclasses.replace(self.request, key=(key, vote, attempt), seed=label_seed(run_seed, key, vote, attempt))
+        return dataclasses.replace(self.request, key=(key, vote, attempt), seed=sample_seed(run_seed, *key, vote, attempt))
 
     def take(self, result: SampleResult, is_last_attempt: bool) -> bool:
         """Count an answer; False if its vote must be drawn again."""
@@ -177,7 +177,7 @@ class JudgePrompts:
         """A request without key and seed, or why there is none: `no_steps`, `special_token`, `too_long`."""
         if not response.steps:
             return "no_steps"
-        code = f"{label_seed(self.config.seed, response.key):014x}"[:8]
+        code = f"{sample_seed(self.config.seed, *response.key):014x}"[:8]
         prompt = render_prompt(self.template, response, code, response.answer if self.config.show_answer else None)
         if len(prompt) > self.config.max_prompt_characters:
             return "too_long"
