@@ -23,6 +23,8 @@ STEP_DELIMITER = "\n\n"
 SEPARATOR = "<extra_0>"
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 CONFIG_NAME = "prm_config.json"
+PROBE = ("So 7 * 2 = 14.", " x ", "\n\n\\frac{1}{2}\n", "é ∑", "9")
+"""Steps whose edges a tokenizer might treat otherwise within a text than at its ends."""
 FORMAT_VERSION = 1
 
 CONTRACTS: dict[str, dict[str, Any]] = {
@@ -167,6 +169,11 @@ class StepEncoder:
                 )
         return encoded
 
+    def encode_by_step(self, response: Response) -> EncodedResponse:
+        """The reference for `encode_batch` in layout `separator`: every step is tokenized alone."""
+        self._check_steps(response.steps, response.question_id)
+        return self._step_by_step([self.prompt_ids(response.question, response.question_id)], [response.steps])[0]
+
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write the tokenizer and `prm_config.json`; `extra` entries (a self-test, say) are kept beside the contract."""
         self.tokenizer.save_pretrained(str(directory))
@@ -210,6 +217,19 @@ class StepEncoder:
         return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": question}]
 
     def _separated(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
+        """Whole responses in one call where the tokenizer allows it: nearly twice as fast as step by step, with equal ids."""
+        if not self._parts_at_separators:
+            return self._step_by_step(prompts, batch_steps)
+        encoded = []
+        texts = ["".join(step + self.separator for step in steps) for steps in batch_steps]
+        for prompt, ids in zip(prompts, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            step_ends = [position for position, token in enumerate(ids, start=len(prompt)) if token == self.separator_id]
+            encoded.append(EncodedResponse(prompt + ids, step_ends, len(prompt)))
+        if len(encoded) > 1:
+            assert encoded[:1] == self._step_by_step(prompts[:1], batch_steps[:1]), batch_steps[0]
+        return encoded
+
+    def _step_by_step(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
         texts = [step for steps in batch_steps for step in steps]
         step_ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         encoded = []
@@ -221,6 +241,12 @@ class StepEncoder:
                 ids.append(self.separator_id)
             encoded.append(EncodedResponse(ids, step_ends, len(prompt)))
         return encoded
+
+    @cached_property
+    def _parts_at_separators(self) -> bool:
+        """Whether each step gets the same tokens within the whole text as alone; not where a text's first word is marked."""
+        whole = self.tokenizer("".join(step + self.separator for step in PROBE), add_special_tokens=False)["input_ids"]
+        return whole == self._step_by_step([[]], [list(PROBE)])[0].input_ids
 
     def _plain(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
         texts = [join_steps(steps) for steps in batch_steps]

@@ -1,13 +1,16 @@
 """Build a training dataset from graded rollouts: filter, split into steps, split by question."""
 
+from prm.benchmarks.report import align
 from prm.config import parse_args
 from prm.data.build import BuildConfig, build_dataset
+from prm.data.statistics import table
 from prm.tracking import setup_logging
 
 
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
-    build_dataset(parse_args(BuildConfig, argv, __doc__))
+    counts = build_dataset(parse_args(BuildConfig, argv, __doc__))
+    print(align(table({name: counts[name] for name in ("read", "train", "validation")})))
 
 
 if __name__ == "__main__":

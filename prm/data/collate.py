@@ -3,63 +3,16 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from prm.data.examples import Example, Unit
 from prm.losses import prefix_ids
 from prm.models.packing import Batch, pack_responses
-from prm.records import Key, Response
 from prm.steps import EncodedResponse, StepEncoder
-
-
-@dataclass(frozen=True)
-class Example:
-    """A response as training reads it: its tokens and its labels."""
-
-    key: Key
-    encoded: EncodedResponse
-    correct: bool | None = None
-    step_labels: list[float | None] | None = None
-    ref_logps: Float[Tensor, " targets"] | None = None
-    """The reference's log-probs of the response tokens (implicit PRM only); `dataclasses.replace` adds them."""
-
-    @classmethod
-    def from_response(cls, response: Response, encoded: EncodedResponse) -> "Example":
-        """Raises ValueError for labels that do not match the steps."""
-        if response.step_labels is not None and len(response.step_labels) != len(encoded.step_ends):
-            raise ValueError(
-                f"{response.question_id} #{response.sample_index}: {len(response.step_labels)} step labels for "
-                f"{len(encoded.step_ends)} steps; every step needs one label"
-            )
-        return cls(response.key, encoded, response.correct, response.step_labels)
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.encoded.input_ids)
-
-
-class Unit(list[Example]):
-    """Examples that a micro-batch may not divide."""
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(example.num_tokens for example in self)
-
-
-def units(examples: Sequence[Example], unit: Literal["response", "question"]) -> list[Unit]:
-    """Every example alone, or those of each question together, in the order in which questions first appear."""
-    if unit == "response":
-        return [Unit([example]) for example in examples]
-    questions: dict[str, Unit] = {}
-    for example in examples:
-        questions.setdefault(example.key[0], Unit()).append(example)
-    return list(questions.values())
-
 
 BLANK = Example(("", 0), EncodedResponse(input_ids=[0, 0], step_ends=[1], response_start=1), ref_logps=torch.zeros(1))
 """Two tokens without a label: what a rank computes while others have one micro-batch more."""

@@ -96,6 +96,11 @@ def iter_responses(source: str | Path, dropped: Counter[str] | None = None, skip
     return _read(source, "responses", RESPONSE_SHAPES, dropped=dropped, skip_unreadable=skip_unreadable)
 
 
+def iter_placed_responses(source: str | Path) -> Iterator[tuple[Response, str]]:
+    """Responses with the places of their rows; a key may stand twice, which is for the linter to say."""
+    return _convert(source, "responses", RESPONSE_SHAPES, None, Counter(), skip_unreadable=False)
+
+
 def iter_scores(source: str | Path, prm: str | None = None) -> Iterator[StepScores]:
     """Step scores; `prm` chooses among the models that scored a candidate pool, and is needed if there are several."""
     return _read(source, "step scores", SCORE_SHAPES, prm)

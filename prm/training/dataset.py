@@ -1,19 +1,21 @@
 """Training data: a dataset folder in, checked and encoded examples out, with counts of everything dropped and why."""
 
-import dataclasses
+import hashlib
 import logging
 import math
-import sys
-from collections.abc import Sequence
+import os
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from prm.aggregation import pad_steps
-from prm.data.collate import Example
+from prm.data.examples import StoredExamples, token_counts
+from prm.data.tokens import encode_file
 from prm.files import read_records
-from prm.losses import LOSSES, good_and_bad, prefix_ids
+from prm.losses import LOSSES, good_and_bad
 from prm.records import Key, Response
 from prm.steps import StepEncoder
 from prm.tracking import hash_path
@@ -21,22 +23,27 @@ from prm.training.arguments import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "validation")
 MAX_NAMED = 10
 """How many dropped responses a warning names."""
 
 
 @dataclass
 class TrainingData:
-    """Responses that the objective can learn from."""
+    """A dataset folder, and which responses of each split the objective can learn from."""
 
-    train: list[Response]
-    validation: list[Response]
+    folder: Path
     dataset_hash: str
+    labelled: dict[str, array] = field(default_factory=dict)
+    """Of each split, the numbers of those rows."""
     counts: dict[str, int] = field(default_factory=dict)
+
+    def file(self, split: str) -> Path:
+        return self.folder / f"{split}.jsonl"
 
 
 def load_dataset(config: TrainingConfig) -> TrainingData:
-    """Read and check `config.dataset` without a tokenizer or a model.
+    """Read and check `config.dataset` without a tokenizer or a model, one response at a time.
 
     Responses that lack the objective's label are dropped and counted. Raises FileNotFoundError for a missing dataset; ValueError
     for an empty one, labels that do not match the steps, and labels that are all equal: nothing can be learnt from them.
@@ -47,15 +54,30 @@ def load_dataset(config: TrainingConfig) -> TrainingData:
             f"--dataset {folder}: no train.jsonl there. Make one from graded rollouts with "
             f"`python scripts/build_dataset.py --rollouts data/graded --output {folder}`"
         )
-    data = TrainingData([], [], hash_path(folder))
-    for split in ("train", "validation"):
-        path = folder / f"{split}.jsonl"
-        responses = list(read_records(path, Response)) if path.is_file() else []
-        labelled = [response for response in responses if has_label(response, config, path)]
-        data.counts |= {f"{split}_responses": len(responses), f"{split}_unlabelled": len(responses) - len(labelled)}
-        setattr(data, split, labelled)
-    check_learnable(data.train, config, folder / "train.jsonl", data.counts["train_responses"])
+    data = TrainingData(folder, hash_splits(folder))
+    for split in SPLITS:
+        path, count, labelled, values = data.file(split), 0, array("q"), set[float | bool]()
+        for response in read_split(path):
+            if has_label(response, config, path):
+                labelled.append(count)
+                if len(values) < 2:
+                    values.update(label_values(response, config))
+            count += 1
+        data.labelled[split] = labelled
+        data.counts |= {f"{split}_responses": count, f"{split}_unlabelled": count - len(labelled)}
+        if split == "train":
+            check_learnable(values, config, path, count, len(labelled))
     return data
+
+
+def read_split(path: Path) -> Iterator[Response]:
+    return read_records(path, Response) if path.is_file() else iter(())
+
+
+def hash_splits(folder: Path) -> str:
+    """SHA-256 of the responses; reports, the card and stored tokens beside them do not count."""
+    files = [folder / f"{split}.jsonl" for split in SPLITS]
+    return hashlib.sha256("".join(hash_path(file) for file in files if file.is_file()).encode()).hexdigest()
 
 
 def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
@@ -83,54 +105,71 @@ def has_label(response: Response, config: TrainingConfig, path: Path) -> bool:
     return bool(known)
 
 
-def check_learnable(train: list[Response], config: TrainingConfig, path: Path, num_read: int) -> None:
+def label_values(response: Response, config: TrainingConfig) -> set[float | bool]:
+    """The labels that the objective reads."""
+    if LOSSES[config.loss].needs == "outcome":
+        return {response.correct}
+    return {label for label in response.step_labels if label is not None}
+
+
+def check_learnable(values: set[float | bool], config: TrainingConfig, path: Path, num_read: int, num_labelled: int) -> None:
     """Raise ValueError when no response, or only one kind of label, is left to learn from."""
     if num_read == 0:
         raise ValueError(f"{path} is empty; build the dataset again, with a wider --min_pass_rate to --max_pass_rate")
     label = "correct" if LOSSES[config.loss].needs == "outcome" else "step_labels"
-    if not train:
+    if not num_labelled:
         script = "build_dataset.py --step_labels FILE" if label == "step_labels" else "grade_rollouts.py"
         remedy = f"add them with scripts/{script}"
         raise ValueError(
             f"{path}: none of the {num_read} responses has {label!r}, which --loss {config.loss} learns from; {remedy}"
         )
-    values = {v for r in train for v in r.step_labels if v is not None} if label == "step_labels" else {r.correct for r in train}
     if len(values) == 1:
         raise ValueError(
-            f"{path}: {label!r} is {values.pop()} for all {len(train)} responses, so there is nothing to tell apart; "
+            f"{path}: {label!r} is {values.pop()} for all {num_labelled} responses, so there is nothing to tell apart; "
             "build the dataset from questions that are sometimes solved and sometimes not"
         )
-    if LOSSES[config.loss].unit == "question" and not has_counterfactual_pair(train, config.neutral):
+    if LOSSES[config.loss].unit == "question" and not has_counterfactual_pair(read_split(path), config.neutral):
         raise ValueError(
             f"{path}: no two responses part at a step that is good in one and bad in the other, which --loss {config.loss} learns "
             "from; sample more responses to every question"
         )
 
 
-def has_counterfactual_pair(responses: list[Response], neutral: str) -> bool:
-    """Whether a good and a bad step stand behind the same question and the same steps."""
-    counts = torch.tensor([len(r.steps) for r in responses])
-    labels, mask = pad_steps(torch.tensor([math.nan if v is None else float(v) for r in responses for v in r.step_labels]), counts)
-    ids = prefix_ids([r.question for r in responses], [r.steps for r in responses])
-    is_good, is_bad = good_and_bad(labels, mask, neutral)
-    return bool(torch.isin(ids[is_good], ids[is_bad]).any())
+def has_counterfactual_pair(responses: Iterable[Response], neutral: str) -> bool:
+    """Whether a good and a bad step stand behind the same question and the same steps; reads no further than the first pair."""
+    good, bad = set[int](), set[int]()
+    for response in responses:
+        labels = torch.tensor([math.nan if label is None else float(label) for label in response.step_labels or ()])
+        is_good, is_bad = good_and_bad(labels, torch.ones_like(labels, dtype=torch.bool), neutral)
+        # A hash in place of the texts: 64 bits are enough to tell some millions of prefixes apart.
+        prefix = hash(response.question)
+        for step, step_is_good, step_is_bad in zip(response.steps, is_good.tolist(), is_bad.tolist(), strict=False):
+            if (step_is_good and prefix in bad) or (step_is_bad and prefix in good):
+                return True
+            (good if step_is_good else bad if step_is_bad else set()).add(prefix)
+            prefix = hash((prefix, step))
+    return False
 
 
-def encode(responses: list[Response], encoder: StepEncoder, split: str, counts: dict[str, int]) -> list[Example]:
-    """Token ids of every response that fits `max_length`; the others are counted and named in a warning, never cut.
+def encode(data: TrainingData, split: str, encoder: StepEncoder, config: TrainingConfig) -> StoredExamples:
+    """Tokens of every labelled response that fits `max_length`; the others are counted and named in a warning, never cut.
 
+    The tokens lie in the dataset's folder, or in `output_dir` if that cannot be written to. One rank encodes, the others wait.
     Raises ValueError, naming the response, for steps that the contract cannot hold, and if nothing fits.
     """
-    limit = encoder.max_length
-    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch(responses) if responses else []
-    examples = list(map(Example.from_response, responses, encoded))
-    fitting = [example for example in examples if example.num_tokens <= limit]
-    too_long = [key_name(example.key) for example in examples if example.num_tokens > limit]
-    counts |= {f"{split}_too_long": len(too_long), f"{split}_used": len(fitting)}
+    limit, labelled = encoder.max_length, np.array(data.labelled[split], dtype=np.int64)
+    if not len(labelled):
+        return StoredExamples(None, labelled)
+    folder = data.folder if os.access(data.folder, os.W_OK) else Path(config.output_dir) / "tokens"
+    with config.main_process_first(local=False, desc=f"encoding {split}"):
+        table = encode_file(data.file(split), encoder, folder)
+    fits = token_counts(table)[labelled] <= limit
+    fitting, too_long = StoredExamples(table, labelled[fits]), StoredExamples(table, labelled[~fits])
+    data.counts |= {f"{split}_too_long": len(too_long), f"{split}_used": len(fitting)}
     if too_long:
         logger.warning("%s: dropped %d responses longer than %d tokens: %s", split, len(too_long), limit, shorten(too_long))
-    if responses and not fitting:
-        raise ValueError(f"{split}: all {len(responses)} responses are longer than {limit} tokens; raise --max_length")
+    if not fitting:
+        raise ValueError(f"{split}: all {len(labelled)} responses are longer than {limit} tokens; raise --max_length")
     return fitting
 
 
@@ -138,6 +177,7 @@ def key_name(key: Key) -> str:
     return f"{key[0]} #{key[1]}"
 
 
-def shorten(names: Sequence[str]) -> str:
-    rest = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def shorten(examples: StoredExamples) -> str:
+    names = [key_name(examples[index].key) for index in range(min(MAX_NAMED, len(examples)))]
+    rest = len(examples) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")

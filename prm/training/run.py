@@ -1,6 +1,5 @@
 """One training run: options in, a trained model folder out; or the same run continued where it stopped."""
 
-import dataclasses
 import logging
 import os
 import shutil
@@ -11,7 +10,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
-from prm.data.collate import Example
+from prm.data.examples import StoredEncodings, StoredExamples
 from prm.models import ImplicitPRM
 from prm.models.adapt import add_lora, check_start, freeze_backbone, start_reward_model
 from prm.models.backbone import PackedModel, load_config
@@ -21,7 +20,7 @@ from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
 from prm.tracking import code_version, is_main_process, write_manifest
 from prm.training import checkpoints, resume
 from prm.training.arguments import TrainingConfig
-from prm.training.dataset import TrainingData, encode, load_dataset
+from prm.training.dataset import SPLITS, TrainingData, encode, load_dataset
 from prm.training.estimate import estimate_of_run
 from prm.training.estimate import report as report_memory
 from prm.training.preemption import EXIT_CODE
@@ -39,7 +38,7 @@ def train(config: TrainingConfig) -> int:
     data = load_dataset(config)
     check_validation(config, data)
     encoder = build_encoder(config)
-    splits = [encode(getattr(data, split), encoder, split, data.counts) for split in ("train", "validation")]
+    splits = [encode(data, split, encoder, config) for split in SPLITS]
     run = resume.fingerprint(config, data.dataset_hash, zero_stage(config))
     checkpoint = start_or_resume(config, run)
     if checkpoint == checkpoints.FINISHED:
@@ -71,7 +70,7 @@ def part_from_ranks() -> None:
 
 def check_validation(config: TrainingConfig, data: TrainingData) -> None:
     """Without validation responses nothing is validated. Raises ValueError if the best checkpoint is asked for all the same."""
-    if data.validation:
+    if data.labelled["validation"]:
         return
     config.eval_strategy = "no"
     if config.load_best_model_at_end:
@@ -142,18 +141,18 @@ def weights_dtype(config: TrainingConfig) -> torch.dtype:
     return torch.bfloat16 if config.bf16 and config.deepspeed else torch.float32
 
 
-def with_reference(config: TrainingConfig, encoder: StepEncoder, items: list[Example]) -> list[Example]:
-    """The items with the reference's token log-probs, computed once and kept in `output_dir` (implicit_prm only)."""
-    if config.loss != "implicit_prm" or not items:
-        return items
+def with_reference(config: TrainingConfig, encoder: StepEncoder, examples: StoredExamples) -> StoredExamples:
+    """The examples with the reference's token log-probs, computed once and kept in `output_dir` (implicit_prm only)."""
+    if config.loss != "implicit_prm" or not examples:
+        return examples
     logps = cached_ref_logps(
         encoder.reference_model,
-        [item.encoded for item in items],
+        StoredEncodings(examples),
         Path(config.output_dir) / "reference",
         dtype=weights_dtype(config),
         device=config.device,
     )
-    return [dataclasses.replace(item, ref_logps=values) for item, values in zip(items, logps, strict=True)]
+    return StoredExamples(examples.table, examples.rows, logps)
 
 
 def finish(trainer: PRMTrainer, data: TrainingData) -> None:

@@ -7,7 +7,7 @@ of 2 and two ranks with 2 each take the same step.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from prm.aggregation import pad_steps
-from prm.data.collate import Example, MicroBatches, PackedCollator, units
+from prm.data.collate import MicroBatches, PackedCollator
+from prm.data.examples import Example, units
 from prm.losses import LOSSES, OPTIONS, global_mean, num_items, response_losses
 from prm.models import ImplicitPRM, save_model
 from prm.models.adapt import adapted_layers, load_adapter_state, save_adapter_state
@@ -51,8 +52,8 @@ class PRMTrainer(Trainer):
         config: TrainingConfig,
         model: PackedModel,
         encoder: StepEncoder,
-        train_examples: list[Example],
-        validation_examples: list[Example],
+        train_examples: Sequence[Example],
+        validation_examples: Sequence[Example],
         run: dict[str, Any],
     ):
         self.encoder, self.run, self.stop = encoder, run, StopRequest(config.output_dir)
@@ -80,7 +81,7 @@ class PRMTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The micro-batches of one optimizer step at a time, this rank's; accelerate would divide them between ranks once more."""
-        lengths = [unit.num_tokens for unit in self.train_dataset]
+        lengths = self.train_dataset.lengths
         costs = [forward_flops(self.model.config, [length]) for length in lengths]
         sampler = GlobalBatchSampler(lengths, costs, self.args.division, self.args.process_index, self.args.seed)
         self.run_callback.sampler = sampler

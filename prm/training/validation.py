@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prm.aggregation import aggregate_lists
-from prm.data.collate import PackedCollator, Unit
+from prm.data.collate import PackedCollator
+from prm.data.examples import Unit
 from prm.metrics import accuracy, roc_auc
 from prm.models.packing import Batch, batch_by_tokens, to_device
 from prm.steps import StepEncoder

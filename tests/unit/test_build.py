@@ -1,14 +1,13 @@
 """Dataset builder: filters by hand, order does not matter, then each refusal."""
 
 import json
-import random
 
 import pytest
 
 from prm.data.build import BuildConfig, build_dataset
-from prm.data.decontaminate import EvaluationIndex, normalize_words
-from prm.data.filters import join_step_labels, pass_rates, split_by_question
-from prm.files import read_records, write_jsonl
+from prm.data.filters import balance, join_step_labels, last_held_out, seeded_hash
+from prm.data.statistics import pass_rate
+from prm.files import read_records, read_rows, write_jsonl
 from prm.records import Response, Rollout
 
 
@@ -35,7 +34,9 @@ def samples(question: int, num_right: int, num_wrong: int) -> list[Rollout]:
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path, monkeypatch):
+    monkeypatch.setattr("prm.data.build.draw_histograms", lambda *args: None)  # test_statistics.py draws them
+
     def build(records, **options):
         option = "rollouts" if isinstance(records[0], Rollout) else "responses"
         write_jsonl(tmp_path / "in.jsonl", records)
@@ -101,25 +102,28 @@ def test_repeats_count_for_the_pass_rate_and_stand_once(build, tmp_path):
 
 def test_pass_rates_by_hand():
     responses = [Response("a", i, "?", ["s"], correct) for i, correct in enumerate([True, False, False, None])]
-    assert pass_rates([*responses, Response("b", 0, "?", ["s"])]) == {"a": 1 / 3}
+    assert pass_rate(responses) == 1 / 3
+    assert pass_rate(responses[3:]) is None
 
 
-def test_split_is_by_question_and_does_not_see_the_order():
-    responses = [Response(f"q{i}", j, "?", ["s"]) for i in range(50) for j in range(3)]
-    train, validation = split_by_question(responses, 0.1, seed=0)
-    held_out = {r.question_id for r in validation}
-    assert len(held_out) == 5
-    assert len(validation) == 15
-    assert held_out.isdisjoint(r.question_id for r in train)
-    shuffled = random.Random(0).sample(responses, len(responses))
-    assert {r.question_id for r in split_by_question(shuffled, 0.1, seed=0)[1]} == held_out
-    assert {r.question_id for r in split_by_question(responses, 0.1, seed=1)[1]} != held_out
+def test_a_fraction_of_the_questions_is_held_out():
+    hashes = [seeded_hash(0, f"q{i}") for i in range(50)]
+    assert sum(value <= last_held_out(hashes, 0.1) for value in hashes) == 5
+    assert last_held_out(hashes[::-1], 0.1) == last_held_out(hashes, 0.1)
+    assert last_held_out(hashes[:3], 0.01) == min(hashes[:3])
+    assert last_held_out(hashes, 0.0) == -1
+    assert last_held_out([], 0.1) == -1
 
 
-def test_the_smallest_split_holds_out_one_question():
-    responses = [Response(f"q{i}", 0, "?", ["s"]) for i in range(3)]
-    assert len(split_by_question(responses, 0.01, seed=0)[1]) == 1
-    assert split_by_question(responses, 0.0, seed=0) == (responses, [])
+def test_the_seed_chooses_the_questions_that_are_held_out(build, tmp_path):
+    rollouts = [r for question in range(20) for r in samples(question, 1, 1)]
+    held_out = []
+    for seed in (0, 1):
+        build(rollouts, validation_fraction=0.2, seed=seed)
+        held_out.append({r.question_id for r in read_split(tmp_path, "validation")})
+        assert held_out[-1].isdisjoint(r.question_id for r in read_split(tmp_path))
+    assert [len(questions) for questions in held_out] == [4, 4]
+    assert held_out[0] != held_out[1]
 
 
 def test_the_order_of_the_input_does_not_matter(build, tmp_path):
@@ -141,18 +145,38 @@ def test_overlap_with_evaluation_files_is_dropped_and_reported(build, tmp_path):
     assert counts["questions_dropped"]["overlaps_evaluation"] == 2
     manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
     assert [(o["question_id"], o["match"]) for o in manifest["overlaps"]] == [("q1", "question"), ("q2", "13-gram")]
+    assert counts["overlaps"] == {str(tmp_path / "evaluation.jsonl"): {"question": 1, "13-gram": 1}}
+    assert [row for row, _ in read_rows(tmp_path / "dataset" / "report" / "decontamination.jsonl")] == manifest["overlaps"]
     assert manifest["overlaps"][1]["text"] == " ".join(f"word{i}" for i in range(4, 17))
 
 
-def test_twelve_shared_words_are_no_overlap():
-    index = EvaluationIndex()
-    index.ngrams[" ".join(f"w{i}" for i in range(13))] = "file"
-    assert index.find("q", " ".join(f"w{i}" for i in range(12))) is None
-    assert index.find("q", "x " + " ".join(f"W{i}," for i in range(13))).file == "file"
+def test_balance_by_hand(build, tmp_path):
+    counts = build(samples(0, 2, 3) + samples(1, 3, 2), balance=True)
+    assert [counts["train"]["responses"], counts["train"]["share_correct"]] == [8, 0.5]
+    assert counts["responses_dropped"]["imbalance"] == 2
+    before = read_split(tmp_path)
+    build((samples(0, 2, 3) + samples(1, 3, 2))[::-1], balance=True)
+    assert read_split(tmp_path) == before
 
 
-def test_words_are_compared_without_typography():
-    assert normalize_words("Janet’s  ½—duck,  $x^2$") == normalize_words("JANET's 1⁄2 duck x 2")
+def test_balance_is_seeded_and_spares_responses_without_an_outcome():
+    responses = [Response("a", i, "?", ["s"], i < 2) for i in range(12)] + [Response("a", 12, "?", ["s"])]
+    chosen = {tuple(r.sample_index for r in balance(responses, seed)) for seed in range(8)}
+    assert len(chosen) > 1
+    assert all(keys[:2] == (0, 1) and len(keys) == 5 and keys[-1] == 12 for keys in chosen)
+    assert balance(responses[:2], seed=0) == []
+
+
+def test_near_duplicates_are_dropped_above_the_threshold(build, tmp_path):
+    words = [f"w{i}" for i in range(24)]
+    texts = {0: words, 1: [*words[:23], "x"], 2: [*words[:23], "y"], 3: words[::-1]}  # 19 of 21 runs of five words are shared
+    rollouts = [rollout(0, i, i != 2, response=" ".join(text)) for i, text in texts.items()]
+    options = {"min_pass_rate": 0.0, "max_pass_rate": 1.0}
+    counts = build(rollouts, near_duplicates=0.9, **options)
+    assert [response.sample_index for response in read_split(tmp_path)] == [0, 2, 3]
+    assert counts["responses_dropped"]["near_duplicate"] == 1
+    counts = build(rollouts, near_duplicates=19 / 21, **options)
+    assert counts["responses_dropped"]["near_duplicate"] == 0
 
 
 def test_steps_are_merged_within_the_token_limit(build, tmp_path, tiny_backbone):
@@ -163,11 +187,14 @@ def test_steps_are_merged_within_the_token_limit(build, tmp_path, tiny_backbone)
 
 
 def test_step_labels_are_joined_by_key(build, tmp_path):
-    labelled = Response("q0", 1, "?", ["Sample 1.", "It is \\boxed{3}."], step_labels=[1.0, -1.0])
-    write_jsonl(tmp_path / "labels.jsonl", [labelled])
+    labels = {"step_labels": [1.0, -1.0], "label_source": "monte_carlo", "completions": [[4, 8], [0, 8]]}
+    labelled = Response("q0", 1, "?", ["Sample 1.", "It is \\boxed{3}."], **labels)
+    write_jsonl(tmp_path / "labels.jsonl", [labelled, Response("q9", 0, "?", ["s"], step_labels=[1.0])])
     counts = build(samples(0, 1, 1), step_labels=str(tmp_path / "labels.jsonl"))
     assert [response.step_labels for response in read_split(tmp_path)] == [None, [1, -1]]
+    assert {name: getattr(read_split(tmp_path)[1], name) for name in labels} == labels
     assert counts["train"]["with_step_labels"] == 1
+    assert counts["step_labels"] == {"read": 2, "joined": 1}
 
 
 def test_responses_with_step_labels_need_no_outcome(build, tmp_path):
@@ -180,7 +207,7 @@ def test_responses_with_step_labels_need_no_outcome(build, tmp_path):
 def test_an_older_dataset_is_replaced_and_nothing_is_left_beside_it(build, tmp_path):
     build([r for q in range(3) for r in samples(q, 1, 1)], validation_fraction=0.4)
     build(samples(0, 1, 1))
-    assert sorted(path.name for path in (tmp_path / "dataset").iterdir()) == ["manifest.json", "train.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "dataset").iterdir()) == ["README.md", "manifest.json", "train.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "in.jsonl"]
 
 
@@ -213,8 +240,12 @@ def test_step_labels_of_other_steps_are_refused():
     responses = [Response("a", 0, "?", ["s", "t"], True)]
     with pytest.raises(ValueError, match=r"response \('a', 0\): its step labels belong to other steps \(1 there, 2 here\)"):
         join_step_labels(responses, [Response("a", 0, "?", ["s"], step_labels=[1.0])])
-    with pytest.raises(ValueError, match="none of its 1 keys"):
-        join_step_labels(responses, [Response("b", 0, "?", ["s"], step_labels=[1.0])])
+
+
+def test_step_labels_of_no_response_are_refused(build, tmp_path):
+    write_jsonl(tmp_path / "labels.jsonl", [Response("q9", 0, "?", ["s"], step_labels=[1.0])])
+    with pytest.raises(ValueError, match=r"--step_labels .*labels.jsonl: none of its 1 keys is among the responses kept"):
+        build(samples(0, 1, 1), step_labels=str(tmp_path / "labels.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -224,13 +255,16 @@ def test_step_labels_of_other_steps_are_refused():
         {"max_pass_rate": 1.5},
         {"validation_fraction": 1.0},
         {"max_step_length": 10},
-        {"tokenizer": "x"},
+        {"near_duplicates": 1.0},
+        {"ngram": 0},
+        {"loss": "asym"},
+        {"loss": "asymm", "tokenize": "x"},
         {"max_step_length": 0, "tokenizer": "x"},
         {"max_step_length": 9, "tokenizer": "x", "responses": "y"},
     ],
 )
 def test_impossible_options(options):
-    with pytest.raises(ValueError, match=r"pass rates|must be|give both or neither|in steps already"):
+    with pytest.raises(ValueError, match=r"pass rates|must be|give --tokenize|in steps already"):
         BuildConfig(**options)
 
 

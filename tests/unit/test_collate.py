@@ -7,7 +7,8 @@ import torch
 from transformers import AutoTokenizer
 
 from prm.aggregation import pad_steps
-from prm.data.collate import Example, MicroBatches, PackedCollator, prefixes_of, units
+from prm.data.collate import MicroBatches, PackedCollator, prefixes_of
+from prm.data.examples import Example, units
 from prm.losses import num_items, response_losses
 from prm.models import ImplicitPRM, RewardModel
 from prm.records import Response

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
+from prm.data.sources import load_responses
 from prm.records import Response
 from prm.steps import CONTRACTS, SequenceTooLongError, StepEncoder, join_steps, read_prm_config, split_steps
 
@@ -141,3 +143,41 @@ def test_load_refuses_an_exchanged_tokenizer(encoder, tmp_path):
     assert other.chat_template
     with pytest.raises(ValueError, match="restore the tokenizer"):
         StepEncoder.load(tmp_path)
+
+
+def test_whole_text_equals_step_by_step(encoder):
+    edges = [
+        " a",
+        "a ",
+        "\n",
+        "\n\na",
+        "a\n\n",
+        "7",
+        "7.",
+        "é",
+        "∑ \N{WINKING FACE}",
+        "\\boxed{1}",
+        "<extra",
+        "0>",
+        "\t",
+        "a\u00a0",
+    ]
+    steps = [step for step in edges if step.strip()]
+    responses = [Response("q", i, "How many?", [first, second, first]) for i, first in enumerate(steps) for second in steps]
+    assert encoder._parts_at_separators
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
+
+
+def test_a_tokenizer_that_marks_first_words_is_given_single_steps(tiny_tokenizer):
+    """As sentencepiece does: within the text a step would lack the mark that it has alone, or have one that it lacks."""
+    tiny_tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_", prepend_scheme="first")
+    encoder = StepEncoder.for_loss("asym", tiny_tokenizer)
+    responses = [Response("q", 0, "How many?", ["a b", "a"]), Response("q", 1, "How many?", ["b"])]
+    assert not encoder._parts_at_separators
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
+
+
+def test_whole_text_equals_step_by_step_on_real_responses(real_data, encoder):
+    encoder.max_length = 100_000  # the tiny tokenizer knows hardly a word
+    responses = load_responses(real_data / "rollouts" / "qwen25math_rm_100x8.jsonl")
+    assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]

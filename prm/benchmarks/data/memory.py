@@ -19,10 +19,10 @@ STEPS = 6
 ANSWERS = 4
 """Different answers to a question, one of them right."""
 MEASURED = """
-import runpy, sys
+import atexit, runpy, sys
 sys.argv = sys.argv[1:]
+atexit.register(lambda: print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:"))))
 runpy.run_path(sys.argv[0], run_name="__main__")
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 
 

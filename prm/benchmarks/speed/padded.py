@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from prm.benchmarks.speed.workload import Workload, stub_tokenizer, token_rows
-from prm.data.collate import Example
+from prm.data.examples import Example
 
 TRL_MODULE = "trl.experimental.prm"
 TRL_REMEDY = "pip install --no-deps --target {folder} trl==1.13.0 (the last release that has its PRMTrainer)"

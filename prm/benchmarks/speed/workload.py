@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from prm.data.collate import Example
+from prm.data.examples import Example
 from prm.steps import EncodedResponse, StepEncoder
 
 SHAPES = {
