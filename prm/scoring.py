@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from prm.models.step_scores import score_batch
 from prm.records import Response, StepScores
 from prm.shards import ShardWriter
 from prm.steps import EncodedResponse, StepEncoder, join_steps, read_prm_config, split_steps
-from prm.tracking import check_made_from, progress, write_manifest
+from prm.tracking import manifest_path, progress, refuse_other_run, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -184,10 +185,10 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     if not keys:
         raise ValueError(f"{config.input}: no responses to score")
     output = Path(config.output)
-    folder, name = (output.parent, f"{output.stem}.manifest.json") if output.suffix == ".jsonl" else (output, "manifest.json")
-    made_from = _made_from(config, reference)
-    check_made_from(folder / name, made_from)
-    write_manifest(folder, config, extra={"made_from": made_from}, name=name)
+    place, run = manifest_path(output), run_identity(config, reference)
+    refuse_other_run(output, run)
+    manifest = partial(write_manifest, place.parent, config, extra={"run": run}, name=place.name)
+    manifest()
 
     scorer = Scorer.load(config.model, config.token_budget, config.reference, config.dtype, config.device)
     dropped: Counter[str] = Counter()
@@ -201,11 +202,12 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
                 writer.write(scores)
                 bar.update()
     counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
-    write_manifest(folder, config, counts=counts, extra={"made_from": made_from}, name=name)
+    manifest(counts=counts)
     return counts
 
 
-def _made_from(config: ScoringConfig, reference: str | None) -> dict[str, Any]:
+def run_identity(config: ScoringConfig, reference: str | None) -> dict[str, Any]:
+    """What must agree for two runs to share an output."""
     return {
         "model": hash_model(config.model),
         "reference": None if reference is None else hash_model(reference),

@@ -77,19 +77,35 @@ def write_manifest(
     return manifest
 
 
-def check_made_from(manifest: Path, made_from: dict[str, Any]) -> None:
-    """Raise ValueError when a manifest says that its output was made from something else."""
-    known = json.loads(manifest.read_text(encoding="utf-8")).get("made_from", {}) if manifest.exists() else made_from
-    changed = [key for key in made_from if known.get(key) != made_from[key]]
-    if changed:
-        raise ValueError(
-            f"{manifest}: what stands there was made with another {', '.join(changed)}; remove it or name another --output"
-        )
+def manifest_path(output: str | Path, shard_index: int = 0, num_shards: int = 1) -> Path:
+    """Where an output's manifest stands: in a folder, one a job where several write to it; beside a `.jsonl` file."""
+    output = Path(output)
+    if output.suffix == ".jsonl":
+        return output.with_name(f"{output.stem}.manifest.json")
+    return output / ("manifest.json" if num_shards == 1 else f"manifest-{shard_index:05d}-of-{num_shards:05d}.json")
 
 
-def shard_manifest(shard_index: int, num_shards: int) -> str:
-    """Name of the manifest of one of several jobs that write to one folder; `manifest.json` where there is one job only."""
-    return "manifest.json" if num_shards == 1 else f"manifest-{shard_index:05d}-of-{num_shards:05d}.json"
+def shard_prefix(shard_index: int, num_shards: int) -> str:
+    """What the names of a job's shards begin with, so that jobs which share a folder keep out of each other's way."""
+    return manifest_path("", shard_index, num_shards).stem.replace("manifest", "part")
+
+
+def refuse_other_run(output: str | Path, run: dict[str, Any]) -> None:
+    """Raise ValueError, naming the difference, if a run with other settings made what stands there: what manifests hold as `run`.
+
+    An output without a manifest may be anything and is refused too.
+    """
+    output, remedy = Path(output), "name another place, or remove what stands there"
+    is_file = output.suffix == ".jsonl"
+    manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
+    if not manifests and (output.exists() if is_file else any(output.glob("*.jsonl"))):
+        raise ValueError(f"--output {output}: holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
+    for path in manifests:
+        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
+        for name, value in run.items():
+            if other.get(name) != value:
+                difference = f"{name} {other.get(name)!r:.200}, this one has {value!r:.200}"
+                raise ValueError(f"--output {output}: {path.name} is of a run with {difference}; {remedy}")
 
 
 def code_version() -> str:

@@ -12,7 +12,7 @@ from prm.grading import GradingConfig, grade
 from prm.grading.report import GradeReport
 from prm.records import Rollout
 from prm.shards import ShardWriter, WrittenBefore, in_shard
-from prm.tracking import progress, setup_logging, shard_manifest, write_manifest
+from prm.tracking import manifest_path, progress, setup_logging, shard_prefix, write_manifest
 
 logger = logging.getLogger("prm.grade_rollouts")
 
@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     if not keys:
         raise ValueError(f"{config.input}: no rollouts to grade" + "; lower --num_shards" * (config.num_shards > 1))
 
-    name = shard_manifest(config.shard_index, config.num_shards)
-    with ShardWriter(output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
+    job = (config.shard_index, config.num_shards)
+    with ShardWriter(output, prefix=shard_prefix(*job)) as writer:
         finished = WrittenBefore(writer, ("response", "answer"))
         num_finished = sum(key in keys for key in writer.finished_keys)
         logger.info("%d rollouts to grade, %d already graded", len(keys) - num_finished, num_finished)
@@ -38,9 +38,8 @@ def main(argv: list[str] | None = None) -> None:
             writer.write(rollout)
 
     report = GradeReport.of(rollout for rollout in read_records(output, Rollout) if rollout.key in keys)
-    folder, name = (output.parent, f"{output.stem}.manifest.json") if writer.is_file else (output, name)
-    found = {"truncated": report.truncated, "examples": report.examples}
-    write_manifest(folder, config, inputs=hash_sources([config.input]), counts=report.counts, extra=found, name=name)
+    place, found = manifest_path(output, *job), {"truncated": report.truncated, "examples": report.examples}
+    write_manifest(place.parent, config, hash_sources([config.input]), report.counts, found, place.name)
     for line in report.lines():
         logger.info("%s", line)
 

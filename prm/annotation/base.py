@@ -1,20 +1,16 @@
 """What every way of labelling shares: the responses of a job in; labelled ones, dropped ones and a manifest of counts out."""
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
-from prm.files import data_files
-from prm.records import Key, Response, Row, to_row
-from prm.shards import ShardWriter
-from prm.tracking import shard_manifest, write_manifest
+from prm.records import Response, Row, to_row
+from prm.shards import ShardWriter, WrittenBefore, in_shard
+from prm.tracking import manifest_path, refuse_other_run, shard_prefix, write_manifest
 
 
 @dataclass
@@ -50,18 +46,17 @@ class Labelling:
 
     def __init__(self, config: LabelConfig, run: dict[str, Any]):
         config.check()
-        data_files(config.input)
+        parse_source(config.input)
         self.config, self.run = config, run
         self.output = Path(config.output)
-        is_file = self.output.suffix == ".jsonl"
-        self.name = f"{self.output.stem}.manifest.json" if is_file else shard_manifest(config.shard_index, config.num_shards)
-        self.folder = self.output.parent if is_file else self.output
-        refuse_other_run(self.output, self.folder, f"{self.output.stem}.manifest.json" if is_file else "manifest*.json", run)
+        job = (config.shard_index, config.num_shards)
+        self.manifest = manifest_path(self.output, *job)
+        refuse_other_run(self.output, run)
         self._write_manifest({})
-        prefix = "part" if is_file else self.name.removesuffix(".json").replace("manifest", "part")
-        dropped = self.output.with_suffix(".dropped.jsonl") if is_file else self.output / "dropped"
+        dropped = self.output.with_suffix(".dropped.jsonl") if self.output.suffix == ".jsonl" else self.output / "dropped"
+        prefix = shard_prefix(*job)
         self.labelled, self.dropped = ShardWriter(self.output, prefix=prefix), ShardWriter(dropped, prefix=prefix)
-        self._finished = np.sort(np.fromiter(map(_digest, self._rows()), dtype=np.uint64))
+        self._before = [WrittenBefore(writer, ("question", "steps")) for writer in (self.labelled, self.dropped)]
 
     def todo(self) -> Iterator[Response]:
         """The responses of this job that are neither labelled nor dropped yet.
@@ -70,15 +65,10 @@ class Labelling:
         """
         is_empty = True
         for response in iter_responses(self.config.input):
-            if not self._is_mine(response.question_id):
-                continue
-            is_empty = False
-            if response.key not in self.labelled.finished_keys and response.key not in self.dropped.finished_keys:
-                yield response
-            elif not self._holds(response):
-                raise ValueError(
-                    f"--output {self.output}: holds another response under {response.key!r}; give another place, or delete it"
-                )
+            if self._is_mine(response.question_id):
+                is_empty = False
+                if not any(before.holds(response) for before in self._before):
+                    yield response
         if is_empty:
             raise ValueError(f"{self.config.input}: no responses for this job; check --input or lower --num_shards")
 
@@ -87,8 +77,7 @@ class Labelling:
         self.labelled.write({**to_row(response), **costs})
 
     def drop(self, response: Response, reason: str, **costs: int) -> None:
-        row = {"question_id": response.question_id, "sample_index": response.sample_index, "reason": reason}
-        self.dropped.write({**row, "response_digest": str(_digest(to_row(response))), **costs})
+        self.dropped.write({**to_row(response), "reason": reason, **costs})
 
     def __enter__(self) -> "Labelling":
         return self
@@ -98,7 +87,7 @@ class Labelling:
             writer.__exit__(error_type, *_)
         if error_type is None:
             self.counts = self.count()
-            self._write_manifest(self.counts, inputs=[self.config.input])
+            self._write_manifest(self.counts, hash_sources([self.config.input]))
 
     def count(self) -> dict[str, int]:
         """Responses labelled and dropped (by reason), steps by label, sums of costs: of this job, over all its runs."""
@@ -116,49 +105,10 @@ class Labelling:
         yield from self.dropped.finished_rows()
 
     def _is_mine(self, question_id: str) -> bool:
-        return share(question_id, self.config.num_shards) == self.config.shard_index
+        return in_shard(question_id, self.config.shard_index, self.config.num_shards)
 
-    def _holds(self, response: Response) -> bool:
-        digest = np.uint64(_digest(to_row(response)))
-        place = int(np.searchsorted(self._finished, digest))
-        return place < len(self._finished) and bool(self._finished[place] == digest)
-
-    def _write_manifest(self, counts: dict[str, int], inputs: Sequence[str] = ()) -> None:
-        write_manifest(self.folder, self.config, inputs, counts, extra={"run": self.run}, name=self.name)
-
-
-def share(question_id: str, num_shards: int) -> int:
-    """The job that a question belongs to, whatever stands around it."""
-    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8]) % num_shards
-
-
-def label_seed(run_seed: int, key: Key, *draw: int) -> int:
-    """Seed of one draw for a response, 56 bits of a hash: order, sharding and resumption cannot change it."""
-    return int.from_bytes(hashlib.sha256(json.dumps([run_seed, *key, *draw]).encode()).digest()[:7])
-
-
-def refuse_other_run(output: Path, folder: Path, pattern: str, run: dict[str, Any]) -> None:
-    """Raise ValueError, naming the difference, if `output` holds labels of another run."""
-    manifests = sorted(folder.glob(pattern))
-    holds_rows = output.is_file() or (output.is_dir() and any(output.glob("*.jsonl")))
-    if holds_rows and not manifests:
-        raise ValueError(f"--output {output}: holds .jsonl rows but no manifest; give another place")
-    for path in manifests:
-        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
-        for name, value in run.items():
-            if other.get(name) != value:
-                raise ValueError(
-                    f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r:.200}, "
-                    f"this one has {value!r:.200}; give another place, or delete it"
-                )
-
-
-def _digest(row: Row) -> int:
-    """64 bits of a response's key, question and steps: eight bytes a response to notice that an input has changed."""
-    if "response_digest" in row:
-        return int(row["response_digest"])
-    content = [row[name] for name in ("question_id", "sample_index", "question", "steps")]
-    return int.from_bytes(hashlib.sha256(json.dumps(content).encode()).digest()[:8])
+    def _write_manifest(self, counts: dict[str, int], inputs: dict[str, str] | None = None) -> None:
+        write_manifest(self.manifest.parent, self.config, inputs or {}, counts, {"run": self.run}, self.manifest.name)
 
 
 def _steps_by_label(labels: list[float | None]) -> Counter[str]:

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from prm.annotation.base import LabelConfig, refuse_other_run, share
+from prm.annotation.base import LabelConfig
+from prm.data.hub import hash_source, parse_source
 from prm.data.sources import iter_responses
-from prm.files import data_files, write_json, write_jsonl
+from prm.files import write_json, write_jsonl
 from prm.records import Response
-from prm.tracking import hash_path, progress, shard_manifest, write_manifest
+from prm.shards import in_shard
+from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +95,13 @@ def find_consensus(config: ConsensusConfig) -> dict[str, int]:
     """
     config.check()
     for path in (config.input, config.other):
-        data_files(path)
-    output, job = Path(config.output), shard_manifest(config.shard_index, config.num_shards).removesuffix(".json")
-    is_file = output.suffix == ".jsonl"
-    folder, prefix = (output.parent, f"{output.stem}.") if is_file else (output, "")
-    target = output if is_file else output / f"{job.replace('manifest', 'part')}-00000.jsonl"
+        parse_source(path)
+    output, job = Path(config.output), (config.shard_index, config.num_shards)
+    is_file, manifest = output.suffix == ".jsonl", manifest_path(output, *job)
+    target = output if is_file else output / f"{shard_prefix(*job)}-00000.jsonl"
     run = {"method": "consensus", "soft_threshold": config.soft_threshold}
-    run |= {"input": hash_path(config.input), "other": hash_path(config.other)}
-    refuse_other_run(output, folder, f"{prefix}manifest*.json", run)
+    run |= {"input": hash_source(config.input), "other": hash_source(config.other)}
+    refuse_other_run(output, run)
 
     others = LabelIndex(mine(config, config.other), config.soft_threshold, config.other)
     agreement = Agreement()
@@ -111,8 +112,8 @@ def find_consensus(config: ConsensusConfig) -> dict[str, int]:
     agreement.missing_in_input = len(others) - agreement.relations.total()
     counts, metrics = agreement.counts(), agreement.metrics()
     # The rows come last: wherever this is interrupted, there are none without their manifest.
-    write_json(folder / f"{prefix}{job.replace('manifest', 'metrics')}.json", metrics)
-    write_manifest(folder, config, counts=counts, extra={"run": run, "metrics": metrics}, name=f"{prefix}{job}.json")
+    write_json(manifest.with_name(manifest.name.replace("manifest", "metrics")), metrics)
+    write_manifest(manifest.parent, config, counts=counts, extra={"run": run, "metrics": metrics}, name=manifest.name)
     write_jsonl(target, agreeing(config, others, Agreement()))
     logger.info("%s", format_agreement(metrics))
     return counts
@@ -121,7 +122,7 @@ def find_consensus(config: ConsensusConfig) -> dict[str, int]:
 def mine(config: ConsensusConfig, path: str) -> Iterator[Response]:
     """The responses of this job."""
     responses = progress(iter_responses(path), desc=Path(path).name, unit="response")
-    return (r for r in responses if share(r.question_id, config.num_shards) == config.shard_index)
+    return (response for response in responses if in_shard(response.question_id, config.shard_index, config.num_shards))
 
 
 def agreeing(config: ConsensusConfig, others: "LabelIndex", agreement: Agreement) -> Iterator[Response]:

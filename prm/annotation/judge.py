@@ -16,11 +16,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prm.annotation.base import LabelConfig, Labelling, label_seed
+from prm.annotation.base import LabelConfig, Labelling
 from prm.annotation.verdicts import Fault, load_template, majority, parse_verdict, render_prompt
 from prm.records import Key, Response
 from prm.sampling.base import Engine, EngineConfig, SampleRequest, SampleResult, SamplingConfig, make_engine
-from prm.sampling.rollouts import context_length, model_identity, read_model
+from prm.sampling.prompts import context_length, model_identity, read_model, sample_seed
 from prm.tracking import progress
 
 CHUNK = 1024
@@ -46,7 +46,8 @@ class JudgeConfig(LabelConfig, EngineConfig, SamplingConfig):
     max_retries: int = 3
     """How often a verdict that cannot be read is drawn again; then the response is dropped."""
     max_prompt_characters: int = 40_000
-    """Longest prompt; a response that needs more is dropped as too_long, as is one that does not fit into the model's context."""
+    """Longest prompt; a response that needs more is dropped as too_long, as is one that does not fit into a local model's context.
+    A server that refuses a prompt as too long ends the run: lower this, and resume."""
     seed: int = 0
     """Seed of the run; each answer's own seed derives from it, the response's key, the vote and the attempt."""
 
@@ -75,7 +76,7 @@ class Panel:
 
     def draw(self, vote: int, attempt: int, run_seed: int) -> SampleRequest:
         key = self.response.key
-        return dataclasses.replace(self.request, key=(key, vote, attempt), seed=label_seed(run_seed, key, vote, attempt))
+        return dataclasses.replace(self.request, key=(key, vote, attempt), seed=sample_seed(run_seed, *key, vote, attempt))
 
     def take(self, result: SampleResult, is_last_attempt: bool) -> bool:
         """Count an answer; False if its vote must be drawn again."""
@@ -166,8 +167,8 @@ class JudgePrompts:
             self.special_tokens = list(self.tokenizer.all_special_tokens)
 
     def run_identity(self) -> dict[str, Any]:
-        """What must agree for two runs to share an output."""
-        names = ("show_answer", "num_votes", "max_retries", "max_prompt_characters", "seed", "max_tokens", "temperature", "top_p")
+        """What must agree for two runs to share an output; limits, which decide what is dropped and not its labels, may differ."""
+        names = ("show_answer", "num_votes", "seed", "max_tokens", "temperature", "top_p")
         settings = {name: getattr(self.config, name) for name in (*names, "dtype", "max_model_len")}
         prompt = hashlib.sha256(self.template.encode()).hexdigest()
         return {"method": "judge", "model": self.model, "engine": self.config.resolved_engine(), "prompt": prompt, **settings}
@@ -176,7 +177,7 @@ class JudgePrompts:
         """A request without key and seed, or why there is none: `no_steps`, `special_token`, `too_long`."""
         if not response.steps:
             return "no_steps"
-        code = f"{label_seed(self.config.seed, response.key):014x}"[:8]
+        code = f"{sample_seed(self.config.seed, *response.key):014x}"[:8]
         prompt = render_prompt(self.template, response, code, response.answer if self.config.show_answer else None)
         if len(prompt) > self.config.max_prompt_characters:
             return "too_long"

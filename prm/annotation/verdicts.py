@@ -32,9 +32,8 @@ Give every step one grade:
 - Bad: it is wrong, unclear, impossible to verify, off the topic or circular. A step that uses a wrong result of an earlier step is
   Bad too.
 
-First go through the steps in order and check each in a few words, computing again whatever it computes. Then end with the
-{num_steps} grades in the order of the steps, as one list in a box. For three steps the last line could read:
-\boxed{[Great, Okay, Bad]}
+First go through the steps in order and check each in a few words, computing again whatever it computes. Then end with all
+{num_steps} grades in the order of the steps, as one list in a box, in this form: \boxed{[Great, Okay, ...]}
 """
 FIELDS = ("question", "reference", "num_steps", "code", "steps")
 REQUIRED_FIELDS = ("question", "steps")

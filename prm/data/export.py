@@ -4,6 +4,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from prm.data.hub import hash_source
 from prm.data.sources import iter_questions, iter_responses, iter_rollouts
 from prm.files import write_jsonl
 from prm.records import Response, Row
-from prm.tracking import check_made_from, progress, write_manifest
+from prm.tracking import manifest_path, progress, refuse_other_run, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +71,11 @@ def convert_dataset(config: ConvertConfig) -> dict[str, Any]:
         raise ValueError(f"--output {output} is the input itself; name another place")
     inputs = {config.input: hash_source(config.input)}
     options = {name: value for name, value in vars(config).items() if name not in ("input", "output")}
-    made_from = {"made_from": {"input": inputs[config.input], **options}}
-    is_file = output.suffix == ".jsonl"
-    folder, name = (output.parent, f"{output.stem}.manifest.json") if is_file else (output, "manifest.json")
+    run = {"input": inputs[config.input], **options}
+    is_file, place = output.suffix == ".jsonl", manifest_path(output)
     if not is_file:
-        check_folder(folder, made_from["made_from"])
+        refuse_other_run(output, run)
+    manifest = partial(write_manifest, place.parent, config, inputs, extra={"run": run}, name=place.name)
     rows = converted(config, dropped)
     first = next(rows, None)
     if first is None:
@@ -83,19 +84,12 @@ def convert_dataset(config: ConvertConfig) -> dict[str, Any]:
     if is_file:
         write_jsonl(output, counted)
     else:
-        write_manifest(folder, config, inputs=inputs, extra=made_from, name=name)
+        manifest()
         write_shards(output, counted, config.shard_size)
     counts = {"written": counted.number, "dropped": dict(+dropped)}
-    write_manifest(folder, config, inputs=inputs, counts=counts, extra=made_from, name=name)
+    manifest(counts=counts)
     logger.info("%s: %d rows written, dropped: %s", output, counted.number, counts["dropped"] or "none")
     return counts
-
-
-def check_folder(folder: Path, made_from: dict[str, Any]) -> None:
-    """Raise ValueError for a folder whose shards are not, or may not be, of this conversion."""
-    if not (folder / "manifest.json").exists() and any(folder.glob("*.jsonl")):
-        raise ValueError(f"--output {folder}: the folder holds .jsonl files but no manifest.json; name another folder")
-    check_made_from(folder / "manifest.json", made_from)
 
 
 def converted(config: ConvertConfig, dropped: Counter[str]) -> Iterator[Any]:

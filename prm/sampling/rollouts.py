@@ -13,17 +13,16 @@ from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from prm.files import KeySet
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
+from prm.sampling.prompts import chat_prompts, context_length, encode_prompts, model_identity, read_model, sample_seed
 from prm.shards import ShardWriter
-from prm.steps import SYSTEM_PROMPT, StepEncoder, load_tokenizer
-from prm.tracking import hash_path, progress, shard_manifest, to_plain, write_manifest
+from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +67,16 @@ def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> d
     shard = {question.id: question for question in questions[config.shard_index :: config.num_shards]}
     prompts, model, engine_config = prepare(config, shard.values())
     run = run_identity(config, questions, model)
-    refuse_other_run(Path(config.output), run)
-    name = shard_manifest(config.shard_index, config.num_shards)
-    with ShardWriter(config.output, prefix=name.removesuffix(".json").replace("manifest", "part")) as writer:
+    refuse_other_run(config.output, run)
+    job = (config.shard_index, config.num_shards)
+    manifest = partial(write_manifest, config.output, config, extra={"run": run}, name=manifest_path(config.output, *job).name)
+    with ShardWriter(config.output, prefix=shard_prefix(*job)) as writer:
         requests = MissingSamples(prompts, config.num_samples, config.seed, writer.finished_keys)
         num_samples = len(shard) * config.num_samples
         counts = {"questions": len(shard), "samples": num_samples, "already_there": num_samples - len(requests)}
-        write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
+        manifest(counts=counts)
         counts |= draw_samples(engine_config, shard, requests, writer, counts)
-    write_manifest(config.output, config, counts=counts, extra={"run": run}, name=name)
+    manifest(counts=counts)
     logger.info("%s: %s", config.output, ", ".join(f"{value} {key}" for key, value in counts.items()))
     return counts
 
@@ -147,93 +147,6 @@ def draw_samples(
     return {**totals, "seconds": round(seconds, 1), "tokens_per_second": round(totals["tokens"] / max(seconds, 1e-9), 1)}
 
 
-def read_model(model: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """Config and tokenizer of a policy. Raises FileNotFoundError for a missing one, ValueError for one that cannot generate."""
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        raise FileNotFoundError(f"--model {model}: the folder holds no config.json; give the folder that save_pretrained wrote")
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except OSError as error:
-        raise FileNotFoundError(f"--model {model}: no such folder, and the hub gives no model of that name ({error})") from error
-    architecture = (config.architectures or ["none"])[0]
-    if "Reward" in architecture:
-        raise ValueError(f"--model {model}: {architecture} is a reward model and writes no text; give the policy")
-    try:
-        tokenizer = load_tokenizer(model)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"--model {model}: it has no tokenizer; save one into the folder ({error})") from error
-    return config, tokenizer
-
-
-def context_length(config: EngineConfig, model_config: PretrainedConfig) -> int:
-    """Longest prompt and response together. Raises ValueError if more is asked for than the model has positions."""
-    positions = model_config.get_text_config().max_position_embeddings
-    if config.max_model_len is not None and config.max_model_len > positions:
-        raise ValueError(f"--max_model_len is {config.max_model_len}, {config.model} has {positions} positions; lower it")
-    return config.max_model_len or positions
-
-
-def encode_prompts(
-    questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase, context: int, vocab_size: int
-) -> dict[str, list[int]]:
-    """Prompt of every question, as the step contract writes it. One bad prompt would end the engine, so all are checked here.
-
-    Raises ValueError, naming the question, for an empty one, a lone surrogate, a special token, or a prompt that leaves no room.
-    """
-    encoder = StepEncoder(tokenizer=tokenizer)
-    prompts: dict[str, list[int]] = {}
-    for question in questions:
-        check_question(question)
-        prompt = encoder.prompt_ids(question.question, f"question {question.id!r}")
-        if len(prompt) >= context:
-            raise ValueError(
-                f"question {question.id!r}: a prompt of {len(prompt)} tokens leaves no room for a response within {context}; "
-                "remove it, or raise --max_model_len where the model allows"
-            )
-        if max(prompt) >= vocab_size:
-            raise ValueError(
-                f"question {question.id!r}: its prompt holds token {max(prompt)}, the model knows {vocab_size}; "
-                "give the folder the model's own tokenizer"
-            )
-        prompts[question.id] = prompt
-    if not prompts:
-        raise ValueError("no question for this job; lower --num_shards or check --questions")
-    return prompts
-
-
-def chat_prompts(questions: Iterable[Question]) -> dict[str, list[dict[str, str]]]:
-    """Chat turns of every question, for a server, which has template and tokenizer. Raises ValueError as `check_question` does."""
-    prompts: dict[str, list[dict[str, str]]] = {}
-    for question in questions:
-        check_question(question)
-        system = {"role": "system", "content": SYSTEM_PROMPT}
-        prompts[question.id] = [system, {"role": "user", "content": question.question}]
-    if not prompts:
-        raise ValueError("no question for this job; lower --num_shards or check --questions")
-    return prompts
-
-
-def check_question(question: Question) -> None:
-    """Raise ValueError, naming the question, for an empty one or a lone surrogate."""
-    if not question.question.strip():
-        raise ValueError(f"question {question.id!r} is empty; remove it")
-    try:
-        question.question.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"question {question.id!r} holds a lone surrogate ({error}); repair its text") from error
-
-
-def sample_seed(run_seed: int, question_id: str, sample_index: int) -> int:
-    """Seed of one sample, 56 bits of a hash: order, sharding and resumption cannot change it."""
-    text = json.dumps([run_seed, question_id, sample_index])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-
-
-def model_identity(model: str, model_config: PretrainedConfig) -> str:
-    """A folder's hash, or a name on the hub with its commit."""
-    return hash_path(model) if Path(model).is_dir() else f"{model}@{getattr(model_config, '_commit_hash', None)}"
-
-
 def run_identity(config: RolloutConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
     """What must agree for two runs to share a folder; more samples a question, or another number of jobs, may."""
     settings = {name: getattr(config, name) for name in ("seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")}
@@ -244,18 +157,3 @@ def run_identity(config: RolloutConfig, questions: Sequence[Question], model: st
         "engine": config.resolved_engine(),
         **settings,
     }
-
-
-def refuse_other_run(output: Path, run: dict[str, Any]) -> None:
-    """Raise ValueError, naming the difference, if `output` holds rollouts of another run."""
-    manifests = sorted(output.glob("manifest*.json"))
-    if not manifests and any(output.glob("*.jsonl")):
-        raise ValueError(f"--output {output}: the folder holds .jsonl files but no manifest.json; give another folder")
-    for path in manifests:
-        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
-        for name, value in run.items():
-            if other.get(name) != value:
-                raise ValueError(
-                    f"--output {output}: {path.name} is of a run with {name} {other.get(name)!r}, this one has {value!r}; "
-                    "give another folder, or delete this one"
-                )

@@ -16,7 +16,6 @@ import pytest
 from prm.files import read_records, write_jsonl
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, EngineError, SampleRequest, SamplingConfig, make_engine
-from prm.steps import StepEncoder, load_tokenizer
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 240
@@ -56,32 +55,35 @@ def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
                 time.sleep(0.5)
 
 
-def test_rollouts_by_chat_are_those_of_the_engine_here(served, tiny_backbone, tmp_path, monkeypatch):
+def test_completions_of_token_ids_are_those_of_the_engine_here(served, tiny_backbone, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    requests = [SampleRequest(i, [10 + i, 20, 30 + i % 7], i) for i in range(20)]
+    here = EngineConfig(model=str(tiny_backbone), engine="transformers", dtype="float32", max_model_len=256)
+    there = EngineConfig(model="tiny", engine="server", base_url=served)
+    results = []
+    for config in (here, there):
+        with closing(make_engine(config)) as engine:
+            results.append({r.key: r for r in engine.generate(requests, SamplingConfig(max_tokens=12, temperature=0))})
+    expected, got = results
+    assert got.keys() == expected.keys()
+    # A server keeps back the bytes of an unfinished character at the end; a near tie may fall either way.
+    texts = [{key: (r.text.rstrip("\ufffd"), r.finish_reason, r.num_tokens) for key, r in side.items()} for side in (expected, got)]
+    assert sum(texts[0][key] == texts[1][key] for key in expected) >= 18
+
+
+def test_rollouts_by_chat_depend_on_their_seeds_alone(served, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     questions = [Question(f"q{i}", f"Take {i}. Add 4.", str(i + 4)) for i in range(6)]
     write_jsonl(tmp_path / "questions.jsonl", questions)
-    common = ["--questions", str(tmp_path / "questions.jsonl"), "--num_samples", "1", "--temperature", "0", "--max_tokens", "12"]
-    here = ["--model", str(tiny_backbone), "--engine", "transformers", "--dtype", "float32", "--output", str(tmp_path / "here")]
-    there = ["--model", "tiny", "--engine", "server", "--base_url", served, "--output", str(tmp_path / "there")]
-    for flags in (here, there):
-        generate_rollouts.main([*common, *flags])
-    expected, got = ({r.key: r for r in read_records(tmp_path / name, Rollout)} for name in ("here", "there"))
-    assert got.keys() == expected.keys()
-    assert sum(got[key] == expected[key] for key in expected) >= 5  # a near tie may fall either way
-    assert {(r.finish_reason, r.num_tokens) for r in got.values() if r.finish_reason == "length"} <= {("length", 12)}
-
-
-def test_token_ids_and_seeds(served, tiny_backbone, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    encoder = StepEncoder(tokenizer=load_tokenizer(tiny_backbone))
-    question = "Take 2. Add 4."
-    ids, messages = encoder.prompt_ids(question), encoder.messages(question)
-    requests = [SampleRequest("ids", ids, 5), SampleRequest("chat", [], 5, messages), SampleRequest("other", ids, 6)]
-    config = EngineConfig(model="tiny", engine="server", base_url=served, max_num_seqs=1)
-    with closing(make_engine(config)) as engine:
-        first, second = ({r.key: r.text for r in engine.generate(requests, SamplingConfig(max_tokens=20))} for _ in range(2))
+    common = ["--questions", str(tmp_path / "questions.jsonl"), "--num_samples", "3", "--max_tokens", "12", "--max_num_seqs", "1"]
+    for name in ("first", "second"):
+        server = ["--model", "tiny", "--engine", "server", "--base_url", served, "--output", str(tmp_path / name)]
+        generate_rollouts.main([*common, *server])
+    first, second = ({r.key: r for r in read_records(tmp_path / name, Rollout)} for name in ("first", "second"))
     assert first == second
-    assert first["ids"] == first["chat"] != first["other"]
+    assert first.keys() == {(f"q{i}", j) for i in range(6) for j in range(3)}
+    assert len({r.response for r in first.values()}) > 15
+    assert {r.num_tokens for r in first.values() if r.finish_reason == "length"} == {12}
 
 
 @pytest.mark.parametrize(

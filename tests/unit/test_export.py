@@ -90,13 +90,13 @@ def test_a_folder_of_shards_continues_where_it_stopped(tmp_path):
 def test_a_folder_of_another_conversion_is_refused(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [LABELLED])
     convert(tmp_path / "in.jsonl", tmp_path / "out")
-    with pytest.raises(ValueError, match="made with another format; remove it or name another --output"):
+    with pytest.raises(ValueError, match="is of a run with format"):
         convert(tmp_path / "in.jsonl", tmp_path / "out", format="stepwise")
     write_jsonl(tmp_path / "in.jsonl", [LABELLED, PLAIN])
-    with pytest.raises(ValueError, match="made with another input"):
+    with pytest.raises(ValueError, match="is of a run with input"):
         convert(tmp_path / "in.jsonl", tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"holds \.jsonl files but no manifest\.json; name another folder"):
+    with pytest.raises(ValueError, match=r"holds \.jsonl rows but no manifest\.json"):
         convert(tmp_path / "in.jsonl", tmp_path / "out")
 
 

@@ -13,10 +13,12 @@ from prm.files import read_records
 from prm.records import Question, Rollout
 from prm.sampling import replicas, rollouts
 from prm.sampling.base import Engine, EngineConfig, EngineError, SampleRequest, SampleResult, SamplingConfig, make_engine
+from prm.sampling.prompts import encode_prompts, sample_seed
 from prm.sampling.replicas import VllmEngine, deal, num_replicas
-from prm.sampling.rollouts import RolloutConfig, generate_rollouts, sample_seed
+from prm.sampling.rollouts import RolloutConfig, generate_rollouts
 from prm.sampling.transformers_engine import TransformersEngine, draw, pad_left, uniform_noise
 from prm.sampling.vllm_engine import cpu_cache_bytes
+from prm.steps import StepEncoder
 
 QUESTIONS = [Question(f"q{i}", f"What is {i} + 4?", str(i + 4)) for i in range(5)]
 
@@ -159,7 +161,7 @@ class TestRollouts:
         seen = []
         monkeypatch.setattr(rollouts, "make_engine", lambda engine_config: seen.append(engine_config) or TransformersEngine(config))
         generate_rollouts(config, QUESTIONS[:1])
-        prompt = rollouts.StepEncoder(tokenizer=TransformersEngine(config).tokenizer).prompt_ids(QUESTIONS[0].question)
+        prompt = StepEncoder(tokenizer=TransformersEngine(config).tokenizer).prompt_ids(QUESTIONS[0].question)
         assert seen[0].max_model_len == len(prompt) + 6
 
 
@@ -201,7 +203,7 @@ class TestRefusals:
 
     def test_tokenizer_of_another_model(self, config, tiny_tokenizer):
         with pytest.raises(ValueError, match=r"question 'q0': its prompt holds token .*, the model knows 5"):
-            rollouts.encode_prompts(QUESTIONS, tiny_tokenizer, 500, 5)
+            encode_prompts(QUESTIONS, tiny_tokenizer, 500, 5)
 
     def test_model_that_is_missing_or_cannot_generate(self, config, tmp_path, tiny_backbone):
         (tmp_path / "empty").mkdir()
@@ -226,7 +228,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="run with questions"):
             generate_rollouts(config, QUESTIONS[:4])
         (rollouts.Path(config.output) / "manifest.json").unlink()
-        with pytest.raises(ValueError, match=r"but no manifest\.json"):
+        with pytest.raises(ValueError, match=r"rows but no manifest"):
             generate_rollouts(config, QUESTIONS)
 
     def test_vllm_that_is_not_installed(self, config, monkeypatch):

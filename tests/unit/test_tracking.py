@@ -26,12 +26,26 @@ def test_manifest_holds_what_made_the_output(tmp_path):
     assert tracking.write_manifest(tmp_path, None, {"gsm8k": "commit"})["inputs"] == {"gsm8k": "commit"}
 
 
-def test_an_output_made_from_something_else_is_refused(tmp_path):
-    tracking.check_made_from(tmp_path / "manifest.json", {"input": "a"})
-    tracking.write_manifest(tmp_path, None, extra={"made_from": {"input": "a"}})
-    tracking.check_made_from(tmp_path / "manifest.json", {"input": "a"})
-    with pytest.raises(ValueError, match=r"manifest\.json: what stands there was made with another input; remove it or name"):
-        tracking.check_made_from(tmp_path / "manifest.json", {"input": "b"})
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+def test_an_output_of_another_run_is_refused(tmp_path, name):
+    output = tmp_path / name
+    place = tracking.manifest_path(output)
+    tracking.refuse_other_run(output, {"input": "a"})
+    tracking.write_manifest(place.parent, None, extra={"run": {"input": "a"}}, name=place.name)
+    tracking.refuse_other_run(output, {"input": "a"})
+    with pytest.raises(ValueError, match=r"manifest\.json is of a run with input 'a', this one has 'b'; name another place"):
+        tracking.refuse_other_run(output, {"input": "b"})
+    place.unlink()
+    rows = output if output.suffix else output / "part-00000.jsonl"
+    rows.write_text("{}\n")
+    with pytest.raises(ValueError, match=r"holds \.jsonl rows but no (out\.)?manifest\.json"):
+        tracking.refuse_other_run(output, {"input": "a"})
+
+
+def test_jobs_that_share_a_folder_have_names_of_their_own(tmp_path):
+    assert tracking.manifest_path(tmp_path, 1, 4).name == "manifest-00001-of-00004.json"
+    assert tracking.shard_prefix(1, 4) == "part-00001-of-00004"
+    assert tracking.shard_prefix(0, 1) == "part"
 
 
 def test_hash_of_a_folder_sees_names_and_contents_but_not_manifests(tmp_path):
@@ -60,7 +74,7 @@ def test_metrics_are_appended(tmp_path):
 
 
 def test_only_rank_0_speaks(monkeypatch):
-    for rank, is_main, level in (("0", True, logging.INFO), ("3", False, logging.WARNING)):
+    for rank, is_main, level in (("3", False, logging.WARNING), ("0", True, logging.INFO)):  # the last level stays
         monkeypatch.setenv("RANK", rank)
         tracking.setup_logging()
         assert tracking.is_main_process() is is_main
