@@ -20,17 +20,22 @@ def drop_duplicates(responses: Sequence[Response]) -> list[Response]:
 def drop_near_duplicates(responses: Sequence[Response], threshold: float) -> list[Response]:
     """Drop every response whose shingles have a Jaccard similarity above `threshold` with an earlier one that stays.
 
-    Only responses of the same outcome are compared: a right one and a wrong one that part in the last step teach the most.
+    Only responses of the same verdict are compared: a right one and a wrong one that part in the last step teach the most.
     """
     kept: list[tuple[Response, set[int]]] = []
     numbers: dict[tuple[str, ...], int] = {}
     for response in responses:
         # Numbers in place of word tuples: sets of them are compared several times faster.
         shingles = {numbers.setdefault(shingle, len(numbers)) for shingle in shingles_of(response)}
-        others = (other for earlier, other in kept if earlier.correct == response.correct)
+        others = (other for earlier, other in kept if verdict(earlier) == verdict(response))
         if not any(is_similar(shingles, other, threshold) for other in others):
             kept.append((response, shingles))
     return [response for response, _ in kept]
+
+
+def verdict(response: Response) -> tuple[bool | None, float | None]:
+    """Outcome and last step label: what two responses differ in when their last steps do."""
+    return response.correct, response.step_labels[-1] if response.step_labels else None
 
 
 def shingles_of(response: Response) -> set[tuple[str, ...]]:

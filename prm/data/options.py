@@ -32,7 +32,7 @@ class BuildConfig:
     """Keep one of several responses to a question that are equal word for word."""
     near_duplicates: float | None = None
     """Drop responses whose runs of 5 words have a Jaccard similarity above this, in [0, 1), with an earlier response
-    to the question of the same outcome. Default: keep them."""
+    to the question of the same outcome and last step label. Default: keep them."""
     balance: bool = False
     """Keep as many right as wrong responses of each question, chosen by --seed."""
     decontaminate: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from prm.data.build import BuildConfig, build_dataset
+from prm.data.duplicates import drop_near_duplicates
 from prm.data.filters import balance, join_step_labels, last_held_out, seeded_hash
 from prm.data.statistics import pass_rate
 from prm.files import read_records, read_rows, write_jsonl
@@ -177,6 +178,14 @@ def test_near_duplicates_are_dropped_above_the_threshold(build, tmp_path):
     assert counts["responses_dropped"]["near_duplicate"] == 1
     counts = build(rollouts, near_duplicates=19 / 21, **options)
     assert counts["responses_dropped"]["near_duplicate"] == 0
+
+
+def test_near_duplicates_with_another_verdict_stay():
+    """Alternatives to one step, as PRM800K has them: equal but for the last step and its label."""
+    words = " ".join(f"w{i}" for i in range(24))
+    labels = [1.0, 1.0, -1.0, None]
+    responses = [Response("a", i, "?", [words, f"{i}"], step_labels=[1.0, label]) for i, label in enumerate(labels)]
+    assert [r.sample_index for r in drop_near_duplicates(responses, 0.8)] == [0, 2, 3]
 
 
 def test_steps_are_merged_within_the_token_limit(build, tmp_path, tiny_backbone):
