@@ -32,12 +32,14 @@ from prm.steps import StepEncoder
 from prm.tracking import hash_path, progress
 
 Base = TypeVar("Base")
-ENGINES = ("auto", "vllm", "transformers")
 
 
 @dataclass
 class MonteCarloConfig(LabelConfig, EngineConfig, SamplingConfig):
-    """Label each step by what becomes of completions sampled from behind it; --model is the policy that completes."""
+    """Label each step by what becomes of completions sampled from behind it; --model is the policy that completes.
+
+    With --engine server, --model names the policy here, for its tokenizer, and on the server.
+    """
 
     labels: Literal["soft", "hard"] = "soft"
     """soft: the share k/K of right completions; hard: 1 if it exceeds --threshold, else -1."""
@@ -65,8 +67,6 @@ class MonteCarloConfig(LabelConfig, EngineConfig, SamplingConfig):
     def check(self) -> None:
         for base in (LabelConfig, EngineConfig, SamplingConfig):
             base.check(self)
-        if self.engine not in ENGINES:
-            raise ValueError(f"--engine {self.engine} cannot continue a response that has begun; take one of {', '.join(ENGINES)}")
         for name in ("num_completions", "chunk_size", "num_workers", "min_completions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
@@ -102,7 +102,8 @@ def label_by_completions(config: MonteCarloConfig) -> dict[str, int]:
     """
     config.check()
     model_config, tokenizer = read_model(config.model)
-    encoder = StepEncoder(tokenizer=tokenizer, layout="plain", max_length=context_length(config, model_config))
+    max_length = longest_response(config, context_length(config, model_config))
+    encoder = StepEncoder(tokenizer=tokenizer, layout="plain", max_length=max_length)
     encoder.prompt_ids("Has the tokenizer a chat template?")
     with Labelling(config, run_identity(config, model_config)) as labelling, GradingPool(config.num_workers) as pool:
         # Chunks are written whole: an interrupted run goes on with the very chunks that an uninterrupted one would have had.
@@ -118,6 +119,15 @@ def label_by_completions(config: MonteCarloConfig) -> dict[str, int]:
                         completer.complete(chunk)
                         write(labelling, chunk, config)
     return labelling.counts
+
+
+def longest_response(config: MonteCarloConfig, context: int) -> int:
+    """Longest prompt and response that can be labelled, in tokens: a server refuses what is not sure to fit with its completion."""
+    if config.engine != "server":
+        return context
+    if config.max_tokens >= context:
+        raise ValueError(f"--max_tokens {config.max_tokens} leaves a server no room for a prompt within {context} tokens; lower it")
+    return context - config.max_tokens
 
 
 def traces(labelling: Labelling, tracer: Tracer, bar: tqdm) -> Iterator[Trace]:
