@@ -262,6 +262,9 @@ class TestResume:
         assert 0 < len(engine.seeds) < len(every.seeds)
         assert counts == whole
         assert contents(tmp_path / name) == contents(tmp_path / f"whole-{name}")
+        if name == "out":
+            # A chunk, two questions here, is on the disk whole or not at all.
+            assert [text.count("\n") for _, text in sorted(contents(tmp_path / name).items())] == [6, 6, 6]
 
     def test_a_finished_run_starts_no_engine(self, run, monkeypatch):
         first, counts, _ = run(list(self.RESPONSES))
