@@ -23,14 +23,14 @@ NUM_SAMPLES = 8
 JUDGE_PROMPT = "{question}\n\n{steps}"
 """The miniature's models know one task; criteria would be noise to them."""
 
-COMPLETIONS = {"method": "monte_carlo", "max_tokens": 64, "top_p": 0.99, "max_model_len": 320}
+COMPLETIONS = {"method": "monte_carlo", "max_tokens": 160, "top_p": 0.99, "max_model_len": 320}
 LABELLINGS: dict[str, dict[str, object]] = {
     "monte_carlo_4": {**COMPLETIONS, "num_completions": 4},
     "monte_carlo_16": {**COMPLETIONS, "num_completions": 16},
-    "adaptive": {**COMPLETIONS, "labels": "hard", "threshold": 0.15, "adaptive": True, "num_completions": 32, "confidence": 0.9},
-    "binary": {**COMPLETIONS, "labels": "hard", "threshold": 0.15, "search": "binary", "num_completions": 16},
+    "adaptive": {**COMPLETIONS, "labels": "hard", "threshold": 0.1, "adaptive": True, "num_completions": 32, "confidence": 0.9},
+    "binary": {**COMPLETIONS, "labels": "hard", "threshold": 0.1, "search": "binary", "num_completions": 16},
     "judge": {"method": "judge", "max_tokens": 256, "max_model_len": 768},
-    "consensus": {"method": "consensus", "soft_threshold": 0.15},
+    "consensus": {"method": "consensus", "soft_threshold": 0.1},
 }
 """Flags of scripts/label_steps.py; model, input and output are added."""
 
