@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
@@ -27,9 +26,9 @@ from prm.annotation.prefixes import Prefix, PrefixKey, Trace, Tracer, in_chunks,
 from prm.grading import GradingPool, Pair, extract_answer
 from prm.records import Response
 from prm.sampling.base import Engine, EngineConfig, SampleRequest, SamplingConfig, make_engine
-from prm.sampling.rollouts import context_length, read_model, sample_seed
+from prm.sampling.rollouts import context_length, model_identity, read_model, sample_seed
 from prm.steps import StepEncoder
-from prm.tracking import hash_path, progress
+from prm.tracking import progress
 
 Base = TypeVar("Base")
 
@@ -221,8 +220,7 @@ def labelled(trace: Trace, config: MonteCarloConfig) -> Response:
 
 def run_identity(config: MonteCarloConfig, model_config: PretrainedConfig) -> dict[str, Any]:
     """What the labels depend on; the rest may differ from run to run into one output."""
-    is_local = Path(config.model).is_dir()
-    model = hash_path(config.model) if is_local else f"{config.model}@{getattr(model_config, '_commit_hash', None)}"
+    model = model_identity(config.model, model_config)
     names = ("labels", "threshold", "search", "seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")
     settings = {name: getattr(config, name) for name in names} | {"rule": dataclasses.asdict(config.stopping_rule())}
     return {"method": "monte_carlo", "model": model, "engine": config.resolved_engine(), **settings}

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from prm.annotation.verdicts import parse_verdict
 
+from prm.annotation.verdicts import parse_verdict
 from prm.config import parse_args
 from prm.files import read_records, write_json, write_jsonl
 from prm.miniature import labelling, labelling_report, problems
