@@ -18,7 +18,7 @@ from pathlib import Path
 from prm.data.sources import load_responses
 from prm.files import write_json, write_jsonl
 from prm.miniature.false_positives import dataset_folder, flip_outcomes, prm_name, write_study
-from prm.miniature.labelling import LABELLINGS, choose_responses, label_flags, train_judge
+from prm.miniature.labelling import LABELLINGS, OF_JUDGE, choose_responses, label_flags, train_judge
 from prm.miniature.labelling_report import write_labelling
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
@@ -75,7 +75,7 @@ class MiniatureConfig:
     labelling: bool = False
     """Compare ways of labelling steps instead of training PRMs."""
     judge_steps: int = 300
-    """Optimizer steps of the LLM judge's tuning, for --labelling."""
+    """Optimizer steps of the LLM judge's tuning, for --labelling; 0 leaves the judge out."""
     num_ranks: int = 2
     """DeepSpeed ranks of PRM training."""
     seed: int = 0
@@ -143,12 +143,15 @@ class Miniature:
         ]
 
     def labelling_stages(self) -> list[Stage]:
-        purposes = {name: f"label steps with --method {flags['method']}" for name, flags in LABELLINGS.items()}
-        return [
-            Stage("labelling-responses", "choose responses to label", lambda: choose_responses(self.root, self.config.seed)),
-            Stage("labelling-judge", "tune an LLM judge", self.tune_judge),
-            *(Stage(f"label-{name}", purpose, lambda n=name: self.label(n)) for name, purpose in purposes.items()),
-        ]
+        choose = Stage("labelling-responses", "choose responses to label", lambda: choose_responses(self.root, self.config.seed))
+        tuning = [Stage("labelling-judge", "tune an LLM judge", self.tune_judge)] if self.config.judge_steps else []
+        return [choose, *tuning, *(self.labelling_stage(name) for name in self.labellings())]
+
+    def labelling_stage(self, name: str) -> Stage:
+        return Stage(f"label-{name}", f"label steps with --method {LABELLINGS[name]['method']}", lambda: self.label(name))
+
+    def labellings(self) -> list[str]:
+        return [name for name in LABELLINGS if self.config.judge_steps or name not in OF_JUDGE]
 
     def write_questions(self) -> None:
         sizes = {"train": self.config.num_train_questions, "eval": self.config.num_eval_questions}
@@ -258,7 +261,7 @@ def run_miniature(config: MiniatureConfig) -> str:
     seconds = {stage.name: json.loads((marks / f"{stage.name}.json").read_text())["seconds"] for stage in stages}
     write_manifest(run.root, config, extra={"seconds": seconds})
     if config.labelling:
-        return write_labelling(run.root, seconds)
+        return write_labelling(run.root, run.labellings(), seconds)
     if any(config.false_positive_rates):
         return write_study(run.root, config.losses, config.false_positive_rates)
     return write_report(run.root, config.losses, seconds)

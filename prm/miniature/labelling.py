@@ -33,6 +33,7 @@ LABELLINGS: dict[str, dict[str, object]] = {
     "consensus": {"method": "consensus", "soft_threshold": 0.1},
 }
 """Flags of scripts/label_steps.py; model, input and output are added."""
+OF_JUDGE = ("judge", "consensus")
 
 
 def choose_responses(root: Path, seed: int) -> None:

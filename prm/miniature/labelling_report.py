@@ -46,12 +46,12 @@ JOINED = {"consensus": ("judge", "monte_carlo_16")}
 """Labels made of others cost what those cost."""
 
 
-def write_labelling(root: Path, seconds: Mapping[str, float]) -> str:
+def write_labelling(root: Path, labellings: Sequence[str], seconds: Mapping[str, float]) -> str:
     """Write `metrics.json`, `report.txt` and `labelling.png/.svg` into `root/labelling`; returns the report's text."""
     folder = root / "labelling"
     exact = {r.key: r for r in read_records(folder / "exact.jsonl", Response)}
-    rows = {row.title: measure(row, folder, exact, seconds) for row in ROWS}
-    reliability = {f"{name}": calibration(folder / f"{name}.jsonl", exact) for name in ("monte_carlo_4", "monte_carlo_16")}
+    rows = {row.title: measure(row, folder, exact, seconds) for row in ROWS if row.labelling in labellings}
+    reliability = {name: calibration(folder / f"{name}.jsonl", exact) for name in ("monte_carlo_4", "monte_carlo_16")}
     result = {"num_responses": len(exact), "share_flawed": share_flawed(exact), "rows": rows, "reliability": reliability}
     write_json(folder / "metrics.json", result)
     plot(result, folder / "labelling")

@@ -11,7 +11,7 @@ import pytest
 from prm.annotation.verdicts import parse_verdict
 from prm.config import parse_args
 from prm.files import read_records, write_json, write_jsonl
-from prm.miniature import labelling, labelling_report, problems
+from prm.miniature import labelling, problems
 from prm.miniature.corpus import full_text
 from prm.miniature.experiment import Miniature, MiniatureConfig
 from prm.miniature.labelling import LABELLINGS, choose_responses, label_flags, verdicts
@@ -25,6 +25,8 @@ def test_stages_end_with_the_labels_and_train_no_prm():
     assert names[:6] == ["questions", "base", "policy", "rollouts-train", "grade-train", "judge-train"]
     assert names[6:8] == ["labelling-responses", "labelling-judge"]
     assert names[8:] == [f"label-{name}" for name in LABELLINGS]
+    without = [stage.name for stage in Miniature(MiniatureConfig(labelling=True, judge_steps=0)).stages()]
+    assert set(names) - set(without) == {"labelling-judge", "label-judge", "label-consensus"}
     with pytest.raises(ValueError, match="--labelling trains no PRM"):
         MiniatureConfig(labelling=True, false_positive_rates=[0.1])
 
@@ -137,7 +139,7 @@ def test_report_table_and_figure(tmp_path):
     folder.mkdir()
     for name in LABELLINGS:
         write_labels(folder, name, COMPLETIONS, [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, -1.0]])
-    text = write_labelling(tmp_path, {f"label-{name}": 2.0 for name in LABELLINGS})
+    text = write_labelling(tmp_path, list(LABELLINGS), {f"label-{name}": 2.0 for name in LABELLINGS})
     lines = text.splitlines()
     assert lines[0].startswith("3 responses, 66.7% with a wrong step")
     assert [line.split("  ")[0] for line in lines[3 : 3 + len(ROWS)]] == [row.title for row in ROWS]
@@ -147,4 +149,5 @@ def test_report_table_and_figure(tmp_path):
     assert result["reliability"]["monte_carlo_4"]["ece"] == pytest.approx((0.25 + 2 * 0.25) / 5)
     assert (folder / "labelling.png").stat().st_size > 10_000
     assert "Reliability" in (folder / "labelling.svg").read_text()
-    assert labelling_report.NUM_BINS == 10
+    shorter = write_labelling(tmp_path, ["monte_carlo_4", "binary"], {f"label-{name}": 2.0 for name in LABELLINGS})
+    assert len(text.splitlines()) - len(shorter.splitlines()) == len(ROWS) - 3

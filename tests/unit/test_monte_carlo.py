@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from fake_server import FakeServer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -313,6 +314,24 @@ def test_a_server_needs_room_for_the_completion():
     assert longest_response(config, 150) == 50
     with pytest.raises(ValueError, match="--max_tokens 100 leaves a server no room for a prompt within 100 tokens; lower it"):
         longest_response(config, 100)
+
+
+def test_a_server_goes_on_behind_token_ids(tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    write_jsonl(tmp_path / "in.jsonl", [response("q", 0, 2)])
+    tokenizer = load_tokenizer(tiny_backbone)
+
+    def answer(body: dict) -> str:
+        return "\\boxed{6}" if "slip" in tokenizer.decode(body["prompt"]) else "\\boxed{7}"
+
+    with FakeServer(answer) as server:
+        paths = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl"), "model": str(tiny_backbone)}
+        where = {"engine": "server", "base_url": server.base_url, "max_tokens": 64}
+        label_by_completions(MonteCarloConfig(**paths, **where, num_completions=3))
+    (row,) = read_records(tmp_path / "out.jsonl", Response)
+    assert row.completions == [[3, 3], [3, 3], [0, 3], [0, 1]]
+    assert set(server.paths) == {"/v1/completions"}
+    assert len({body["seed"] for body in server.bodies}) == 9
 
 
 def test_a_model_without_chat_template(tiny_backbone, tmp_path):
