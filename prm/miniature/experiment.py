@@ -18,7 +18,15 @@ from pathlib import Path
 from prm.data.sources import load_responses
 from prm.files import write_json, write_jsonl
 from prm.miniature.false_positives import dataset_folder, flip_outcomes, prm_name, write_study
-from prm.miniature.labelling import LABELLINGS, OF_JUDGE, choose_responses, label_flags, train_judge
+from prm.miniature.labelling import (
+    JUDGE_LEARNING_RATE,
+    LABELLINGS,
+    OF_JUDGE,
+    choose_responses,
+    gather_verdicts,
+    label_flags,
+    train_judge,
+)
 from prm.miniature.labelling_report import write_labelling
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
@@ -74,7 +82,7 @@ class MiniatureConfig:
     objective is trained for each. 0 keeps the labels as they were graded."""
     labelling: bool = False
     """Compare ways of labelling steps instead of training PRMs."""
-    judge_steps: int = 300
+    judge_steps: int = 150
     """Optimizer steps of the LLM judge's tuning, for --labelling; 0 leaves the judge out."""
     num_ranks: int = 2
     """DeepSpeed ranks of PRM training."""
@@ -168,11 +176,13 @@ class Miniature:
         train_policy(config, self.root / "models" / "base", self.root / "models" / "policy")
 
     def tune_judge(self) -> None:
-        config = PolicyConfig(seed=self.config.seed, problems=self.problems, num_steps=self.config.judge_steps)
-        train_judge(config, self.root)
+        steps, learning_rate = self.config.judge_steps, JUDGE_LEARNING_RATE
+        train_judge(PolicyConfig(self.problems, num_steps=steps, learning_rate=learning_rate, seed=self.config.seed), self.root)
 
     def label(self, name: str) -> None:
         self.script("label_steps", label_flags(self.root, name, self.config.seed))
+        if name == "judge":
+            gather_verdicts(self.root)
 
     def sample(self, split: str) -> None:
         num_samples = self.config.num_train_samples if split == "train" else self.config.num_eval_samples

@@ -42,8 +42,9 @@ ROWS = (
     Row("LLM judge", "judge", "label"),
     Row("judge and K = 16", "consensus", "label"),
 )
-JOINED = {"consensus": ("judge", "monte_carlo_16")}
-"""Labels made of others cost what those cost."""
+SOURCES = {"judge": ("judge_steps",), "consensus": ("judge_steps", "monte_carlo_16")}
+"""Outputs of label_steps.py that labels were made of, and that they cost; others are such an output themselves."""
+STAGES = {"consensus": ("label-judge", "label-monte_carlo_16")}
 
 
 def write_labelling(root: Path, labellings: Sequence[str], seconds: Mapping[str, float]) -> str:
@@ -66,14 +67,14 @@ def share_flawed(exact: Mapping[Key, Response]) -> float:
 
 def measure(row: Row, folder: Path, exact: Mapping[Key, Response], seconds: Mapping[str, float]) -> dict[str, Any]:
     """Quality of the labels, on the responses that have some, and what they cost per response of all."""
-    labelled = [r for r in read_records(folder / f"{row.labelling}.jsonl", Response) if r.step_labels]
+    labelled = [r for r in read_records(folder / f"{row.labelling}.jsonl", Response) if None not in r.step_labels]
     scores = [step_scores(response, row.read) for response in labelled]
     errors = np.array([first_error(exact[r.key].step_labels) for r in labelled])
     threshold = metrics.best_threshold(scores, errors)[0] if row.read == "share" else 0.5 if row.read == "any" else 0.0
     predictions = metrics.predict_first_error(scores, threshold)
     score = metrics.first_error_score(predictions, errors)
     low, high = metrics.f1_interval(predictions, errors)
-    sources = JOINED.get(row.labelling, (row.labelling,))
+    sources, stages = SOURCES.get(row.labelling, (row.labelling,)), STAGES.get(row.labelling, (f"label-{row.labelling}",))
     return {
         "labelling": row.labelling,
         "threshold": threshold,
@@ -84,7 +85,7 @@ def measure(row: Row, folder: Path, exact: Mapping[Key, Response], seconds: Mapp
         "high": high,
         "coverage": len(labelled) / len(exact),
         "tokens_per_response": sum(num_tokens(folder / f"{name}.manifest.json") for name in sources) / len(exact),
-        "seconds": sum(seconds[f"label-{name}"] for name in sources),
+        "seconds": sum(seconds[stage] for stage in stages),
     }
 
 
