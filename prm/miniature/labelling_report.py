@@ -20,6 +20,9 @@ from prm.miniature.problems import first_error
 from prm.records import Key, Response
 
 NUM_BINS = 10
+ANY_RIGHT = 0.5
+"""Threshold between no right completion (0) and some (1)."""
+COLORS = (*PALETTE, "#777777")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def measure(row: Row, folder: Path, exact: Mapping[Key, Response], seconds: Mapp
     labelled = [r for r in read_records(folder / f"{row.labelling}.jsonl", Response) if None not in r.step_labels]
     scores = [step_scores(response, row.read) for response in labelled]
     errors = np.array([first_error(exact[r.key].step_labels) for r in labelled])
-    threshold = metrics.best_threshold(scores, errors)[0] if row.read == "share" else 0.5 if row.read == "any" else 0.0
+    threshold = metrics.best_threshold(scores, errors)[0] if row.read == "share" else ANY_RIGHT if row.read == "any" else 0.0
     predictions = metrics.predict_first_error(scores, threshold)
     score = metrics.first_error_score(predictions, errors)
     low, high = metrics.f1_interval(predictions, errors)
@@ -137,18 +140,18 @@ def reliability(values: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, "
 
 
 def table(result: Mapping[str, Any]) -> str:
-    head = f"{result['num_responses']} responses, {percent(result['share_flawed'])}% with a wrong step; 95% bootstrap intervals"
+    head = f"{result['num_responses']} responses, {percent(result['share_flawed'])}% with a wrong step"
     columns = ["step labels", "bad", "step acc.", "step AUC", "first-error F1", "interval", "wrong", "right", "coverage"]
     rows = [[*columns, "tokens", "seconds"]]
     for title, r in result["rows"].items():
-        rule = "k = 0" if r["threshold"] == 0.5 else f"< {r['threshold']:.2g}"
+        rule = "k = 0" if r["threshold"] == ANY_RIGHT else f"< {r['threshold']:.2g}"
         quality = [percent(r["step_accuracy"]), f"{r['auc']:.3f}", percent(r["f1"]), f"[{percent(r['low'])}, {percent(r['high'])}]"]
         shares = [percent(r["acc_error"]), percent(r["acc_correct"]), percent(r["coverage"])]
         rows.append([title, rule, *quality, *shares, f"{r['tokens_per_response']:.0f}", f"{r['seconds']:.0f}"])
     errors = ", ".join(f"{100 * r['ece']:.1f} points ({name})" for name, r in result["reliability"].items())
     notes = [
         "step accuracy and AUC: steps up to the first wrong one; wrong, right: accuracy on responses with and without a wrong step",
-        "tokens: generated per response; a threshold of k/K is the best one in hindsight",
+        "tokens: generated per response; the threshold of k/K is the best one in hindsight; intervals: 95%, bootstrap over responses",
         f"expected calibration error of k/K as the chance that a step is good: {errors}",
     ]
     return "\n\n".join([head, align(rows), "\n".join(notes)])
@@ -166,12 +169,16 @@ def plot(result: Mapping[str, Any], stem: Path) -> None:
 
 
 def draw_costs(axis: Axes, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    for index, (title, r) in enumerate(rows.items()):
+    for (title, r), color, marker in zip(rows.items(), COLORS, MARKERS, strict=False):
         spread = [[100 * (r["f1"] - r["low"])], [100 * (r["high"] - r["f1"])]]
-        style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "ls": "", "label": title}
-        axis.errorbar([r["tokens_per_response"]], [100 * r["f1"]], yerr=spread, capsize=2, lw=1, markersize=6, **style)
-    axis.set(xscale="log", ylim=(0, 103), title="Finding the first wrong step")
+        # Two readings of the same completions may lie on each other: k/K is filled, k > 0 a ring around it.
+        ring = {"markerfacecolor": "none", "markersize": 10} if r["threshold"] == ANY_RIGHT else {"markersize": 6}
+        style = {"color": color, "marker": marker, "ls": "", "label": title, **ring}
+        axis.errorbar([r["tokens_per_response"]], [100 * r["f1"]], yerr=spread, capsize=2, lw=1, **style)
+    lowest = min(100 * r["low"] for r in rows.values())
+    axis.set(ylim=(10 * (lowest // 10), 101), title="Finding the first wrong step")
     axis.set(xlabel="generated tokens per response", ylabel="F1 (%)")
+    axis.set_xlim(left=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
