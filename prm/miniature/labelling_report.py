@@ -151,7 +151,7 @@ def table(result: Mapping[str, Any]) -> str:
     errors = ", ".join(f"{100 * r['ece']:.1f} points ({name})" for name, r in result["reliability"].items())
     notes = [
         "step accuracy and AUC: steps up to the first wrong one; wrong, right: accuracy on responses with and without a wrong step",
-        "all on the covered responses alone; intervals: 95%, bootstrap over responses; the threshold of k/K is the best in hindsight",
+        "on the covered responses alone; intervals: 95%, bootstrap over responses; the threshold of k/K is the best in hindsight",
         "tokens: generated, per response of all; seconds: start of the engine included",
         f"expected calibration error of k/K as the chance that a step is good: {errors}",
     ]
