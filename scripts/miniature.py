@@ -1,7 +1,8 @@
 """Run the whole method in miniature: problems, policy, rollouts, grading, PRMs under several objectives, Best-of-N curves."""
 
 from prm.config import parse_args
-from prm.miniature.experiment import MiniatureConfig, run_miniature
+from prm.miniature.experiment import run_miniature
+from prm.miniature.settings import MiniatureConfig
 from prm.tracking import setup_logging
 
 

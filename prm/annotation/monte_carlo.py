@@ -26,7 +26,7 @@ from prm.annotation.prefixes import Prefix, PrefixKey, Trace, Tracer, in_chunks,
 from prm.grading import GradingPool, Pair, extract_answer
 from prm.records import Response
 from prm.sampling.base import Engine, EngineConfig, SampleRequest, SamplingConfig, make_engine
-from prm.sampling.rollouts import context_length, model_identity, read_model, sample_seed
+from prm.sampling.prompts import context_length, model_identity, read_model, sample_seed
 from prm.steps import StepEncoder
 from prm.tracking import progress
 

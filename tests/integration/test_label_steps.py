@@ -137,7 +137,7 @@ def test_mistakes_of_the_command_line(capsys, tmp_path):
     with pytest.raises(SystemExit):
         label_steps.main(["--help"])
     help_text = " ".join(capsys.readouterr().out.split())
-    assert all(f"{name}: {config.__doc__.split(':')[0]}" in help_text for name, (config, _) in label_steps.METHODS.items())
+    assert all(f"{name}: {config.__doc__.splitlines()[0]}" in help_text for name, (config, _) in label_steps.METHODS.items())
     with pytest.raises(SystemExit):
         label_steps.main(["--method", "judge", "--help"])
     assert "--num_votes" in capsys.readouterr().out

@@ -11,7 +11,8 @@ import pytest
 
 from prm.config import parse_args
 from prm.files import read_records
-from prm.miniature.experiment import MAIN_LOSSES, Miniature, MiniatureConfig, run_miniature
+from prm.miniature.experiment import Miniature, run_miniature
+from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
 from prm.records import Response, Rollout, StepScores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

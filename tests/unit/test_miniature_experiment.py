@@ -1,6 +1,7 @@
 import pytest
 
-from prm.miniature.experiment import MAIN_LOSSES, MiniatureConfig, first_error_items
+from prm.miniature.experiment import first_error_items
+from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
 from prm.miniature.report import compare, findings, pooled
 from prm.records import Response, StepScores
 
