@@ -9,6 +9,7 @@ from typing import Any
 from prm.annotation.base import LabelConfig
 from prm.annotation.consensus import ConsensusConfig, find_consensus
 from prm.annotation.judge import JudgeConfig, judge_responses
+from prm.annotation.monte_carlo import MonteCarloConfig, label_by_completions
 from prm.config import parse_args
 from prm.tracking import setup_logging
 
@@ -17,6 +18,7 @@ logger = logging.getLogger("prm.label_steps")
 METHODS: dict[str, tuple[type[LabelConfig], Callable[[Any], dict[str, int]]]] = {
     "judge": (JudgeConfig, judge_responses),
     "consensus": (ConsensusConfig, find_consensus),
+    "monte_carlo": (MonteCarloConfig, label_by_completions),
 }
 
 

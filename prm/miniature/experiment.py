@@ -18,6 +18,16 @@ from pathlib import Path
 from prm.data.sources import load_responses
 from prm.files import write_json, write_jsonl
 from prm.miniature.false_positives import dataset_folder, flip_outcomes, prm_name, write_study
+from prm.miniature.labelling import (
+    JUDGE_LEARNING_RATE,
+    LABELLINGS,
+    OF_JUDGE,
+    choose_responses,
+    gather_verdicts,
+    label_flags,
+    train_judge,
+)
+from prm.miniature.labelling_report import write_labelling
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
 from prm.miniature.report import write_report
@@ -32,7 +42,7 @@ OTHER_LOSSES = ["min", "geometric_mean", "softmin"]
 FURTHER_LOSSES = ["robust_asym", "td_lambda", "pqm"]
 SPLITS = ("train", "eval")
 NUM_FIRST_ERROR_ITEMS = 1000
-FREE_TO_CHANGE = ("output_dir", "losses", "all", "false_positive_rates")
+FREE_TO_CHANGE = ("output_dir", "losses", "all", "false_positive_rates", "labelling")
 
 
 @dataclass
@@ -70,6 +80,10 @@ class MiniatureConfig:
     false_positive_rates: list[float] = field(default_factory=lambda: [0.0])
     """Shares of right answers with a wrong step to reach among the training labels, by calling wrong responses right; every
     objective is trained for each. 0 keeps the labels as they were graded."""
+    labelling: bool = False
+    """Compare ways of labelling steps instead of training PRMs."""
+    judge_steps: int = 150
+    """Optimizer steps of the LLM judge's tuning, for --labelling; 0 leaves the judge out."""
     num_ranks: int = 2
     """DeepSpeed ranks of PRM training."""
     seed: int = 0
@@ -82,6 +96,8 @@ class MiniatureConfig:
         for rate in self.false_positive_rates:
             if not 0 <= rate < 1:
                 raise ValueError(f"--false_positive_rates {rate}: it must be at least 0 and below 1")
+        if self.labelling and any(self.false_positive_rates):
+            raise ValueError("--labelling trains no PRM: leave --false_positive_rates out")
         if self.all:
             self.losses = [*self.losses, *(loss for loss in OTHER_LOSSES if loss not in self.losses)]
 
@@ -116,6 +132,8 @@ class Miniature:
                 Stage(f"grade-{split}", "compare final answers (Math-Verify)", lambda s=split: self.grade(s)),
                 Stage(f"judge-{split}", "label every step with the exact judge", lambda s=split: self.label_steps(s)),
             ]
+            if self.config.labelling:
+                return [*stages, *self.labelling_stages()]
         stages.append(Stage("dataset", "build the training set", self.build_dataset))
         for rate in self.config.false_positive_rates:
             if rate:
@@ -132,6 +150,17 @@ class Miniature:
             Stage(f"first-error-{name}", "find the first wrong step", lambda: self.evaluate_first_error(name)),
         ]
 
+    def labelling_stages(self) -> list[Stage]:
+        choose = Stage("labelling-responses", "choose responses to label", lambda: choose_responses(self.root, self.config.seed))
+        tuning = [Stage("labelling-judge", "tune an LLM judge", self.tune_judge)] if self.config.judge_steps else []
+        return [choose, *tuning, *(self.labelling_stage(name) for name in self.labellings())]
+
+    def labelling_stage(self, name: str) -> Stage:
+        return Stage(f"label-{name}", f"label steps with --method {LABELLINGS[name]['method']}", lambda: self.label(name))
+
+    def labellings(self) -> list[str]:
+        return [name for name in LABELLINGS if self.config.judge_steps or name not in OF_JUDGE]
+
     def write_questions(self) -> None:
         sizes = {"train": self.config.num_train_questions, "eval": self.config.num_eval_questions}
         for split in SPLITS:
@@ -145,6 +174,15 @@ class Miniature:
     def train_policy(self) -> None:
         config = PolicyConfig(seed=self.config.seed, problems=self.problems, num_steps=self.config.policy_steps)
         train_policy(config, self.root / "models" / "base", self.root / "models" / "policy")
+
+    def tune_judge(self) -> None:
+        steps, learning_rate = self.config.judge_steps, JUDGE_LEARNING_RATE
+        train_judge(PolicyConfig(self.problems, num_steps=steps, learning_rate=learning_rate, seed=self.config.seed), self.root)
+
+    def label(self, name: str) -> None:
+        self.script("label_steps", label_flags(self.root, name, self.config.seed))
+        if name == "judge":
+            gather_verdicts(self.root)
 
     def sample(self, split: str) -> None:
         num_samples = self.config.num_train_samples if split == "train" else self.config.num_eval_samples
@@ -232,6 +270,8 @@ def run_miniature(config: MiniatureConfig) -> str:
         write_json(mark, {"seconds": round(time.monotonic() - start, 1)})
     seconds = {stage.name: json.loads((marks / f"{stage.name}.json").read_text())["seconds"] for stage in stages}
     write_manifest(run.root, config, extra={"seconds": seconds})
+    if config.labelling:
+        return write_labelling(run.root, run.labellings(), seconds)
     if any(config.false_positive_rates):
         return write_study(run.root, config.losses, config.false_positive_rates)
     return write_report(run.root, config.losses, seconds)
@@ -245,7 +285,7 @@ def refuse_other_settings(run: Miniature) -> None:
         write_json(path, settings)
         return
     before = json.loads(path.read_text())
-    if changed := sorted(key for key in settings if settings[key] != before.get(key)):
+    if changed := sorted(key for key in settings if settings[key] != before.get(key, settings[key])):
         key = changed[0]
         raise ValueError(
             f"{run.root} holds a run with --{key} {before.get(key)}, not {settings[key]}: "

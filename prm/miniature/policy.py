@@ -124,6 +124,19 @@ def train_base(config: BaseConfig, directory: str | Path) -> Path:
 
 def train_policy(config: PolicyConfig, base: str | Path, directory: str | Path) -> Path:
     """Tune the base on solutions with slips, or finish a run that was killed; a finished one is left alone."""
+    slips = problems.misconceptions(config.problems)
+
+    def documents(rng: random.Random) -> list[Document]:
+        chosen = [problems.random_problem(rng, config.problems, "train") for _ in range(config.batch_size)]
+        return [_slipped_document(problem, config.problems, slips, rng) for problem in chosen]
+
+    return tune(config, base, directory, documents, "policy")
+
+
+def tune(
+    config: PolicyConfig, base: str | Path, directory: str | Path, documents: Callable[[random.Random], list[Document]], name: str
+) -> Path:
+    """Tune the base on batches of documents, or finish a run that was killed; a finished one is left alone."""
     directory = Path(directory)
     if (directory / "config.json").exists():
         return directory
@@ -132,17 +145,14 @@ def train_policy(config: PolicyConfig, base: str | Path, directory: str | Path) 
     tokenizer = load_tokenizer(base)
     model = Qwen2ForCausalLM.from_pretrained(str(base), dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    slips = problems.misconceptions(config.problems)
 
     def scale(step: int) -> float:
         return min((step + 1) / 10, 1 - step / config.num_steps)
 
     def batch(step: int) -> list[Sequences]:
-        rng = random.Random(f"policy-{config.seed}-{step}")
-        chosen = [problems.random_problem(rng, config.problems, "train") for _ in range(config.batch_size)]
-        return [tokenize_documents([_slipped_document(problem, config.problems, slips, rng) for problem in chosen], tokenizer)]
+        return [tokenize_documents(documents(random.Random(f"{name}-{config.seed}-{step}")), tokenizer)]
 
-    _train(model, [optimizer], batch, scale, config.num_steps, directory, config.checkpoint_every, "policy")
+    _train(model, [optimizer], batch, scale, config.num_steps, directory, config.checkpoint_every, name)
     return _save(model, tokenizer, directory)
 
 

@@ -200,6 +200,6 @@ def _is_good(match: re.Match[str], index: int, left: int, problem: Problem) -> b
     return match.groups() == (str(index + 1), str(left), symbol, str(operand), str(value), box)
 
 
-def first_error(labels: Sequence[int]) -> int:
+def first_error(labels: Sequence[float]) -> int:
     """0-based index of the first bad step, -1 if there is none."""
     return next((i for i, label in enumerate(labels) if label < 0), -1)

@@ -97,6 +97,20 @@ def test_false_positives_go_on_from_a_finished_run(finished_run):
     assert (folder / "metrics.json").exists()
 
 
+def test_ways_of_labelling_go_on_from_a_finished_run(finished_run):
+    from conftest import ROOT
+
+    folder, _ = finished_run
+    flags = ["--labelling", "True", "--judge_steps", "0", "--output_dir", str(folder)]
+    result = subprocess.run([*COMMAND, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    metrics = json.loads((folder / "labelling" / "metrics.json").read_text())
+    assert metrics["num_responses"] == 40 * 8
+    assert all(row["coverage"] == 1 and row["auc"] > 0.5 for row in metrics["rows"].values())
+    assert metrics["rows"]["K = 4, k/K"]["tokens_per_response"] < metrics["rows"]["K = 16, k/K"]["tokens_per_response"]
+    assert (folder / "labelling" / "report.txt").read_text() in result.stdout + "\n"
+
+
 def test_a_failing_script_stops_the_run(tmp_path):
     run = Miniature(MiniatureConfig(output_dir=str(tmp_path)))
     with pytest.raises(RuntimeError, match=r"scripts/grade_rollouts.py ended with status 1"):
