@@ -222,12 +222,19 @@ class StepEncoder:
             return self._step_by_step(prompts, batch_steps)
         encoded = []
         texts = ["".join(step + self.separator for step in steps) for steps in batch_steps]
-        for prompt, ids in zip(prompts, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        for prompt, ids in zip(prompts, self._tokenize(texts), strict=True):
             step_ends = [position for position, token in enumerate(ids, start=len(prompt)) if token == self.separator_id]
             encoded.append(EncodedResponse(prompt + ids, step_ends, len(prompt)))
         if len(encoded) > 1:
             assert encoded[:1] == self._step_by_step(prompts[:1], batch_steps[:1]), batch_steps[0]
         return encoded
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """As the tokenizer's own call, but without offsets and masks, which cost it a fifth of its time."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()  # a saved tokenizer may have either, which the call sets aside
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _step_by_step(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
         texts = [step for steps in batch_steps for step in steps]

@@ -109,8 +109,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"hostile: {len(part['grades'])} answers, at most {part['most_cpu_seconds']:.2f} CPU-seconds ({slowest})")
     if part := result.get("tokenizing"):
         lines.append(
-            f"tokenizing: {part['per_cpu_second']:.0f} responses per CPU-second in batches, {part['ratio']:.2f} times one by one; "
-            f"{'equal' if part['equal'] else 'UNEQUAL'} ids"
+            f"tokenizing: {part['per_cpu_second']:.0f} responses per CPU-second in batches, {part['ratio']:.2f} times "
+            f"step by step; {'equal' if part['equal'] else 'UNEQUAL'} ids"
         )
     if part := result.get("memory"):
         sizes = list(next(iter(part["peak_bytes"].values())))

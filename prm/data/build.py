@@ -29,17 +29,17 @@ from prm.data.filters import (
     join_step_labels,
     last_held_out,
     seeded_hash,
-    split_labelled,
 )
 from prm.data.histograms import draw_histograms
-from prm.data.hub import hash_sources, parse_source
+from prm.data.hub import hash_sources
+from prm.data.labelled import input_of, iter_labelled, token_counter
 from prm.data.options import BuildConfig
-from prm.data.sources import iter_responses, iter_rollouts
+from prm.data.sources import iter_responses
 from prm.data.statistics import Statistics
 from prm.data.tokens import encode_file
 from prm.files import write_jsonl
 from prm.records import Response, to_line
-from prm.steps import StepEncoder, join_steps, load_tokenizer, split_steps
+from prm.steps import StepEncoder, join_steps, load_tokenizer
 from prm.tracking import progress, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Build:
     def _partition(self) -> tuple[Buckets, Buckets]:
         """Responses that have an outcome or may get step labels, and the responses that carry those labels."""
         config = self.config
-        size = num_buckets(_input(config))
+        size = num_buckets(input_of(config))
         responses, labels = (Buckets(self.work / name, size) for name in ("responses", "labels"))
         responses.fill(iter_labelled(config, self.count_tokens, self.dropped, self.left_out))
         if config.step_labels:
@@ -212,54 +212,12 @@ class Build:
             write_jsonl(self.folder / REPORT / "decontamination.jsonl", overlaps)
         write_card(self.folder, summaries)
         draw_histograms(self.statistics, self.folder / REPORT / "statistics")
-        inputs = [_input(config), *filter(None, [config.step_labels]), *config.decontaminate]
+        inputs = [input_of(config), *filter(None, [config.step_labels]), *config.decontaminate]
         write_manifest(self.folder, config, hash_sources(inputs), counts, {"overlaps": overlaps[:MAX_LISTED]})
         return counts
 
 
 _open = partial(open, mode="w", encoding="utf-8")
-
-
-def _input(config: BuildConfig) -> str:
-    if config.responses:
-        return config.responses
-    try:
-        parse_source(config.rollouts)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"--rollouts {config.rollouts}: nothing there; run scripts/generate_rollouts.py, then scripts/grade_rollouts.py"
-        ) from error
-    return config.rollouts
-
-
-def iter_labelled(
-    config: BuildConfig, count_tokens: Callable[[list[str]], list[int]] | None, dropped: Counter[str], left_out: Counter[str]
-) -> Iterator[Response]:
-    """Labelled responses in steps; those without a label are counted in `dropped` by the reason for it.
-
-    `left_out` counts what rows of a foreign format hold and responses do not.
-    """
-    if config.responses:
-        for response in iter_responses(config.responses, left_out):
-            if response.correct is not None or response.step_labels is not None or config.step_labels:
-                yield response
-            else:
-                dropped["unlabelled"] += 1
-        return
-    split = split_steps
-    if config.max_step_length:
-        split = partial(split_steps, max_step_length=config.max_step_length, count_tokens=lambda text: count_tokens([text])[0])
-    has_labelled = False
-    for response in split_labelled(iter_rollouts(config.rollouts, left_out), split, dropped):
-        has_labelled = True
-        yield response
-    if not has_labelled and dropped["ungraded"] and dropped["ungraded"] == dropped.total():
-        raise ValueError(f"{config.rollouts}: not graded yet; run scripts/grade_rollouts.py --input {config.rollouts}")
-
-
-def token_counter(name_or_path: str) -> Callable[[list[str]], list[int]]:
-    tokenizer = load_tokenizer(name_or_path)
-    return lambda texts: list(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
 
 
 def _log(counts: dict[str, Any]) -> None:

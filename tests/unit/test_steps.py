@@ -168,6 +168,17 @@ def test_whole_text_equals_step_by_step(encoder):
     assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
 
 
+def test_truncation_and_padding_of_a_saved_tokenizer_do_not_count(encoder):
+    responses = [Response("q", 0, "How many?", STEPS), Response("q", 1, "How many?", STEPS[:1])]
+    expected = encoder.encode_batch(responses)
+    encoder.tokenizer.backend_tokenizer.enable_truncation(5)
+    encoder.tokenizer.backend_tokenizer.enable_padding()
+    assert (
+        encoder._tokenize(["3 + 4 = 7. So 7 * 2 = 14.", "a"]) == encoder.tokenizer(["3 + 4 = 7. So 7 * 2 = 14.", "a"])["input_ids"]
+    )
+    assert encoder.encode_batch(responses) == expected
+
+
 def test_a_tokenizer_that_marks_first_words_is_given_single_steps(tiny_tokenizer):
     """As sentencepiece does: within the text a step would lack the mark that it has alone, or have one that it lacks."""
     tiny_tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_", prepend_scheme="first")
