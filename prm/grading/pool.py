@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from prm.grading.answers import Pair, compare, read_answer
 
@@ -22,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 1 << 30
 """Address space that a worker may add to what it starts with."""
-KILL_AFTER_SECONDS = 0.05
-"""CPU seconds past the timeout after which the kernel ends a worker that is stuck inside one C call."""
 MAX_KNOWN = 1 << 16
 """Pairs whose status is remembered; samples of a question, which often agree, are graded close together."""
 WALL_FACTOR = 20
@@ -99,15 +96,12 @@ class _Worker:
             self.kill()
             return "timeout"
         try:
-            status = self.connection.recv()
-            if status == "timeout":
-                self.kill()  # it is about to end
-            return status
+            return self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             exit_code = self.process.exitcode
             self.kill()
-        if exit_code == -signal.SIGVTALRM:
+        if exit_code == -signal.SIGPROF:
             return "timeout"
         logger.warning("a grading worker died with exit code %s on %.80r", exit_code, self.pair)
         return "unparsable"
@@ -121,14 +115,14 @@ class _Worker:
 def _serve(connection: Connection, timeout_seconds: float, memory_bytes: int, parent: int) -> None:
     """A worker's life: limits first, then one status per pair, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(memory_bytes)
     while True:
         # A sibling holds a copy of the parent's end, so the parent's death shows as another parent, not as an end of file.
         while not connection.poll(2.0):
             if os.getppid() != parent:
                 return
-        connection.send(_compare_within(timeout_seconds, connection.recv(), connection))
+        connection.send(_compare_within(timeout_seconds, connection.recv()))
 
 
 def _limit_memory(extra_bytes: int) -> None:
@@ -137,21 +131,13 @@ def _limit_memory(extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _compare_within(timeout_seconds: float, pair: Pair, connection: Connection) -> str:
-    """`compare` within its CPU time. Past it the worker says so and ends: an exception could be swallowed, or unwind for long.
+def _compare_within(timeout_seconds: float, pair: Pair) -> str:
+    """`compare` within its CPU time. Past it the kernel ends the process.
 
-    One endless C call, which lets no handler run, is ended by SIGVTALRM, and the process with it.
+    A handler would wait for the end of a C call, and what it raises could be swallowed, or unwind for long.
     """
-
-    def end(*_: Any) -> None:
-        connection.send("timeout")
-        os._exit(1)
-
-    signal.signal(signal.SIGPROF, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, timeout_seconds + KILL_AFTER_SECONDS)
     signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
     try:
         return compare(pair)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)

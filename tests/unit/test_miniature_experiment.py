@@ -1,8 +1,8 @@
 import pytest
 
 from prm.miniature.experiment import first_error_items
-from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
 from prm.miniature.report import compare, findings, pooled
+from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
 from prm.records import Response, StepScores
 
 

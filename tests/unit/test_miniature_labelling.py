@@ -14,10 +14,10 @@ from prm.files import read_records, write_json, write_jsonl
 from prm.miniature import labelling, problems
 from prm.miniature.corpus import full_text
 from prm.miniature.experiment import Miniature
-from prm.miniature.settings import MiniatureConfig
 from prm.miniature.labelling import LABELLINGS, choose_responses, gather_verdicts, label_flags, review, reviews, slipped_steps
 from prm.miniature.labelling_report import ROWS, Row, judged_steps, measure, reliability, step_accuracy, write_labelling
 from prm.miniature.problems import ProblemConfig
+from prm.miniature.settings import MiniatureConfig
 from prm.records import Response
 
 
