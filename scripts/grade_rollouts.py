@@ -8,7 +8,7 @@ from prm.config import parse_args
 from prm.data.hub import hash_sources
 from prm.data.sources import iter_rollouts
 from prm.files import KeySet, read_records
-from prm.grading import GradingConfig, grade
+from prm.grading import GradingConfig, check_references, grade
 from prm.grading.report import GradeReport
 from prm.records import Rollout
 from prm.shards import ShardWriter, WrittenBefore, in_shard
@@ -23,10 +23,14 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(config.output)
     if output.resolve() == Path(config.input).resolve():
         raise ValueError(f"--output {output} is the input itself; name another place")
-    keys = KeySet(rollout.key for rollout in share(config))
+    keys, references = KeySet(), {}
+    for rollout in share(config):
+        keys.add(rollout.key)
+        references[rollout.question_id] = rollout.answer
     if not keys:
         raise ValueError(f"{config.input}: no rollouts to grade" + "; lower --num_shards" * (config.num_shards > 1))
 
+    check_references(references, config.num_workers, config.timeout_seconds)
     job = (config.shard_index, config.num_shards)
     with ShardWriter(output, prefix=shard_prefix(*job)) as writer:
         finished = WrittenBefore(writer, ("response", "answer"))

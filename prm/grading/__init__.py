@@ -1,6 +1,6 @@
 """Final-answer grading: rollouts in, the same rollouts with `extracted`, `grade` and `correct` out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,6 +22,7 @@ __all__ = [
     "GradingConfig",
     "GradingPool",
     "Pair",
+    "check_references",
     "extract_answer",
     "extract_boxed",
     "grade",
@@ -29,6 +30,8 @@ __all__ = [
     "reference_answer",
 ]
 
+MAX_NAMED = 10
+"""Questions whose unreadable references an error names."""
 CHUNK = 512
 """Rollouts compared at a time; equal pairs among them, and among all before, are compared once."""
 
@@ -59,6 +62,23 @@ class GradingConfig:
             raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
         if self.num_shards > 1 and self.output.endswith(".jsonl"):
             raise ValueError(f"--output {self.output}: {self.num_shards} jobs share a folder; leave the ending out")
+
+
+def check_references(references: Mapping[str, str], num_workers: int = 2, timeout_seconds: float = 2.0) -> None:
+    """Raise ValueError, naming the questions, if Math-Verify cannot read all of their reference answers (question id: answer)."""
+    pairs = {
+        question_id: Pair(gold, gold)
+        for question_id, gold in zip(references, map(reference_answer, references.values()), strict=True)
+    }
+    with GradingPool(num_workers, timeout_seconds) as pool:
+        statuses = pool.compare(pairs.values())
+    unreadable = [question_id for question_id, pair in pairs.items() if not pair.gold or statuses[pair] != "correct"]
+    if unreadable:
+        named = ", ".join(f"{question_id!r} ({references[question_id]!r:.80})" for question_id in unreadable[:MAX_NAMED])
+        raise ValueError(
+            f"Math-Verify reads nothing in the reference answers of {len(unreadable)} of {len(pairs)} questions: {named}; "
+            "correct the question set or remove these questions"
+        )
 
 
 def grade(rollouts: Iterable[Rollout], num_workers: int = 2, timeout_seconds: float = 2.0) -> Iterator[Rollout]:

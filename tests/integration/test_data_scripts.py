@@ -111,6 +111,13 @@ def test_grades_of_other_responses_are_never_kept(tmp_path):
         grade_rollouts.main(flags)
 
 
+def test_an_unreadable_reference_stops_before_anything_is_graded(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [*rollouts(2), Rollout("bad", 0, "?", "$", r"\boxed{1}", "stop", 3)])
+    with pytest.raises(ValueError, match="of 1 of 3 questions: 'bad'"):
+        grade_rollouts.main(["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_of_the_grading_command(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [])
     with pytest.raises(ValueError, match="is the input itself"):

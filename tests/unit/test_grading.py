@@ -9,7 +9,17 @@ import pytest
 
 import prm.grading.pool
 from prm.data.sources import load_rollouts
-from prm.grading import GradingConfig, GradingPool, Pair, extract_answer, extract_boxed, grade, normalize_answer, reference_answer
+from prm.grading import (
+    GradingConfig,
+    GradingPool,
+    Pair,
+    check_references,
+    extract_answer,
+    extract_boxed,
+    grade,
+    normalize_answer,
+    reference_answer,
+)
 from prm.records import Rollout
 
 ENDLESS_IN_C = "7^{99999999}"
@@ -178,6 +188,12 @@ def test_workers_end_with_their_parent():
 def test_an_unreadable_reference_names_its_question():
     with pytest.raises(ValueError, match=r"question 'q7'.*reference answer ' '"):
         list(grade([rollout(" ", r"\boxed{4}", "q7")]))
+
+
+def test_unreadable_references_are_named_together():
+    check_references({"q1": "4", "q2": r"thus \boxed{\frac{1}{2}}", "q3": r"\text{Evelyn}"})
+    with pytest.raises(ValueError, match=r"of 2 of 3 questions: 'q1' \(' '\), 'q3' \('\$'\); correct the question set"):
+        check_references({"q1": " ", "q2": "4", "q3": "$"})
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"timeout_seconds": 0.0}])
