@@ -20,6 +20,7 @@ from prm.annotation.base import LabelConfig
 from prm.data.hub import hash_source, parse_source
 from prm.data.sources import iter_responses
 from prm.files import write_json, write_jsonl
+from prm.metrics import cohen_kappa
 from prm.records import Response
 from prm.shards import in_shard
 from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
@@ -209,15 +210,6 @@ def is_bad_matrix(steps: np.ndarray) -> np.ndarray:
     labelled = steps[:UNLABELLED, :UNLABELLED]
     rows = np.stack([labelled[BAD], labelled[NEUTRAL:].sum(0)])
     return np.stack([rows[:, BAD], rows[:, NEUTRAL:].sum(1)], axis=1)
-
-
-def cohen_kappa(pairs: np.ndarray) -> float | None:
-    """Agreement beyond chance (Cohen 1960): 1 is perfect, 0 what chance gives; None where chance alone agrees, or without data."""
-    total = pairs.sum()
-    if total == 0:
-        return None
-    observed, by_chance = np.trace(pairs) / total, float(pairs.sum(0) @ pairs.sum(1)) / float(total) ** 2
-    return None if by_chance == 1 else float((observed - by_chance) / (1 - by_chance))
 
 
 def format_agreement(metrics: dict[str, Any]) -> str:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prm.data.buckets import Buckets, num_buckets
 from prm.data.decontaminate import NGRAM, EvaluationIndex
 from prm.data.lint_checks import CHECKS, POPULATIONS, Context, Finding, Item
 from prm.data.sources import iter_placed_responses, iter_responses
+from prm.metrics import cohen_kappa
 from prm.records import Key, Response, Row, to_row
 from prm.steps import EncodedResponse, StepEncoder, load_tokenizer
 from prm.tracking import progress
@@ -157,18 +160,6 @@ def step_classes(items: list[Item], context: Context) -> Iterator[tuple[str, str
                 yield first, second
 
 
-def cohen_kappa(agreement: Counter[tuple[str, str]]) -> float | None:
-    """Agreement beyond chance (Cohen 1960): (p - e) / (1 - e); None without steps or where chance alone explains all."""
-    total = agreement.total()
-    rows, columns = Counter[str](), Counter[str]()
-    for (first, second), count in agreement.items():
-        rows[first] += count
-        columns[second] += count
-    observed = sum(agreement[name, name] for name in CLASSES) / max(total, 1)
-    expected = sum(rows[name] * columns[name] for name in CLASSES) / max(total, 1) ** 2
-    return (observed - expected) / (1 - expected) if total and expected < 1 else None
-
-
 def report(config: LintConfig, tallies: dict[str, Tally], limits: dict[str, float | None], seen: dict[str, Any]) -> dict[str, Any]:
     """What metrics.json holds. A check that had nothing to look at has not run."""
     checks = {}
@@ -187,8 +178,8 @@ def report(config: LintConfig, tallies: dict[str, Tally], limits: dict[str, floa
     result = {"responses": seen["responses"], "labels": {f"{label:g}": n for label, n in sorted(seen["labels"].items())}}
     passed = all(check["passed"] for check in checks.values())
     if config.compare:
-        kappa = cohen_kappa(seen["agreement"])
         matrix = {first: {second: seen["agreement"][first, second] for second in CLASSES} for first in CLASSES}
+        kappa = cohen_kappa(np.array([list(row.values()) for row in matrix.values()]))
         result["agreement"] = {"steps": seen["agreement"].total(), "matrix": matrix, "kappa": kappa}
         passed &= config.min_kappa is None or (kappa is not None and kappa >= config.min_kappa)
     return {**result, "checks": checks, "passed": passed}

@@ -1,6 +1,6 @@
 """What evaluations report: scores, labels and predictions in, numbers out. Pure NumPy; nothing here imports torch."""
 
-from prm.metrics.classification import accuracy, roc_auc, step_auc
+from prm.metrics.classification import accuracy, cohen_kappa, roc_auc, step_auc
 from prm.metrics.first_error import (
     UNPARSABLE,
     FirstErrorScore,
@@ -23,6 +23,7 @@ __all__ = [
     "best_of_n",
     "best_threshold",
     "bootstrap_interval",
+    "cohen_kappa",
     "f1_interval",
     "first_error_score",
     "first_n",

@@ -34,3 +34,15 @@ def step_auc(step_scores: Sequence[Sequence[float]], first_errors: Int[np.ndarra
 def accuracy(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"], threshold: float = 0.5) -> float:
     """Share of items on the right side of `threshold` (an equal score counts as positive); nan without items."""
     return float(((scores >= threshold) == labels.astype(bool)).mean()) if len(scores) else float("nan")
+
+
+def cohen_kappa(pairs: Int[np.ndarray, "classes classes"]) -> float | None:
+    """Agreement of two raters beyond chance, (p - e) / (1 - e) (Cohen 1960), from counts of what each said of the same items.
+
+    1 is perfect, 0 what chance gives; None without items, and where chance alone explains all.
+    """
+    total = int(pairs.sum())
+    if total == 0:
+        return None
+    observed, by_chance = float(np.trace(pairs)) / total, float(pairs.sum(0) @ pairs.sum(1)) / total**2
+    return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

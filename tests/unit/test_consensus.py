@@ -14,7 +14,6 @@ from prm.annotation.consensus import (
     NEUTRAL,
     UNLABELLED,
     ConsensusConfig,
-    cohen_kappa,
     find_consensus,
     first_error,
     is_bad_matrix,
@@ -83,14 +82,6 @@ class TestParts:
         assert list(step_classes(soft, 0.0, "f")) == [GOOD, BAD, GOOD, BAD]
         assert list(step_classes(soft, 0.125, "f")) == [GOOD, BAD, BAD, BAD]
         assert list(step_classes(dataclasses.replace(response, step_labels=None), 0.0, "f")) == [UNLABELLED] * 4
-
-    def test_kappa_by_hand(self):
-        # Cohen's textbook case: 20 + 15 of 50 agree, chance gives 0.5, so (0.7 - 0.5) / 0.5.
-        assert cohen_kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
-        assert cohen_kappa(np.array([[7, 0], [0, 3]])) == 1.0
-        assert cohen_kappa(np.array([[0, 5], [5, 0]])) == -1.0
-        assert cohen_kappa(np.array([[0, 0], [0, 9]])) is None
-        assert cohen_kappa(np.zeros((2, 2), dtype=int)) is None
 
     def test_bad_against_the_rest(self):
         steps = np.array([[1, 2, 4, 100], [8, 16, 32, 100], [64, 128, 256, 100], [100, 100, 100, 100]])

@@ -1,14 +1,13 @@
 """Every check of the linter: what it finds, what it leaves alone; agreement by hand; thresholds and the exit status."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import lint_dataset
 import pytest
 
 from prm.data.decontaminate import EvaluationIndex
-from prm.data.lint import LintConfig, check_question, cohen_kappa, encode, lint, questions_of
+from prm.data.lint import LintConfig, check_question, encode, lint, questions_of
 from prm.data.lint_checks import Context, Item
 from prm.files import write_jsonl
 from prm.records import Response, to_row
@@ -87,14 +86,6 @@ def test_lengths_are_those_of_the_encoder(tiny_tokenizer):
 def test_disagreement_of_two_sources():
     context = Context(compared={GOOD.key: replace(GOOD, step_labels=[1.0, -1.0]), BAD.key: replace(BAD, step_labels=[0.0, -1.0])})
     assert run([GOOD, BAD], context) == {"label_disagreement": ["step 2: 1 here, -1 there"]}
-
-
-def test_kappa_by_hand():
-    """20 both good, 15 both bad, 5 and 10 mixed: (0.7 - 0.5) / (1 - 0.5), the textbook's example."""
-    agreement = Counter({("good", "good"): 20, ("bad", "bad"): 15, ("good", "bad"): 5, ("bad", "good"): 10})
-    assert cohen_kappa(agreement) == pytest.approx(0.4)
-    assert cohen_kappa(Counter({("good", "good"): 3})) is None
-    assert cohen_kappa(Counter()) is None
 
 
 def test_rows_of_a_question_meet_wherever_they_stand():

@@ -209,3 +209,12 @@ def test_published_numbers(real_data):
     first = [[c[Counter(a[:n].tolist()).most_common(1)[0][0] == a][0] for n in ns] for a, c in zip(answers, correct, strict=True)]
     np.testing.assert_allclose(np.mean(first, axis=0), [0.90, 0.90, 0.93, 0.93], atol=1e-12)
     assert metrics.vote(answers, list(correct), [8]).values.mean() == pytest.approx(0.925)
+
+
+def test_cohen_kappa_by_hand():
+    """[[20, 5], [10, 15]]: 35 of 50 agree, (30 * 25 + 20 * 25) / 2500 = 0.5 by chance."""
+    assert metrics.cohen_kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
+    assert metrics.cohen_kappa(np.array([[7, 0], [0, 3]])) == 1.0
+    assert metrics.cohen_kappa(np.array([[0, 5], [5, 0]])) == -1.0
+    assert metrics.cohen_kappa(np.array([[0, 0], [0, 9]])) is None
+    assert metrics.cohen_kappa(np.zeros((2, 2), dtype=int)) is None
