@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from prm.data.examples import Example
+from prm.planning import MODELS
 from prm.steps import EncodedResponse, StepEncoder
 
 SHAPES = {
@@ -32,14 +33,7 @@ SHAPES = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     },
-    "qwen2.5-math-1.5b": {
-        "vocab_size": 151936,
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-    },
+    "qwen2.5-math-1.5b": MODELS["Qwen/Qwen2.5-Math-1.5B-Instruct"],
 }
 """Qwen2 architectures. In `small` the lm_head has the same share of a forward pass as in Qwen2.5-Math-1.5B: 18%."""
 
@@ -85,7 +79,7 @@ def make_workload(shape: str, num_responses: int, mean_length: float, max_length
 def model_config(shape: str) -> Qwen2Config:
     """Tied embeddings, as in Qwen2.5-Math-1.5B."""
     options = {"num_labels": NUM_LABELS, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
-    return Qwen2Config(**SHAPES[shape], tie_word_embeddings=True, max_position_embeddings=4096, **options)
+    return Qwen2Config(**{"tie_word_embeddings": True, **SHAPES[shape]}, max_position_embeddings=4096, **options)
 
 
 def save_backbone(workload: Workload, folder: Path) -> None:
