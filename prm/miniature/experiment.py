@@ -135,7 +135,8 @@ class Miniature:
         self.script("grade_rollouts", {"input": self.root / "rollouts" / split, "output": self.graded(split)})
 
     def label_steps(self, split: str) -> None:
-        responses = [judged(response) for response in load_responses(self.graded(split))]
+        # In key order: rollouts stand in the order in which they were finished, and the items below are drawn by their place.
+        responses = sorted((judged(response) for response in load_responses(self.graded(split))), key=lambda r: r.key)
         write_jsonl(self.root / "labels" / f"{split}.jsonl", responses)
         if split == "eval":
             items = first_error_items(responses, self.config.seed)

@@ -1,9 +1,13 @@
+import random
+
 import pytest
 
-from prm.miniature.experiment import first_error_items
+from prm.files import write_jsonl
+from prm.miniature import problems
+from prm.miniature.experiment import Miniature, first_error_items
 from prm.miniature.report import compare, findings, pooled
 from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
-from prm.records import Response, StepScores
+from prm.records import Response, Rollout, StepScores
 
 
 def response(index, labels, question_id="q"):
@@ -23,6 +27,23 @@ def test_first_error_items_are_unique_and_labelled_by_the_judge():
     copy = Response("q", 9, "?", responses[0].steps, correct=True, step_labels=responses[0].step_labels)
     items = {item["id"]: item["label"] for item in first_error_items([*responses, copy], seed=0)}
     assert items == {"q#9": 1, "q#1": -1, "q#2": 0}
+
+
+def test_items_do_not_depend_on_the_order_in_which_rollouts_were_finished(tmp_path):
+    rng, rollouts = random.Random(0), []
+    for index in range(20):
+        problem = problems.random_problem(rng, problems.ProblemConfig(), "eval")
+        text = "\n\n".join(problems.write_steps(problem, [rng.randrange(problem.modulus) for _ in problem.operations]))
+        question = problems.write_question(problem)
+        rollouts.append(Rollout("q", index, question, "1", text, "stop", 9, correct=False, extracted="0", grade="wrong"))
+    written = []
+    for name, order in (("a", rollouts), ("b", rollouts[::-1])):
+        run = Miniature(MiniatureConfig(output_dir=str(tmp_path / name)))
+        write_jsonl(run.graded("eval"), order)
+        run.label_steps("eval")
+        written.append([(run.root / file).read_text() for file in ("labels/eval.jsonl", "first_error/miniature.json")])
+    assert written[0] == written[1]
+    assert written[0][1].count('"id"') == 20
 
 
 def test_pooled_scores_are_records_of_one_step():

@@ -66,6 +66,7 @@ STAGES: dict[str, Command] = {
     "grading": lambda folder, model, count: script("grade_rollouts", input=folder / "rollouts.jsonl", output=folder / "graded"),
     "dataset": lambda folder, model, count: script("build_dataset", rollouts=folder / "graded", output=folder / "dataset"),
     "lint": lambda folder, model, count: script("lint_dataset", input=folder / "dataset"),
+    "conversion": lambda folder, model, count: script("convert_dataset", input=folder / "graded", output=folder / "converted"),
 }
 """Arguments of the Python process that runs a stage, in a folder where the stages before it have run."""
 
