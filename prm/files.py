@@ -5,6 +5,7 @@ Everything is streamed: what is held at a time is one row (of a JSON array, the 
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,11 @@ def without_duplicates(read: Callable[[], Iterator[tuple[Record, str]]]) -> Iter
             raise ValueError(f"{place}: duplicate key {record.key!r}, first seen at {first}; keep one of the two")
         seen.add(key)
         yield record
+
+
+def hash64(text: str) -> int:
+    """64 bits that do not depend on the machine, the run or what stands around the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 class KeySet:

@@ -1,16 +1,33 @@
 """Resumable output: records in, shards out that are whole or absent, and what an interrupted stage has finished."""
 
-import hashlib
 import shutil
 import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.files import KeySet, read_rows, write_jsonl, write_text
+from prm.files import KeySet, hash64, read_rows, write_jsonl, write_text
 from prm.records import Key, Row, to_line, to_row
+
+
+@dataclass(kw_only=True)
+class ShareConfig:
+    """Which share of the questions a job takes, where several write to one folder."""
+
+    shard_index: int = 0
+    """Which share of the questions this job takes, from 0."""
+    num_shards: int = 1
+    """Jobs that share the questions; all write to the same output folder."""
+
+    def check_share(self, output: str) -> None:
+        """Raise ValueError for a share that does not exist, and for an output that jobs cannot share."""
+        if not 0 <= self.shard_index < self.num_shards:
+            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
+        if self.num_shards > 1 and output.endswith(".jsonl"):
+            raise ValueError(f"--output {output}: {self.num_shards} jobs share a folder; leave the ending out")
 
 
 class ShardWriter:
@@ -101,13 +118,12 @@ class WrittenBefore:
         return True
 
     def _digest(self, row: Row) -> int:
-        text = "\0".join(str(row.get(name)) for name in ("question_id", "sample_index", *self.fields))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+        return hash64("\0".join(str(row.get(name)) for name in ("question_id", "sample_index", *self.fields)))
 
 
 def in_shard(question_id: str, shard_index: int, num_shards: int) -> bool:
     """Whether a question belongs to this one of several jobs: decided by a hash of its id, so that no job has to see all."""
-    return int.from_bytes(hashlib.blake2b(question_id.encode(), digest_size=8).digest()) % num_shards == shard_index
+    return hash64(question_id) % num_shards == shard_index
 
 
 def _key(row: Row) -> Key:

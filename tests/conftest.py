@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny tokenizer and checkpoint, training on them, real data where it lies. Every test checks shapes."""
 
+import json
 import os
 import signal
 import sys
@@ -119,3 +120,15 @@ def no_launcher(monkeypatch):
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Write rows, broken ones too, to a JSONL file of their own."""
+
+    def write(*rows: dict, name: str = "file.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write

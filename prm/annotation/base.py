@@ -9,29 +9,22 @@ from typing import Any
 from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
 from prm.records import Response, Row, to_row
-from prm.shards import ShardWriter, WrittenBefore, in_shard
+from prm.shards import ShardWriter, ShareConfig, WrittenBefore, in_shard
 from prm.tracking import manifest_path, refuse_other_run, shard_prefix, write_manifest
 
 
 @dataclass
-class LabelConfig:
+class LabelConfig(ShareConfig):
     """Where the responses come from and where their labels go."""
 
     input: str = "data/responses"
     """Responses: a file or folder of any shape that `prm.data.sources` knows; a whole text is split at its blank lines."""
     output: str = "data/labelled"
     """Labelled responses: a folder of shards, or one file if the name ends in .jsonl. The same command resumes."""
-    shard_index: int = 0
-    """Which share of the questions this job takes, from 0."""
-    num_shards: int = 1
-    """Jobs that share the questions; all write to the same output folder."""
 
     def check(self) -> None:
         """Raise ValueError for values that no method can use."""
-        if not 0 <= self.shard_index < self.num_shards:
-            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
-        if self.num_shards > 1 and self.output.endswith(".jsonl"):
-            raise ValueError(f"--output {self.output}: {self.num_shards} jobs share a folder; leave the ending out")
+        self.check_share(self.output)
         if Path(self.output).resolve() == Path(self.input).resolve():
             raise ValueError(f"--output {self.output} is the input itself; name another place")
 

@@ -4,7 +4,6 @@ Source: the consensus filter of Zhang et al. 2025, "The Lessons of Developing Pr
 estimation must agree. One side is held as a byte a step and sixteen a response, the other is streamed.
 """
 
-import hashlib
 import json
 import logging
 from array import array
@@ -19,7 +18,7 @@ import numpy as np
 from prm.annotation.base import LabelConfig
 from prm.data.hub import hash_source, parse_source
 from prm.data.sources import iter_responses
-from prm.files import write_json, write_jsonl
+from prm.files import hash64, write_json, write_jsonl
 from prm.metrics import cohen_kappa
 from prm.records import Response
 from prm.shards import in_shard
@@ -224,4 +223,4 @@ def format_agreement(metrics: dict[str, Any]) -> str:
 
 
 def _hash(value: Any) -> int:
-    return int.from_bytes(hashlib.sha256(json.dumps(value).encode()).digest()[:8])
+    return hash64(json.dumps(value))

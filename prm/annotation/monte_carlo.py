@@ -75,6 +75,8 @@ class MonteCarloConfig(LabelConfig, EngineConfig, SamplingConfig):
             raise ValueError("--search binary finds one place and no value of every step; add --labels hard")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"--threshold is {self.threshold}; a share of completions can only exceed values in [0, 1)")
+        if self.labels == "soft" and self.threshold:
+            raise ValueError(f"--threshold {self.threshold} changes no soft label; add --labels hard, or leave it out")
         if self.adaptive:
             self._check_adaptive()
 

@@ -1,6 +1,5 @@
 """Training questions that an evaluation set contains: question texts in, overlaps out."""
 
-import hashlib
 import re
 import unicodedata
 from array import array
@@ -13,6 +12,7 @@ import numpy as np
 from prm.data.hub import read_source
 from prm.data.sources import QUESTION_KEYS as FIRST_KEYS
 from prm.data.sources import question_text
+from prm.files import hash64
 from prm.records import Row
 
 NGRAM = 13
@@ -69,7 +69,7 @@ class EvaluationIndex:
         for path in map(str, paths):
             for number, (row, place) in enumerate(read_source(path), start=1):
                 for text in question_texts(row, place):
-                    found = [hash_of(key) for _, key, _ in index.keys(text)]
+                    found = [hash64(key) for _, key, _ in index.keys(text)]
                     hashes.extend(found)
                     rows.extend([number] * len(found))
                     files.extend([len(index.paths)] * len(found))
@@ -91,7 +91,7 @@ class EvaluationIndex:
     def find(self, question_id: str, question: str) -> list[Overlap]:
         """The first match in every file that has one; the whole question is looked for first."""
         keys = list(self.keys(question))
-        hashes = np.array([hash_of(key) for _, key, _ in keys], dtype=np.uint64)
+        hashes = np.array([hash64(key) for _, key, _ in keys], dtype=np.uint64)
         starts, ends = (np.searchsorted(self.hashes, hashes, side) for side in ("left", "right"))
         found: dict[str, Overlap] = {}
         for (match, _, text), start, end in zip(keys, starts, ends, strict=True):
@@ -122,7 +122,3 @@ def _plain(text: str) -> str:
     for pattern, spelling in _SPELLINGS.items():
         text = pattern.sub(spelling, text)
     return text.lower()
-
-
-def hash_of(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

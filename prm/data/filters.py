@@ -1,11 +1,11 @@
 """Stages of the dataset builder, each a pure function: responses in, those that stay (or their labels, or a refusal) out."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from prm.data.statistics import Statistics, pass_rate
+from prm.files import hash64
 from prm.records import Response, Rollout
 from prm.steps import SEPARATOR
 
@@ -85,7 +85,7 @@ def last_held_out(question_hashes: Sequence[int], validation_fraction: float) ->
 
 def seeded_hash(seed: int, *parts: str) -> int:
     """64 bits that do not depend on the machine or on the order of the input."""
-    return int.from_bytes(hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()[:8], "big")
+    return hash64("\0".join([str(seed), *parts]))
 
 
 def check_trainable(train: Statistics, dropped: Counter[str]) -> None:

@@ -15,6 +15,7 @@ from prm.grading.answers import (
 )
 from prm.grading.pool import GradingPool
 from prm.records import Rollout
+from prm.shards import ShareConfig
 
 __all__ = [
     "GRADES",
@@ -37,7 +38,7 @@ CHUNK = 512
 
 
 @dataclass
-class GradingConfig:
+class GradingConfig(ShareConfig):
     """Options of `scripts/grade_rollouts.py`."""
 
     input: str = "data/rollouts"
@@ -48,20 +49,13 @@ class GradingConfig:
     """Processes that grade side by side."""
     timeout_seconds: float = 2.0
     """CPU time for one pair of reference and answer, in seconds; past it the grade is `timeout`."""
-    shard_index: int = 0
-    """Which share of the questions this job grades, from 0."""
-    num_shards: int = 1
-    """Jobs that share the questions; all write to the same output folder."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ValueError(f"--num_workers {self.num_workers}: at least one process must grade")
         if not self.timeout_seconds > 0:
             raise ValueError(f"--timeout_seconds {self.timeout_seconds}: must be positive")
-        if not 0 <= self.shard_index < self.num_shards:
-            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
-        if self.num_shards > 1 and self.output.endswith(".jsonl"):
-            raise ValueError(f"--output {self.output}: {self.num_shards} jobs share a folder; leave the ending out")
+        self.check_share(self.output)
 
 
 def check_references(references: Mapping[str, str], num_workers: int = 2, timeout_seconds: float = 2.0) -> None:

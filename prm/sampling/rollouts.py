@@ -21,14 +21,14 @@ from prm.files import KeySet
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.sampling.prompts import chat_prompts, context_length, encode_prompts, model_identity, read_model, sample_seed
-from prm.shards import ShardWriter
+from prm.shards import ShardWriter, ShareConfig
 from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class RolloutConfig(EngineConfig, SamplingConfig):
+class RolloutConfig(EngineConfig, SamplingConfig, ShareConfig):
     """Sample responses to questions."""
 
     questions: str = "data/questions.jsonl"
@@ -39,10 +39,6 @@ class RolloutConfig(EngineConfig, SamplingConfig):
     """Responses a question."""
     seed: int = 0
     """Seed of the run; each sample's own seed derives from it, the question's id and the sample's index."""
-    shard_index: int = 0
-    """Which share of the questions this job takes, from 0."""
-    num_shards: int = 1
-    """Jobs that share the questions; all write to the same output."""
 
     def check(self) -> None:
         EngineConfig.check(self)
@@ -51,8 +47,7 @@ class RolloutConfig(EngineConfig, SamplingConfig):
             raise ValueError(f"--num_samples is {self.num_samples}; it must be at least 1")
         if self.temperature == 0 and self.num_samples > 1:
             raise ValueError(f"--temperature 0 would give {self.num_samples} equal samples; raise it or take --num_samples 1")
-        if not 0 <= self.shard_index < self.num_shards:
-            raise ValueError(f"--shard_index {self.shard_index} of --num_shards {self.num_shards}; it counts from 0")
+        self.check_share(self.output)
         if Path(self.output).suffix in (".jsonl", ".json"):
             raise ValueError(f"--output {self.output}: rollouts are written to a folder of shards; leave the ending out")
 

@@ -58,23 +58,13 @@ PRMBENCH = {
 ASSEMBLED = {"idx": "circular_p_7", "question": "1+1?", "steps": ["a", "b"], "error_steps": [1], "classification": "circular"}
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows: dict, name: str = "file.jsonl") -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return write
-
-
 def read(path: Path) -> tuple[list[Response], dict[str, int]]:
     dropped = Counter()
     return list(iter_responses(path, dropped)), dict(+dropped)
 
 
-def test_prm800k_gives_a_response_per_rated_alternative(write):
-    responses, dropped = read(write(PRM800K))
+def test_prm800k_gives_a_response_per_rated_alternative(write_rows):
+    responses, dropped = read(write_rows(PRM800K))
     assert [(r.steps, r.step_labels) for r in responses] == [
         (["Add."], [1.0]),
         (["Multiply."], [-1.0]),
@@ -88,8 +78,8 @@ def test_prm800k_gives_a_response_per_rated_alternative(write):
     assert dropped == {"unrated": 1}
 
 
-def test_prm800k_rebuilt(write):
-    responses, dropped = read(write(REBUILT))
+def test_prm800k_rebuilt(write_rows):
+    responses, dropped = read(write_rows(REBUILT))
     assert [(r.steps, r.step_labels, r.extracted) for r in responses] == [
         (["Add."], [1.0], None),
         (["Add.", "It is 3."], [1.0, -1.0], "3"),
@@ -97,31 +87,31 @@ def test_prm800k_rebuilt(write):
     assert dropped == {"unrated": 2}
 
 
-def test_sessions_on_one_problem_share_its_question_id(write):
-    responses, _ = read(write(PRM800K, record(step(rated("Two.")), answer=None)))
+def test_sessions_on_one_problem_share_its_question_id(write_rows):
+    responses, _ = read(write_rows(PRM800K, record(step(rated("Two.")), answer=None)))
     assert len({r.question_id for r in responses}) == 1
     assert [r.sample_index for r in responses] == [0, 1, 2, 3, 4, 5]
     assert responses[-1].answer is None
 
 
-def test_prm800k_ends_where_nobody_chose(write):
+def test_prm800k_ends_where_nobody_chose(write_rows):
     ended = record(step(rated("Add.")), step(rated("No.", -1), chosen=None), step(rated("Lost."), rated("Lost too.")))
     nothing = {"completions": None, "human_completion": None, "chosen_completion": None}
     given_up = record(step(rated("Add.")), step(rated("No."), chosen=None), nothing)
     for row, expected in ((ended, {"behind_no_choice": 2}), (given_up, {})):
-        responses, dropped = read(write(row))
+        responses, dropped = read(write_rows(row))
         assert [len(r.steps) for r in responses] == [1, 2]
         assert dropped == expected
 
 
-def test_blank_completions_are_left_out_of_the_path(write):
-    responses, dropped = read(write(record(step(rated(" "), rated("One.")), step(rated("Two.")))))
+def test_blank_completions_are_left_out_of_the_path(write_rows):
+    responses, dropped = read(write_rows(record(step(rated(" "), rated("One.")), step(rated("Two.")))))
     assert [r.steps for r in responses] == [["One."], ["Two."]]
     assert dropped == {"blank_step": 1}
 
 
-def test_math_shepherd(write):
-    (response,), dropped = read(write(SHEPHERD))
+def test_math_shepherd(write_rows):
+    (response,), dropped = read(write_rows(SHEPHERD))
     assert response.question == "Step by step: 1+1?"
     assert (response.steps, response.step_labels) == (["One.", "Two. The answer is: 2"], [1.0, -1.0])
     assert (response.correct, response.extracted, response.label_source) == (False, "2", "monte_carlo")
@@ -140,10 +130,10 @@ def test_math_shepherd(write):
         ("Why? Step 1: #", [], "-", None, {"blank_step": 1, "no_steps": 1}),
     ],
 )
-def test_math_shepherd_at_its_edges(write, text, steps, labels, correct, dropped):
+def test_math_shepherd_at_its_edges(write_rows, text, steps, labels, correct, dropped):
     marks = iter(labels)
     label = "".join(next(marks) if character == "#" else character for character in text)
-    responses, found = read(write({"input": text.replace("#", "ки"), "label": label}))
+    responses, found = read(write_rows({"input": text.replace("#", "ки"), "label": label}))
     assert [r.steps for r in responses] == ([steps] if steps else [])
     assert [r.correct for r in responses] == ([correct] if steps else [])
     assert found == dropped
@@ -152,8 +142,8 @@ def test_math_shepherd_at_its_edges(write, text, steps, labels, correct, dropped
         assert responses[0].step_labels == values + [None] * (len(steps) - len(values))
 
 
-def test_prmbench(write):
-    responses, dropped = read(write(PRMBENCH, PRMBENCH))
+def test_prmbench(write_rows):
+    responses, dropped = read(write_rows(PRMBENCH, PRMBENCH))
     assert responses == [
         Response("redundency_p_7", 0, "1+1 = ?", ["a", "a", "b"], step_labels=[1.0, -1.0, 1.0], label_source="synthetic"),
         Response("correct_p_7", 0, "1+1?", ["a", "b"], step_labels=[1.0, 1.0], label_source="synthetic"),
@@ -161,16 +151,16 @@ def test_prmbench(write):
     assert dropped == {"error_step_out_of_range": 2, "duplicate_id": 2}
 
 
-def test_prmbench_assembled(write):
-    (response,), dropped = read(write(ASSEMBLED))
+def test_prmbench_assembled(write_rows):
+    (response,), dropped = read(write_rows(ASSEMBLED))
     assert (response.question_id, response.step_labels, dropped) == ("circular_p_7", [-1.0, 1.0], {})
-    (response,), _ = read(write(ASSEMBLED | {"error_steps": None}))
+    (response,), _ = read(write_rows(ASSEMBLED | {"error_steps": None}))
     assert response.step_labels == [1.0, 1.0]
 
 
-def test_stepwise_labels_may_be_null_or_soft(write):
+def test_stepwise_labels_may_be_null_or_soft(write_rows):
     row = {"prompt": "1+1?", "completions": ["a", "b", "c", "d"], "labels": [True, None, 0.25, False]}
-    (response,), _ = read(write(row))
+    (response,), _ = read(write_rows(row))
     assert response.step_labels == [1.0, None, 0.25, -1.0]
 
 
@@ -202,34 +192,34 @@ def test_stepwise_labels_may_be_null_or_soft(write):
         ),
     ],
 )
-def test_refusals_name_file_and_line(write, row, message):
+def test_refusals_name_file_and_line(write_rows, row, message):
     with pytest.raises(ValueError, match=message):
-        load_responses(write(row))
+        load_responses(write_rows(row))
 
 
-def test_unreadable_rows_can_be_counted_instead(write, caplog):
-    path, dropped = write(SHEPHERD, SHEPHERD | {"label": "?"}, SHEPHERD, {"what": 1}), Counter()
+def test_unreadable_rows_can_be_counted_instead(write_rows, caplog):
+    path, dropped = write_rows(SHEPHERD, SHEPHERD | {"label": "?"}, SHEPHERD, {"what": 1}), Counter()
     assert len(list(iter_responses(path, dropped, skip_unreadable=True))) == 2
     assert dropped["unreadable"] == 2
     assert "file.jsonl:2: `label` reads" in caplog.text
     assert "file.jsonl:4: no known shape" in caplog.text
 
 
-def test_what_is_left_out_is_logged_where_nobody_counts(write, caplog):
-    load_responses(write(PRM800K))
+def test_what_is_left_out_is_logged_where_nobody_counts(write_rows, caplog):
+    load_responses(write_rows(PRM800K))
     assert "file.jsonl: left out of its responses: 1 unrated" in caplog.text
 
 
-def test_question_texts_of_published_step_labels(write):
-    path = write(PRM800K, REBUILT, SHEPHERD, ASSEMBLED)
+def test_question_texts_of_published_step_labels(write_rows):
+    path = write_rows(PRM800K, REBUILT, SHEPHERD, ASSEMBLED)
     assert load_question_texts(path) == ["1+1?", "1+1?", "Step by step: 1+1?", "1+1?"]
 
 
-def test_a_row_without_a_question_has_no_question_text(write):
+def test_a_row_without_a_question_has_no_question_text(write_rows):
     with pytest.raises(ValueError, match=r"file.jsonl:1: no question under any of"):
-        load_question_texts(write({"input": "Why? Step 1: ки", "label": "Why? Step 1: +"}))
+        load_question_texts(write_rows({"input": "Why? Step 1: ки", "label": "Why? Step 1: +"}))
     with pytest.raises(ValueError, match=r"file.jsonl:1: has the keys of Math-Shepherd"):
-        load_question_texts(write({"input": None, "label": 0}))
+        load_question_texts(write_rows({"input": None, "label": 0}))
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,7 @@ def contents(output: Path) -> dict[str, str]:
         ({"temperature": 0.0}, "--temperature 0 would give 4 equal completions"),
         ({"search": "binary"}, "--search binary finds one place and no value of every step; add --labels hard"),
         ({"threshold": 1.0}, "--threshold is 1.0"),
+        ({"threshold": 0.1}, "--threshold 0.1 changes no soft label"),
         ({"adaptive": True, "min_completions": 5}, "--min_completions 5 exceeds --num_completions 4"),
         ({"adaptive": True, "half_width": 0.0}, "--half_width is 0.0"),
         ({"adaptive": True, "confidence": 1.0}, "--confidence is 1.0"),

@@ -1,7 +1,6 @@
 """Readers of the field's shapes: each shape by hand, then ids and order, then what they refuse."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -52,16 +51,6 @@ STEPWISE = {"prompt": "1+1?", "completions": ["one", "two"], "labels": [True, Fa
 PROCESSBENCH = {"id": "math-1", "problem": "1+1?", "steps": ["a", "b", "c"], "final_answer_correct": False, "label": 1}
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows: dict, name: str = "file.jsonl") -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("row", "question_id", "answer"),
     [
@@ -76,13 +65,13 @@ def write(tmp_path):
         ({"id": 1, "problem": "1+1?", "answer": 0.5}, "file-1", "0.5"),
     ],
 )
-def test_questions(write, row, question_id, answer):
-    (question,) = load_questions(write(row))
+def test_questions(write_rows, row, question_id, answer):
+    (question,) = load_questions(write_rows(row))
     assert (question.id, question.question, question.answer) == (question_id, "1+1?", answer)
 
 
-def test_gsm8k_solutions_end_in_a_box(write):
-    rollouts = load_rollouts(write(SOLUTIONS))
+def test_gsm8k_solutions_end_in_a_box(write_rows):
+    rollouts = load_rollouts(write_rows(SOLUTIONS))
     assert [rollout.response for rollout in rollouts] == [
         "Add them.\n\n1+1=<<1+1=2>>2\n\nThe answer is \\boxed{2}.",
         "It is\n\nThe answer is \\boxed{1,000}.",
@@ -93,8 +82,8 @@ def test_gsm8k_solutions_end_in_a_box(write):
     assert [rollout.sample_index for rollout in rollouts] == [0, 1, 2, 3]
 
 
-def test_evaluation_output(write):
-    path = write(EVALUATION)
+def test_evaluation_output(write_rows):
+    path = write_rows(EVALUATION)
     first, second = load_rollouts(path)
     assert first == Rollout(
         "file-3", 0, "1+1?", "2", "So\n\n\\boxed{2}", "unknown", 0, correct=True, extracted="2", grade="correct"
@@ -104,8 +93,8 @@ def test_evaluation_output(write):
     assert load_scores(path)[1] == StepScores("file-3", 1, [-1.0], correct=False, answer="2", extracted="3")
 
 
-def test_candidate_pool(write):
-    path = write(POOL)
+def test_candidate_pool(write_rows):
+    path = write_rows(POOL)
     assert load_rollouts(path) == [
         Rollout("p0", 4, "1+1?", "2", "So\n\n\\boxed{2}", "unknown", 7, correct=True, extracted="2", grade="correct")
     ]
@@ -114,13 +103,13 @@ def test_candidate_pool(write):
     assert list_prms(path) == ["a", "b"]
 
 
-def test_the_only_prm_needs_no_name(write):
+def test_the_only_prm_needs_no_name(write_rows):
     candidate = POOL["candidates"][0] | {"step_scores": {"a": [0.5, 0.25]}}
-    assert load_scores(write(POOL | {"candidates": [candidate]}))[0].step_scores == [0.5, 0.25]
+    assert load_scores(write_rows(POOL | {"candidates": [candidate]}))[0].step_scores == [0.5, 0.25]
 
 
-def test_stepwise_supervision_groups_by_prompt(write):
-    first, second, other = load_responses(write(STEPWISE, STEPWISE, STEPWISE | {"prompt": "2+2?", "labels": [0, 0.5]}))
+def test_stepwise_supervision_groups_by_prompt(write_rows):
+    first, second, other = load_responses(write_rows(STEPWISE, STEPWISE, STEPWISE | {"prompt": "2+2?", "labels": [0, 0.5]}))
     assert first.step_labels == [1, -1]
     assert other.step_labels == [0, 0.5]
     assert first.question_id == second.question_id != other.question_id
@@ -135,19 +124,19 @@ def test_processbench(tmp_path, label, step_labels):
     assert load_responses(path) == [expected]
 
 
-def test_plain_rollouts_are_split_into_steps(write):
+def test_plain_rollouts_are_split_into_steps(write_rows):
     row = {"question_id": "q", "sample_index": 0, "question": "1+1?", "answer": "2", "response": "a\n\n\n\nb"}
-    (response,) = load_responses(write(row | {"finish_reason": "stop", "num_tokens": 3, "correct": False}))
+    (response,) = load_responses(write_rows(row | {"finish_reason": "stop", "num_tokens": 3, "correct": False}))
     assert (response.steps, response.correct) == (["a", "b"], False)
 
 
-def test_plain_scores(write):
+def test_plain_scores(write_rows):
     row = {"question_id": "q", "sample_index": 0, "step_scores": [0.5, 1]}
-    assert load_scores(write(row)) == [StepScores("q", 0, [0.5, 1.0])]
+    assert load_scores(write_rows(row)) == [StepScores("q", 0, [0.5, 1.0])]
 
 
-def test_question_texts_of_any_file(write):
-    assert load_question_texts(write(POOL, STEPWISE | {"prompt": "p"}, PROCESSBENCH | {"problem": "q"})) == ["1+1?", "p", "q"]
+def test_question_texts_of_any_file(write_rows):
+    assert load_question_texts(write_rows(POOL, STEPWISE | {"prompt": "p"}, PROCESSBENCH | {"problem": "q"})) == ["1+1?", "p", "q"]
 
 
 @pytest.mark.parametrize(
@@ -165,20 +154,20 @@ def test_question_texts_of_any_file(write):
         (load_responses, PROCESSBENCH | {"steps": ["a", 3, "c"]}, "file.jsonl:1: 'steps'"),
     ],
 )
-def test_refusals_name_file_and_line(write, load, row, message):
+def test_refusals_name_file_and_line(write_rows, load, row, message):
     with pytest.raises(ValueError, match=message):
-        load(write(row))
+        load(write_rows(row))
 
 
-def test_a_wrong_prm_name_is_refused(write):
+def test_a_wrong_prm_name_is_refused(write_rows):
     with pytest.raises(ValueError, match="--prm c"):
-        load_scores(write(POOL), prm="c")
+        load_scores(write_rows(POOL), prm="c")
 
 
-def test_a_key_that_stands_twice_names_both_places(write):
+def test_a_key_that_stands_twice_names_both_places(write_rows):
     row = {"id": "q", "question": "x", "answer": "1"}
     with pytest.raises(ValueError, match=r"file.jsonl:2: duplicate key 'q', first seen at .*file.jsonl:1"):
-        load_questions(write(row, row))
+        load_questions(write_rows(row, row))
 
 
 def test_missing_file(tmp_path):
