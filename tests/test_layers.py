@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "prm"
 SHELVES = [
-    {"config", "records", "files", "shards", "tracking", "steps"},
+    {"config", "records", "files", "figures", "shards", "tracking", "steps"},
     {"aggregation", "losses", "metrics", "grading", "attention"},
     {"models", "sampling"},
     {"scoring", "data", "annotation"},

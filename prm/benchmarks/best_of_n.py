@@ -12,7 +12,8 @@ from jaxtyping import Float
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
 from prm.benchmarks.candidates import CandidatePool, build_pool
-from prm.benchmarks.plots import PALETTE, Curve, Panel, draw
+from prm.benchmarks.plots import Curve, Panel, draw
+from prm.figures import PALETTE
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")

@@ -1,31 +1,15 @@
-"""Figures: labeled curves in, a PNG and an SVG of the same picture out."""
+"""Panels of labeled curves, for Best-of-N and for thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-# Okabe and Ito's colors without yellow, which is lost on white; distinguishable under the common color deficiencies.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vPX*"
+from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
+
 MAX_BANDS = 3
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "prm",
-}
 
 
 @dataclass(frozen=True)
@@ -61,8 +45,7 @@ def draw(
     """
     num_columns = 2 if len(panels) == 4 else min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.1 + 3.5 * max(num_columns, 1.3), 0.5 + 3.2 * num_rows), layout="constrained")
+    with new_figure(path_stem, 2.1 + 3.5 * max(num_columns, 1.3), 0.5 + 3.2 * num_rows) as figure:
         axes = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
             _draw_panel(axis, panel, log2)
@@ -73,7 +56,7 @@ def draw(
             axis.remove()
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", title=note or None, title_fontsize=8.5)
-        return _save(figure, Path(path_stem))
+    return figure_paths(path_stem)
 
 
 def _draw_panel(axis: Axes, panel: Panel, log2: bool) -> None:
@@ -102,11 +85,3 @@ def _draw_intervals(axis: Axes, curves: Sequence[Curve]) -> None:
             x = curve.x[-1] * 2 ** (0.2 + 0.13 * index)
             axis.plot([x, x], [curve.low[-1], curve.high[-1]], color=curve.color, lw=1.6, alpha=0.8)
             axis.plot([x], [curve.y[-1]], ".", color=curve.color, markersize=6)
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    figure.savefig(paths[0], dpi=200)
-    figure.savefig(paths[1], metadata={"Date": None})
-    return paths

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from prm import metrics
-from prm.benchmarks.plots import PALETTE, Curve, Panel, draw
+from prm.benchmarks.plots import Curve, Panel, draw
+from prm.figures import PALETTE
 from prm.files import read_rows
 from prm.records import Response, Row
 

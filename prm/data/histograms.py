@@ -3,22 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from prm.data.statistics import MEASURES, Statistics
+from prm.figures import PALETTE, new_figure
 
-COLORS = {"read": "#B5B5B5", "train": "#0072B2", "validation": "#D55E00"}
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "prm",
-}
+COLORS = {"read": "#B5B5B5", "train": PALETTE[0], "validation": PALETTE[1]}
 XLABELS = {
     "pass_rate": "share of right answers to a question",
     "steps": "steps of a response",
@@ -31,16 +22,12 @@ TAIL = 0.995
 def draw_histograms(statistics: dict[str, Statistics], path_stem: Path) -> None:
     """Write `path_stem`.png and .svg: a panel for each measure that has values, as shares so that splits can be compared."""
     measures = [name for name in MEASURES if any(getattr(split, name) for split in statistics.values())]
-    path_stem.parent.mkdir(exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * len(measures), 3.2), layout="constrained")
+    with new_figure(path_stem, 4.2 * len(measures), 3.2) as figure:
         for axis, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
             draw_panel(axis, {name: getattr(split, measure) for name, split in statistics.items()})
             axis.set_xlabel(XLABELS[measure])
             axis.set_ylabel("questions (%)" if measure == "pass_rate" else "responses (%)")
         axis.legend()
-        figure.savefig(path_stem.with_suffix(".png"), dpi=150)
-        figure.savefig(path_stem.with_suffix(".svg"), metadata={"Date": None})
 
 
 def draw_panel(axis: Axes, counts: dict[str, Counter]) -> None:

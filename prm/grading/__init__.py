@@ -34,7 +34,7 @@ __all__ = [
 MAX_NAMED = 10
 """Questions whose unreadable references an error names."""
 CHUNK = 512
-"""Rollouts compared at a time; equal pairs among them, and among all before, are compared once."""
+"""Rollouts compared at a time; equal pairs among them, and among those the pool still knows, are compared once."""
 
 
 @dataclass

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from prm.benchmarks.plots import MARKERS, PALETTE, STYLE
 from prm.benchmarks.report import align, percent
+from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_jsonl, write_text
 from prm.miniature.report import compare, measure
 from prm.records import Response, to_row
@@ -113,8 +111,7 @@ def plot(result: Mapping[str, Any], losses: Sequence[str], rates: Sequence[float
     """`stem`.png and .svg: Best-of-N on the left, first-error F1 on the right, over the share of false positives."""
     n = str(result["best_of_n"]["n"][-1])
     shares = [100 * result["labels"][f"{rate:g}"]["right_with_wrong_step"] for rate in rates]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
+    with new_figure(stem, 9, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         for loss, color, marker in zip(losses, PALETTE, MARKERS, strict=False):
             names = [prm_name(loss, rate) for rate in rates]
@@ -129,8 +126,6 @@ def plot(result: Mapping[str, Any], losses: Sequence[str], rates: Sequence[float
         for axis in (left, right):
             axis.set(xlabel="right training answers with a wrong step (%)", ylim=(0, 103))
         left.legend(loc="lower left")
-        figure.savefig(stem.with_suffix(".png"), dpi=160)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
 def draw(axis: Axes, x: Sequence[float], y_low_high: Sequence[Sequence[float]], label: str, color: str, marker: str) -> None:

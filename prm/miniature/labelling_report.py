@@ -8,13 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from prm import metrics
-from prm.benchmarks.plots import MARKERS, PALETTE, STYLE
 from prm.benchmarks.report import align, percent
+from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
 from prm.miniature.problems import first_error
 from prm.records import Key, Response
@@ -160,13 +158,10 @@ def table(result: Mapping[str, Any]) -> str:
 
 def plot(result: Mapping[str, Any], stem: Path) -> None:
     """`stem`.png and .svg: first-error F1 against generated tokens on the left, reliability of k/K on the right."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    with new_figure(stem, 9.6, 4.0) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
         draw_costs(left, result["rows"])
         draw_reliability(right, result["reliability"])
-        figure.savefig(stem.with_suffix(".png"), dpi=160)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
 def draw_costs(axis: Axes, rows: Mapping[str, Mapping[str, Any]]) -> None:

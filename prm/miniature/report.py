@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from prm import metrics
 from prm.aggregation import aggregate_lists
 from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.candidates import with_unscored
-from prm.benchmarks.plots import MARKERS, PALETTE, STYLE
 from prm.benchmarks.report import align, percent
 from prm.data.sources import load_responses
+from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
 from prm.records import Response, Rollout, StepScores
 from prm.steps import read_prm_config
@@ -174,13 +172,10 @@ def outcomes_text(result: Mapping[str, Any]) -> str:
 
 def plot(result: Mapping[str, Any], losses: Sequence[str], stem: Path) -> None:
     """`stem`.png and .svg: Best-of-N curves on the left, first-error F1 per objective on the right."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    with new_figure(stem, 10.5, 4.4) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.9, 1])
         draw_curves(left, result["best_of_n"], losses)
         draw_first_error(right, result["steps"], losses)
-        figure.savefig(stem.with_suffix(".png"), dpi=160)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
 def draw_curves(axis: Axes, curves: Mapping[str, Any], losses: Sequence[str]) -> None:
