@@ -12,7 +12,7 @@ import random_backbone
 from prm.benchmarks.data.grading import grading_report, hostile_report
 from prm.benchmarks.data.memory import STAGES, memory_report, synthetic_rollouts
 from prm.benchmarks.data.tokenizing import tokenizing_report
-from prm.benchmarks.report import align
+from prm.benchmarks.tables import align
 from prm.config import parse_args
 from prm.data.sources import load_responses, load_rollouts
 from prm.files import write_json, write_jsonl

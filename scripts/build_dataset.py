@@ -1,6 +1,6 @@
 """Build a training dataset from graded rollouts: filter, split into steps, split by question."""
 
-from prm.benchmarks.report import align
+from prm.benchmarks.tables import align
 from prm.config import parse_args
 from prm.data.build import BuildConfig, build_dataset
 from prm.data.statistics import table

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.report import align
+from prm.benchmarks.tables import align
 from prm.config import parse_args
 from prm.data.lint import CLASSES, LintConfig, lint
 from prm.files import write_json

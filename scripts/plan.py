@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.report import align
+from prm.benchmarks.tables import align
 from prm.config import parse_args
 from prm.files import write_json
 from prm.planning import GIGABYTE, PlanConfig, make_plan, plan_report

@@ -3,16 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the first to the left and the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+from prm.benchmarks.tables import align, percent
 
 
 def best_of_n_table(result: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from prm.benchmarks.report import align, percent
+from prm.benchmarks.tables import align, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_jsonl, write_text
 from prm.miniature.report import compare, measure

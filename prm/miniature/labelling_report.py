@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.benchmarks.report import align, percent
+from prm.benchmarks.tables import align, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
 from prm.miniature.problems import first_error

@@ -12,7 +12,7 @@ from prm import metrics
 from prm.aggregation import aggregate_lists
 from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.candidates import with_unscored
-from prm.benchmarks.report import align, percent
+from prm.benchmarks.tables import align, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from prm.benchmarks.report import align, percent
+from prm.benchmarks.tables import align, percent
 
 
 def training_tables(result: Mapping[str, Any]) -> str:

@@ -1,0 +1,30 @@
+"""Tables: rows of text in, aligned text for the terminal out. The first row of a table is its head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of an evaluation: shown in the terminal, written to `tables.json`, typeset by `scripts/report.py`."""
+
+    title: str
+    rows: list[list[str]]
+    note: str = ""
+    """What a reader must know to read it, shown below."""
+
+
+def render(tables: Sequence[Table]) -> str:
+    """Title, aligned rows and note of each table, apart by blank lines."""
+    return "\n\n".join("\n".join(part for part in (t.title, align(t.rows), t.note) if part) for t in tables)
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, the first to the left and the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

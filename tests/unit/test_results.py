@@ -1,0 +1,38 @@
+import json
+
+import pytest
+
+from prm.benchmarks.results import Item, read_items, read_tables, write_results
+from prm.benchmarks.tables import Table, align, percent, render
+
+ITEM = Item("q1 #0", "gsm8k", "1 + 1?", ["2.", "So \\boxed{2}."], [0.9, 0.8], first_error=-1, correct=True)
+TABLE = Table("F1 (%)", [["rule", "gsm8k"], ["fixed", "41.0"]], note="of 50 items")
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    write_results(tmp_path / "new", {"f1": 0.41}, [TABLE], [ITEM])
+    assert read_tables(tmp_path / "new") == [TABLE]
+    assert list(read_items(tmp_path / "new")) == [ITEM]
+    assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == {"f1": 0.41}
+
+
+def test_an_evaluation_of_scores_alone_has_no_items(tmp_path):
+    write_results(tmp_path, {}, [TABLE])
+    assert list(read_items(tmp_path)) == []
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="an evaluation script"):
+        read_tables(tmp_path)
+
+
+def test_a_row_that_is_no_item_is_refused_with_its_place(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": "q", "score": 1}\n')
+    with pytest.raises(ValueError, match=r"items.jsonl:1: not an item"):
+        list(read_items(tmp_path))
+
+
+def test_tables_stand_apart_with_title_and_note():
+    assert align(TABLE.rows) == "rule   gsm8k\nfixed   41.0"
+    assert render([TABLE, Table("b", [["x"]])]) == "F1 (%)\nrule   gsm8k\nfixed   41.0\nof 50 items\n\nb\nx"
+    assert [percent(None), percent(0.4567)] == ["-", "45.7"]
