@@ -1,7 +1,7 @@
 """Predictions on the items of a benchmark: a file of them, or a checkpoint that scores the items, in; one for each item out.
 
-An item that the model cannot read (longer than its `max_length`, text that its contract cannot hold) has no scores, an empty list: it is
-never cut to fit, and each benchmark says what becomes of it.
+An item that the model cannot read (longer than its `max_length`, text that its contract cannot hold) has no scores, an empty list.
+It is never cut to fit, and each benchmark says what becomes of it.
 """
 
 import dataclasses
@@ -74,7 +74,9 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
     return [float(score) for score in scores]
 
 
-def score_items(model: str | Path, items: Sequence[Response], token_budget: int, path: Path) -> tuple[list[list[float]], Counter[str]]:
+def score_items(
+    model: str | Path, items: Sequence[Response], token_budget: int, path: Path
+) -> tuple[list[list[float]], Counter[str]]:
     """Score the items' own steps, keep the scores in `path`, and count by reason the items that the model cannot read.
 
     A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.

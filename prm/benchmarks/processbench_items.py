@@ -14,7 +14,7 @@ from prm.records import Response, Row
 PRESET = "processbench"
 SUBSETS = PRESETS[PRESET].splits
 Prediction = list[float] | int
-"""Step scores (none: the model could not read the item), or the index of the first wrong step (-1 none, `metrics.UNPARSABLE` null)."""
+"""Step scores (none: the model could not read the item), or the first wrong step (-1 none, `metrics.UNPARSABLE` null)."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from prm.metrics.first_error import (
     f1_interval,
     first_error_score,
     predict_first_error,
+    resampled_f1,
     threshold_curve,
 )
 from prm.metrics.prm_score import COUNTS, StepMeasures, best_prm_threshold, count_steps, prm_score_curve, step_measures
-from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, resampled_means
+from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, percentile_interval, resampled_means
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
 from prm.metrics.voting import VoteEstimate, group_answers, vote
 
@@ -55,10 +56,12 @@ __all__ = [
     "over_ragged",
     "paired_difference",
     "pass_at_n",
+    "percentile_interval",
     "predict_first_error",
     "prm_score_curve",
     "random_choice",
     "reliability_bins",
+    "resampled_f1",
     "resampled_means",
     "roc_auc",
     "step_auc",

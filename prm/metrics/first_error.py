@@ -55,14 +55,21 @@ def f1_interval(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of F1, resampling items with and without an error apart: their numbers are the benchmark's."""
+    """Percentile interval of `resampled_f1`."""
+    low, high = percentile_interval(resampled_f1(predictions, labels, num_draws, seed), confidence)
+    return float(low), float(high)
+
+
+def resampled_f1(
+    predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], num_draws: int = NUM_DRAWS, seed: int = 0
+) -> Float[np.ndarray, " draws"]:
+    """F1 of resampled items; those with and without an error are resampled apart: their numbers are the benchmark's. May be nan."""
     hits, is_error = (predictions == labels).astype(np.float64), labels != NO_ERROR
     if is_error.all() or not is_error.any():
-        return float("nan"), float("nan")
+        return np.full(num_draws, np.nan)
     acc_error = resampled_means(hits[is_error], num_draws, seed)
     acc_correct = resampled_means(hits[~is_error], num_draws, seed + 1)
-    low, high = percentile_interval(_harmonic_mean(acc_error, acc_correct), confidence)
-    return float(low), float(high)
+    return _harmonic_mean(acc_error, acc_correct)
 
 
 def threshold_curve(

@@ -1,6 +1,6 @@
 """PRMBench's measures: which steps are right and which were called right in; counts, F1 of both classes and PRMScore out.
 
-Counts are `[TP, FP, FN, TN]`: a right step called right, a wrong one called right, a right one called wrong, a wrong one called wrong.
+Counts are `[TP, FP, FN, TN]`: right steps called right, wrong ones called right, right ones called wrong, wrong ones called wrong.
 A ratio of nothing by nothing is -1, as in the benchmark's own code (Song et al. 2025), and goes into what is made of it.
 """
 

@@ -135,7 +135,7 @@ class TestProcessBench:
         assert result["results"]["fixed"]["subsets"]["gsm8k"]["f1"] == 0
         assert result["results"]["oracle"]["subsets"]["gsm8k"]["f1"] == 1
         names = {p.name for p in (tmp_path / "out").iterdir()}
-        assert names == {"metrics.json", "f1.png", "f1.svg", "manifest.json"}
+        assert names == {"metrics.json", "tables.json", "items.jsonl", "f1.png", "f1.svg", "manifest.json"}
         assert "random scores, oracle" in capsys.readouterr().out
 
     def test_checkpoint_scores_the_miniature_s_kind_of_file(self, tmp_path, checkpoint):
