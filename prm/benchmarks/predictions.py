@@ -32,6 +32,8 @@ def read_predictions(
     left_out: Counter[str] = Counter()
     for file in prediction_files(path):
         for row, place in read_rows(file):
+            # PRMBench's toolkit keeps each of its rows inside another.
+            row = row["results"] if isinstance(row.get("results"), dict) else row
             name = next((str(row[key]) for key in ID_KEYS if key in row), None)
             if name is None:
                 raise ValueError(f"{place}: a prediction without the id of its item; found {sorted(row)}")

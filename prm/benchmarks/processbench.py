@@ -11,6 +11,7 @@ from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
 from prm.benchmarks.processbench_items import FirstErrorItem, Prediction
 from prm.benchmarks.published import parse_published
+from prm.benchmarks.step_calibration import step_calibration, without_nan
 
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
 STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
@@ -80,7 +81,7 @@ def evaluate_processbench(
         "num_unreadable": {name: sum(given == [] for given in subset.given) for name, subset in subsets.items()},
         "results": results,
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
-        "calibration": {name: _calibration(s, config) for name, s in subsets.items()} if has_scores else {},
+        "calibration": _calibration(subsets, config.num_calibration_bins) if has_scores else {},
         "random_oracle_f1": random.f1,
         "step_number_oracle_f1": number.f1,
         "position_oracle_f1": _tuned_baseline(subsets, position_scores).f1,
@@ -88,7 +89,7 @@ def evaluate_processbench(
         "groups": _group_results(items, first, {"random": random, "step_number": number}, config),
         "published": parse_published(config.published),
     }
-    return _without_nan(result)
+    return without_nan(result)
 
 
 def split_subsets(items: Sequence[FirstErrorItem], predictions: Sequence[Prediction]) -> dict[str, Subset]:
@@ -155,21 +156,9 @@ def _scores(
     return {**vars(metrics.first_error_score(predicted, labels)), "low": low, "high": high}
 
 
-def _calibration(subset: Subset, config: ProcessBenchConfig) -> dict[str, float | int]:
-    """Of the scores of the judged steps as probabilities of a right step; undefined for scores outside [0, 1].
-
-    `brier_constant` is the Brier score of always saying the share of right steps.
-    """
-    scores, good = metrics.judged_steps(subset.given, subset.labels)
-    share = float(good.mean()) if len(good) else float("nan")
-    is_probability = bool(((scores >= 0) & (scores <= 1)).all())
-    return {
-        "brier": metrics.brier_score(scores, good) if is_probability else float("nan"),
-        "brier_constant": share * (1 - share),
-        "ece": metrics.expected_calibration_error(scores, good, config.num_calibration_bins) if is_probability else float("nan"),
-        "num_steps": len(scores),
-        "share_right": share,
-    }
+def _calibration(subsets: Mapping[str, Subset], num_bins: int) -> dict[str, dict[str, float | int]]:
+    judged = {name: metrics.judged_steps(subset.given, subset.labels) for name, subset in subsets.items()}
+    return {name: step_calibration(scores, good, num_bins) for name, (scores, good) in judged.items()}
 
 
 @dataclass(frozen=True)
@@ -233,9 +222,3 @@ def _groups(items: Sequence[FirstErrorItem]) -> Iterator[tuple[str, str, Int[np.
 
 def _averaged(by_subset: Mapping[str, float]) -> dict[str, Any]:
     return {"subsets": dict(by_subset), "average": np.mean(list(by_subset.values()))}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else float(value) if isinstance(value, float) else value

@@ -9,6 +9,7 @@ from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.processbench import first_errors, split_subsets
 from prm.benchmarks.processbench_items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
+from prm.benchmarks.step_calibration import calibration_table
 from prm.benchmarks.tables import Table, percent
 from prm.figures import PALETTE
 
@@ -24,7 +25,8 @@ def processbench_tables(result: Mapping[str, Any]) -> list[Table]:
     """F1 per subset and rule with the baselines, calibration, and F1 per generator and number of steps."""
     tables = [_main_table(result)]
     if result["calibration"]:
-        tables.append(_calibration_table(result["calibration"]))
+        note = "Up to the first error only: what stands behind it is not judged."
+        tables.append(calibration_table(result["calibration"], note))
     rule = next(iter(result["results"]))
     for kind, title in (("generator", "generator"), ("num_steps", "number of steps")):
         groups = result["groups"].get(kind, {})
@@ -98,16 +100,6 @@ def _notes(result: Mapping[str, Any]) -> str:
     return "\n".join(notes)
 
 
-def _calibration_table(calibration: Mapping[str, Any]) -> Table:
-    head = ["", "Brier score", "of the share alone", "ECE", "right steps", "judged steps"]
-    rows = [head]
-    for name, found in calibration.items():
-        numbers = [_decimal(found[key]) for key in ("brier", "brier_constant", "ece")]
-        rows.append([name, *numbers, f"{percent(found['share_right'])}%", str(found["num_steps"])])
-    note = "Up to the first error only: what stands behind it is not judged. Undefined (-) for scores outside [0, 1]."
-    return Table("Calibration of the step scores as probabilities of a right step", rows, note)
-
-
 def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
     rows = [[kind, "F1", "interval", "with an error", "correct", "random", "-(i+1)", "items (error + correct)"]]
     for name, found in groups.items():
@@ -117,7 +109,3 @@ def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
         size = f"{found['num_error']} + {found['num_correct']}"
         rows.append([name, percent(found["f1"]), interval, *accuracies, *baselines, size])
     return Table(title, rows, "random and -(i+1): content-free scores with the best threshold of each subset, on the same items")
-
-
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
