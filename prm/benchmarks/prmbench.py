@@ -92,7 +92,11 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         "rule": config.rule,
     }
     if given.dtype == bool:
-        result |= {"results": {"prediction": {"threshold": None, **measure(steps, given, config)}}, "calibration": {}}
+        result |= {
+            "results": {"prediction": {"threshold": None, **measure(steps, given, config)}},
+            "step_auc": None,
+            "calibration": {},
+        }
     else:
         scored, good = given[steps.is_scored], steps.is_good[steps.is_scored]
         rules = {"fixed": config.fixed_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from prm import metrics
-from prm.benchmarks.baselines import position_scores
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.prmbench import PRMBenchConfig, called_good, judged_scores
 from prm.benchmarks.prmbench_items import AREAS, CORRECT, Prediction, PRMBenchItem
@@ -27,6 +27,7 @@ LEFT_OUT = {
     "repeated": "second predictions of an item were left out, as in the benchmark",
 }
 """What the notes say of what was left out, by reason."""
+GREYS = ("#bbbbbb", "#777777", "#444444")
 MAX_POINTS = 1000
 """Points of a curve; the benchmark has more distinct scores than a figure can show."""
 
@@ -40,16 +41,16 @@ def prmbench_tables(result: Mapping[str, Any]) -> list[Table]:
 def plot_prmbench(
     items: Sequence[PRMBenchItem], predictions: Sequence[list[float]], result: Mapping[str, Any], path_stem: str | Path
 ) -> list[Path]:
-    """Write PRMScore over the threshold, of the PRM and of the position alone, with the best of each marked."""
-    scored = [(i, p) for i, p in zip(items, predictions, strict=True) if i.category != CORRECT and len(p) == len(i.steps)]
-    good = np.array([right for item, _ in scored for right in item.is_good], dtype=bool)
-    judged = np.array([value for _, scores in scored for value in judged_scores(scores, result["rule"])])
-    by_position = np.array([value for given in position_scores([len(item.steps) for item, _ in scored]) for value in given])
-    curves = [_curve("PRM", judged, good, "#0072B2", "-")]
-    if result["rule"] == "score":
-        curves.append(_curve("1 - (i+1)/n", by_position, good, "#999999", "--"))
+    """Write PRMScore over the threshold with its best point, and what the content-free baselines reach."""
+    read = [(i, p) for i, p in zip(items, predictions, strict=True) if i.category != CORRECT and len(p) == len(i.steps)]
+    good = np.array([right for item, _ in read for right in item.is_good], dtype=bool)
+    judged = np.array([value for _, scores in read for value in judged_scores(scores, result["rule"])], dtype=np.float64)
+    curve = _curve("PRM", judged, good)
+    ends = [curve.x[0], curve.x[-1]]
+    heights = {name: [100 * result["baselines"][key]["prm_score"]] * 2 for key, name in BASELINES.items()}
+    flat = [Curve(_short(name), ends, y, color=grey, style="--") for (name, y), grey in zip(heights.items(), GREYS, strict=True)]
     line = {"fixed threshold": result["results"]["fixed"]["threshold"]}
-    return draw([Panel("", curves, line)], path_stem, "threshold on the step score", "PRMScore (%)")
+    return draw([Panel("", [curve, *flat], line)], path_stem, f"threshold on the step {result['rule']}", "PRMScore (%)")
 
 
 def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> Iterator[Item]:
@@ -70,13 +71,13 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         threshold = f"{found['threshold']:.4g}" if found.get("threshold") is not None else ""
         both, rest = ([_share(found[key]) for key in keys] for keys in (("f1", "negative_f1"), ("first_error_acc", "similarity")))
         rows.append([name, _share(found["prm_score"]), _interval(found), *both, *areas, *rest, threshold])
-    rows += [[f"published: {label}", _share(value), *[""] * 8] for label, value in result["published"].items()]
+    rows += [[f"published: {label}", _share(value), *[""] * (len(rows[0]) - 2)] for label, value in result["published"].items()]
     title = f"PRMBench: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
     return Table(title, rows, _notes(result))
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = []
+    notes = [] if result["step_auc"] is None else [f"Step AUC {_share(result['step_auc'])}% (content-free scores: 50%)"]
     if "oracle" in result["results"]:
         notes.append("oracle: the threshold is tuned on the very items that it is measured on, as it is for the baselines")
     if result["rule"] == "difference":
@@ -91,8 +92,7 @@ def _notes(result: Mapping[str, Any]) -> str:
 def _category_table(result: Mapping[str, Any]) -> Table:
     systems = _systems(result)
     first, *others = systems
-    short = [name.replace(", oracle threshold", "").replace(" at step i of n", "") for name in others]
-    rows = [["category", first, "interval", *short, "first error found", "items", "steps"]]
+    rows = [["category", first, "interval", *map(_short, others), "first error found", "items", "steps"]]
     for area, categories in AREAS.items():
         for category in (name for name in categories if name in systems[first]["categories"]):
             own = {name: found["categories"][category] for name, found in systems.items()}
@@ -120,15 +120,18 @@ def _systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return rules | {name: result["baselines"][key] for key, name in BASELINES.items()}
 
 
-def _curve(label: str, scores: np.ndarray, is_good: np.ndarray, color: str, style: str) -> Curve:
+def _curve(label: str, scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> Curve:
     """A step is good iff its score is above the threshold, so a value holds from its threshold up to the next one."""
     thresholds, values = metrics.prm_score_curve(scores, is_good)
-    shown = np.unique([*np.linspace(0, len(values) - 2, MAX_POINTS).astype(int), min(int(values.argmax()), len(values) - 2)])
+    last = len(values) - 2
+    shown = np.unique([*np.linspace(0, last, MAX_POINTS).astype(int), min(int(values.argmax()), last)])
     ends, heights = thresholds[shown + 1], 100 * values[shown]
-    best = int(heights.argmax())
-    return Curve(
-        label, ends.tolist(), heights.tolist(), color=color, style=style, marks=[(float(ends[best]), float(heights[best]))]
-    )
+    best = (float(ends[heights.argmax()]), float(heights.max()))
+    return Curve(label, ends.tolist(), heights.tolist(), marks=[best])
+
+
+def _short(name: str) -> str:
+    return name.replace(", oracle threshold", "").replace(" at step i of n", "")
 
 
 def _interval(found: Mapping[str, Any]) -> str:
