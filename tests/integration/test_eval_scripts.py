@@ -148,6 +148,18 @@ class TestProcessBench:
         again = self.run(tmp_path, *flags, "--predictions", tmp_path / "out" / "predictions.jsonl")
         assert again == result
 
+    def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
+        long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}
+        write_json(tmp_path / "first_error.json", [*self.ITEMS, long])
+        result = self.run(tmp_path, "--data", tmp_path / "first_error.json", "--threshold", "oracle", "--model", checkpoint)
+        assert result["num_unreadable"] == {"first_error": 1}
+        assert result["results"]["oracle"]["subsets"]["first_error"]["num_correct"] == 2
+        assert result["results"]["oracle"]["subsets"]["first_error"]["acc_correct"] <= 0.5
+        assert "could not read 1 of first_error" in capsys.readouterr().out
+        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"] == {"num_items": 3, "too_long": 1}
+        items = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").open()]
+        assert [(item["id"], item["step_scores"] == [], "predicted" in item) for item in items][2] == ("z", True, False)
+
     def test_mistakes(self, tmp_path):
         write_json(tmp_path / "first_error.json", list(self.ITEMS))
         write_jsonl(tmp_path / "p.jsonl", [{"id": "x", "step_scores": [0.8, 0.2]}, {"id": "y", "step_scores": [0.3]}])

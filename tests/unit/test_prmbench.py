@@ -181,7 +181,7 @@ class TestEvaluation:
             (s, g)
             for item, given in zip(items, SCORES, strict=True)
             if item.category != CORRECT
-            for s, g in zip(given, item.is_good)
+            for s, g in zip(given, item.is_good, strict=True)
         ]
         found = result["calibration"]["all items with errors"]
         assert found["brier"] == pytest.approx(np.mean([(s - g) ** 2 for s, g in flat]), abs=1e-15)
