@@ -1,4 +1,4 @@
-"""prmbench_eval.py end to end: raw and assembled items, a checkpoint that cannot read all of them, labels of a toolkit, mistakes."""
+"""prmbench_eval.py end to end: raw and assembled items, a checkpoint that cannot read all of them, given labels, mistakes."""
 
 import json
 
