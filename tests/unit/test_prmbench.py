@@ -165,6 +165,14 @@ class TestEvaluation:
         once = evaluate_prmbench([items[0]], scores[:1], config())["results"]["fixed"]
         assert once["low"] == once["prm_score"] == once["high"], "one item can only be drawn as itself"
 
+    def test_resampled_categories_keep_their_sizes(self, tmp_path):
+        rows = [raw("p0", "circular", [1, 2]), *(raw(f"p{i}", "deception", [3]) for i in range(1, 4))]
+        items, _ = load_items(write(tmp_path / "raw.jsonl", rows))
+        fixed = evaluate_prmbench(items, [SCORES[0], *[SCORES[2]] * 3], config())["results"]["fixed"]
+        # Equal items within each category: every resample is the benchmark itself.
+        assert fixed["low"] == pytest.approx(fixed["prm_score"], abs=1e-12)
+        assert fixed["high"] == pytest.approx(fixed["prm_score"], abs=1e-12)
+
     def test_baselines_by_hand(self, items):
         baselines = evaluate_prmbench(items, SCORES, config(num_random_draws=200))["baselines"]
         # 12 of 16 steps are right: F1 24/28, of the wrong ones 0.
