@@ -77,7 +77,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = [] if result["step_auc"] is None else [f"Step AUC {_share(result['step_auc'])}% (content-free scores: 50%)"]
+    notes = [] if result["step_auc"] is None else [f"Step AUC {_share(result['step_auc'])}% (random scores: 50%)"]
     if "oracle" in result["results"]:
         notes.append("oracle: the threshold is tuned on the very items that it is measured on, as it is for the baselines")
     if result["rule"] == "difference":
