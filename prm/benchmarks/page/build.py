@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +129,11 @@ def texts_of(reviews: Sequence[Review]) -> dict[str, Any]:
 
 def _facts(facts: Facts) -> str:
     rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.rows.items())
-    if facts.command is None:
+    if not facts.command:
         return f'<dl class="facts">{rows}</dl><p class="note">No manifest.json stands beside these results: how they were made is unknown.</p>'
-    command = f'<pre class="command" tabindex="0" aria-label="Command"><code>{html.escape(facts.command)}</code></pre>'
-    return f'{command}<dl class="facts">{rows}</dl>'
+    words = " ".join(f"<span>{html.escape(shlex.quote(word))}</span>" for word in facts.command)
+    command = f'<pre class="command" aria-label="Command"><code>{words}</code></pre>'
+    return f'<dl class="facts">{rows}</dl>{command}'
 
 
 def _table(table: Table) -> str:
@@ -156,8 +158,9 @@ def _table_row(row: Sequence[str]) -> str:
 def _figures(folder: Path) -> str:
     drawings = []
     for path in sorted(folder.glob("*.svg")):
-        name = html.escape(path.stem.replace("_", " "))
-        drawings.append(f'<figure class="drawing">{inline_figure(path, path.stem)}<figcaption>{name}</figcaption></figure>')
+        picture, inches = inline_figure(path, path.stem)
+        caption = f"<figcaption>{html.escape(path.stem.replace('_', ' '))}</figcaption>"
+        drawings.append(f'<figure class="drawing" style="--width: {inches:.2f}in">{picture}{caption}</figure>')
     return "\n".join(drawings)
 
 

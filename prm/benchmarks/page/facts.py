@@ -1,7 +1,6 @@
 """What was evaluated: an evaluation's folder in; the names and values of the page's header out."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,8 @@ class Facts:
     """The header of a page; what the manifest does not say is absent."""
 
     rows: dict[str, str]
-    command: str | None
+    command: list[str]
+    """Its words, empty without a manifest."""
     manifest: dict[str, Any]
     """As it stands in the folder, empty without one."""
 
@@ -38,7 +38,7 @@ def read_facts(folder: str | Path) -> Facts:
         "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.get("libraries", {}).items()),
         "Counts": ", ".join(f"{name.removeprefix('num_').replace('_', ' ')} {count}" for name, count in _counts(manifest)),
     }
-    return Facts({name: value for name, value in rows.items() if value}, shlex.join(["python", *command]) if command else None, manifest)
+    return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
 
 
 def _read(path: Path) -> dict[str, Any]:

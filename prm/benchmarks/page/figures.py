@@ -13,8 +13,8 @@ PIXELS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 COLORS = {"#ffffff": "var(--paper)", "#000000": "var(--ink)", "#e6e6e6": "var(--line)", "#555555": "var(--quiet)"}
 
 
-def inline_figure(path: str | Path, label: str) -> str:
-    """The figure as an `svg` element; ids begin with `label`, so that several figures share a page.
+def inline_figure(path: str | Path, label: str) -> tuple[str, float]:
+    """The figure as an `svg` element, and its width in inches; ids begin with `label`, so that several figures share a page.
 
     Raises ValueError if the file is not SVG.
     """
@@ -26,12 +26,11 @@ def inline_figure(path: str | Path, label: str) -> str:
         raise ValueError(f"{path}: the root is {root.tag!r}, not an SVG element; draw the figure again")
     prefix = re.sub(r"\W", "-", label)
     _clean(root, prefix)
-    width = _inches(root)
+    inches = _inches(root)
     root.attrib = {"viewBox": root.get("viewBox", "0 0 100 100"), "role": "img", "aria-label": label, "class": "figure"}
-    root.set("style", f"max-width: {width:.2f}in")
     ElementTree.register_namespace("", SVG[1:-1])
     ElementTree.register_namespace("xlink", LINK[1:-5])
-    return ElementTree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode"), inches
 
 
 def _clean(element: ElementTree.Element, prefix: str) -> None:

@@ -48,12 +48,14 @@ COMMAND = re.compile(r"\\[a-zA-Z]|[\^_]")
 PROSE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}|[=+*/<-]$")
 
 CONTAINERS = {"mrow", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mtable", "mtr", "mtd"}
+ROWS = {"mrow", "mtd", "msqrt", "mstyle", "math"}
 TAGS = CONTAINERS | {"math", "mi", "mn", "mo", "mtext", "mspace", "mstyle", "mpadded", "mphantom"}
 LENGTHS = {"width", "height", "depth", "lspace", "rspace", "voffset", "minsize", "maxsize", "linethickness"}
 FLAGS = {"stretchy", "fence", "form", "separator", "accent", "accentunder", "movablelimits", "displaystyle", "scriptlevel", "mathvariant"}
 # Below ten units, so that no formula covers what stands beside it.
 LENGTH = re.compile(r"[-+]?\d?(?:\.\d{1,4})?(?:em|ex|pt|px|pc|mm|cm|in)?")
 FLAG = re.compile(r"[a-z-]{1,24}|[0-3]")
+SIGNS, CLOSED = {"-", "−", "+", "±"}, {")", "]", "}", "|", "!", "%"}
 ENCLOSURES = {"box": "boxed", "updiagonalstrike": "struck", "downdiagonalstrike": "struck", "horizontalstrike": "struck"}
 ERRORS = (
     *(error for error in vars(exceptions).values() if isinstance(error, type)),
@@ -91,7 +93,8 @@ def to_mathml(latex: str, is_display: bool = False) -> Tree | None:
 
 def to_plain_text(pieces: Sequence[str | Formula]) -> str:
     """One line in which formulas are spelled by their characters, for lists of responses."""
-    return " ".join("".join(p if isinstance(p, str) else "".join(map(_spell, p.tree)) for p in pieces).split())
+    line = "".join(piece if isinstance(piece, str) else "".join(map(_spell, piece.tree)) for piece in pieces)
+    return " ".join(line.replace("^∘", "°").split())
 
 
 def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
@@ -146,6 +149,8 @@ def _clean(element: Element, depth: int = 0) -> Tree:
     if element.get("accent") and text == "\u2015":
         text, attributes = "\u203e", {"stretchy": "true", "accent": "true"}
     children = _broken_lines([(child, _clean(child, depth + 1)) for child in element])
+    if tag in ROWS:
+        children = _spaced(children)
     return [tag, *([attributes] if attributes else []), *([text] if text else []), *children]
 
 
@@ -167,6 +172,25 @@ def _broken_lines(children: Sequence[tuple[Element, Tree]]) -> list[Tree]:
             rows[-1].append(tree)
     rows = [row for row in rows if row] if len(rows) > 1 else rows
     return rows[0] if len(rows) == 1 else [["mtable", *(["mtr", ["mtd", *row]] for row in rows)]] * bool(rows)
+
+
+def _spaced(children: Sequence[Tree]) -> list[Tree]:
+    """The children with a thin space beside the name of a function, as in 2 sin x, and signs close to what they belong to."""
+    spaced: list[Tree] = []
+    for child in children:
+        neighbors = (spaced[-1] if spaced else ["mo"], child)
+        if child[0] == "mo" and child[-1] in SIGNS and neighbors[0][0] == "mo" and neighbors[0][-1] not in CLOSED:
+            child = ["mo", {"form": "prefix"}, child[-1]]
+        if any(map(_is_function, neighbors)) and not {"mo", "mspace"} & {tree[0] for tree in neighbors}:
+            spaced.append(["mspace", {"width": "0.167em"}])
+        spaced.append(child)
+    return spaced
+
+
+def _is_function(tree: Tree) -> bool:
+    if tree[0] in ("msup", "msub", "msubsup"):
+        return _is_function(tree[1])
+    return tree[0] == "mi" and isinstance(tree[-1], str) and len(tree[-1]) > 1 and tree[-1].isalpha()
 
 
 def _spell(tree: Tree | str) -> str:

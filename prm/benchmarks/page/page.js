@@ -104,7 +104,7 @@ function renderRows() {
 
 function row(entry, position) {
   const top = make("div", "line", chip(entry.verdict), make("span", "name", entry.id));
-  const element = make("div", "row", make("div", "texts", top, make("div", "headline", entry.headline || "(no question)")), strip(entry, 112, 44));
+  const element = make("div", "row", make("div", "texts", top, make("div", "headline", entry.headline || "(no question)")), strip(entry, 112, 44, 14));
   element.id = `row-${position}`;
   element.setAttribute("role", "option");
   element.setAttribute("aria-selected", String(position === state.current));
@@ -125,7 +125,7 @@ function select(position) {
 
 function move(steps) {
   if (!state.shown.length) return;
-  select(state.current < 0 ? 0 : state.current + steps);
+  select(state.current < 0 && Number.isFinite(steps) ? 0 : state.current + steps);
   open(state.shown[state.current], panes.classList.contains("reading"), true);
 }
 

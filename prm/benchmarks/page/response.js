@@ -44,7 +44,7 @@ function prose(pieces, formulas) {
   pieces.forEach((piece, i) => {
     if (typeof piece === "number") return fragment.append(formula(formulas[piece]));
     let text = piece;
-    if (isDisplay(pieces[i - 1])) text = text.replace(/^[ \t]*\n/, "");
+    if (isDisplay(pieces[i - 1])) text = text.replace(/^[ \t]*\n?[ \t]*/, "");
     if (isDisplay(pieces[i + 1])) text = text.replace(/\n[ \t]*$/, "");
     fragment.append(text);
   });
@@ -77,10 +77,13 @@ function format(score) {
   return score === null ? "–" : score.toFixed(Math.abs(score) >= 100 ? 0 : Math.abs(score) >= 10 ? 1 : 2).replace("-", "−");
 }
 
+// -1 says that every step is right, null that nobody knows.
+const isStep = (step) => step !== null && step >= 0;
+
 // Bars as high as the scores; a ring above the predicted first error, a wedge below the true one.
-function strip(entry, width, height) {
+function strip(entry, width, height, maxPitch) {
   const count = entry.units.length;
-  const pitch = Math.min(14, width / Math.max(1, count));
+  const pitch = Math.min(maxPitch, width / Math.max(1, count));
   const bar = Math.max(1, pitch - (pitch > 4 ? 2 : 0.5));
   const floor = height - 7;
   const picture = draw("svg", { class: "strip", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
@@ -91,11 +94,11 @@ function strip(entry, width, height) {
     picture.append(rect);
   });
   const middle = (step) => step * pitch + bar / 2;
-  if (entry.first_error >= 0 && entry.first_error !== null) {
+  if (isStep(entry.first_error)) {
     const x = middle(entry.first_error);
     picture.append(draw("path", { class: "true", d: `M${x} ${floor + 1.5}l3.5 5h-7z` }));
   }
-  if (entry.predicted >= 0 && entry.predicted !== null) {
+  if (isStep(entry.predicted)) {
     picture.append(draw("circle", { class: "predicted", cx: middle(entry.predicted), cy: 3.5, r: 2.4 }));
   }
   return picture;
@@ -132,13 +135,10 @@ function stepElement(entry, pieces, step, formulas) {
   return item;
 }
 
-function answerText(correct) {
-  return correct === null ? "final answer unknown" : correct ? "final answer right" : "final answer wrong";
-}
-
 function facts(entry) {
   const count = Math.max(entry.scores.length, entry.numSteps ?? 0);
-  const parts = [entry.group, answerText(entry.correct), `${count} step${count === 1 ? "" : "s"}`];
+  const answer = entry.correct === null ? "" : `final answer ${entry.correct ? "right" : "wrong"}`;
+  const parts = [entry.group, answer, `${count} step${count === 1 ? "" : "s"}`];
   if (entry.first_error !== null) parts.push(entry.first_error === -1 ? "no step is wrong" : `step ${entry.first_error + 1} is the first wrong one`);
   if (entry.response_score !== null) parts.push(`response score ${format(entry.response_score)}`);
   if (entry.severity !== null) parts.push(`severity ${format(entry.severity)}`);
@@ -153,9 +153,10 @@ function responseElements(entry, { texts, formulas }, verdicts) {
   const count = Math.max(texts.steps.length, entry.scores.length);
   const steps = make("ol", "steps");
   for (let step = 0; step < count; step++) steps.append(stepElement(entry, texts.steps[step] ?? null, step, formulas));
-  const profile = make("div", "profile", strip(entry, 280, 56));
+  const profile = make("div", "profile", strip(entry, 288, 60, 24));
   const legend = make("p", "legend", make("span", "low", "low"), make("span", "ramp"), make("span", "high", "high score"),
-    make("span", "key true", "▲ true first error"), make("span", "key predicted", "○ predicted"));
+    isStep(entry.first_error) ? make("span", "key", "▲ true first error") : "",
+    isStep(entry.predicted) ? make("span", "key", "○ predicted first error") : "");
   return [name, verdict, make("p", "facts", facts({ ...entry, numSteps: count })), question,
     entry.scores.length ? profile : null, entry.scores.length ? legend : null,
     count ? steps : make("p", "note", "This response has no steps.")].filter(Boolean);
