@@ -1,4 +1,4 @@
-"""One self-contained HTML page of any evaluation's folder: what was measured, tables, curves, and every response with its scores."""
+"""One self-contained HTML page of any evaluation: its tables, its curves, and its responses with every step tinted by its score."""
 
 import logging
 from dataclasses import dataclass

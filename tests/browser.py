@@ -1,6 +1,7 @@
 """A headless browser in a test: pages in, what stands and happens in them out. Chromium's DevTools protocol over two pipes."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--no-first-run", "--disable-background-networking")
-KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowDown": ("", 40), "ArrowUp": ("", 38), "End": ("", 35), "Home": ("", 36), "Tab": ("", 9)}
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowDown": ("", 40), "End": ("", 35)}
 
 
 def find_browser() -> str | None:
@@ -21,16 +22,25 @@ def find_browser() -> str | None:
     return os.environ.get("PRM_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def _high_pipe() -> list[int]:
+    """Both ends of a pipe, with numbers far from those that the browser expects."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 100) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high
+
+
 class Browser:
     """One tab; `events` holds what the page said, asked for and threw since `open`."""
 
     def __init__(self, program: str):
         self.profile = tempfile.mkdtemp(prefix="browser-")
-        read_theirs, write_ours = os.pipe()
-        read_ours, write_theirs = os.pipe()
+        (read_theirs, write_ours), (read_ours, write_theirs) = _high_pipe(), _high_pipe()
         # The protocol's pipes are the descriptors 3 and 4.
         shell = f'exec "$0" "$@" 3<&{read_theirs} 4>&{write_theirs}'
-        command = ["sh", "-c", shell, program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "about:blank"]
+        flags = [*FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "about:blank"]
+        command = ["bash", "-c", shell, program, *flags]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(command, pass_fds=(read_theirs, write_theirs), stdin=quiet, stdout=quiet, stderr=quiet)
         os.close(read_theirs)

@@ -6,8 +6,20 @@ from xml.etree import ElementTree
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
-DRAWING = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line", "polyline", "polygon"}
-DRAWING |= {"linearGradient", "radialGradient", "stop", "pattern", "marker", "mask", "image", "title", "desc"}
+DRAWING = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line"}
+DRAWING |= {
+    "polyline",
+    "polygon",
+    "linearGradient",
+    "radialGradient",
+    "stop",
+    "pattern",
+    "marker",
+    "mask",
+    "image",
+    "title",
+    "desc",
+}
 PIXELS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 # What prm.figures draws with; a page in dark colors gives them others.
 COLORS = {"#ffffff": "var(--paper)", "#000000": "var(--ink)", "#e6e6e6": "var(--line)", "#555555": "var(--quiet)"}

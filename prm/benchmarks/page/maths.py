@@ -42,19 +42,24 @@ SPELLINGS = (
     (re.compile(r"\{,\}"), r"\\text{,}"),
     (re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]+\]"), r"\\\\ "),
     (re.compile(r"\\not\s*="), r"\\neq "),
+    (re.compile(r"\\arg(?![a-zA-Z])"), r"\\operatorname{arg}"),
+    (re.compile(r"\\cline\{[\d-]+\}|@\{[^{}]*\}"), ""),
 )
 DEFINITION = re.compile(r"\\(?:(?:re)?newcommand|providecommand|[egx]?def|let|DeclareMathOperator)(?![a-zA-Z])")
 COMMAND = re.compile(r"\\[a-zA-Z]|[\^_]")
 PROSE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}|[=+*/<-]$")
 
-CONTAINERS = {"mrow", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mtable", "mtr", "mtd"}
+ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 ROWS = {"mrow", "mtd", "msqrt", "mstyle", "math"}
-TAGS = CONTAINERS | {"math", "mi", "mn", "mo", "mtext", "mspace", "mstyle", "mpadded", "mphantom"}
+TAGS = ARITY.keys() | ROWS | {"mi", "mn", "mo", "mtext", "mspace", "mpadded", "mphantom", "mtable", "mtr"}
 LENGTHS = {"width", "height", "depth", "lspace", "rspace", "voffset", "minsize", "maxsize", "linethickness"}
-FLAGS = {"stretchy", "fence", "form", "separator", "accent", "accentunder", "movablelimits", "displaystyle", "scriptlevel", "mathvariant"}
+FLAGS = {"stretchy", "fence", "form", "separator", "accent", "accentunder", "movablelimits"}
+FLAGS |= {"displaystyle", "scriptlevel", "mathvariant"}
 # Below ten units, so that no formula covers what stands beside it.
 LENGTH = re.compile(r"[-+]?\d?(?:\.\d{1,4})?(?:em|ex|pt|px|pc|mm|cm|in)?")
 FLAG = re.compile(r"[a-z-]{1,24}|[0-3]")
+# Operators that the converter sets as letters, without the space around them.
+OPERATORS = set("±~⟂⧵⟵⟶⟷⟸⟹⟺")
 SIGNS, CLOSED = {"-", "−", "+", "±"}, {")", "]", "}", "|", "!", "%"}
 ENCLOSURES = {"box": "boxed", "updiagonalstrike": "struck", "downdiagonalstrike": "struck", "horizontalstrike": "struck"}
 ERRORS = (
@@ -86,8 +91,12 @@ def to_mathml(latex: str, is_display: bool = False) -> Tree | None:
     for pattern, replacement in SPELLINGS:
         latex = pattern.sub(replacement, latex)
     try:
-        return _clean(Converter(display="block" if is_display else "inline").convert_to_element(latex))[1:]
+        element = Converter(display="block" if is_display else "inline").convert_to_element(latex)
     except ERRORS:
+        return None
+    try:
+        return _clean(element)[1:]
+    except ValueError:
         return None
 
 
@@ -135,9 +144,9 @@ def _is_formula(latex: str, after: str) -> bool:
 
 
 def _clean(element: Element, depth: int = 0) -> Tree:
-    """The element with only what is known. Raises ValueError for other elements, for depth, and for an unknown command."""
+    """The element with only what is known. Raises ValueError for other elements, for missing parts, depth and unknown commands."""
     text = html.unescape(element.text or "")
-    if depth > MAX_DEPTH or text.startswith("\\") and len(text) > 1:
+    if depth > MAX_DEPTH or (text.startswith("\\") and len(text) > 1):
         raise ValueError(f"<{element.tag}>{text:.40}: too deep, or an unknown command")
     if element.tag == "menclose":
         tag, attributes = "mrow", {"class": ENCLOSURES.get(element.get("notation", ""), "boxed")}
@@ -145,10 +154,17 @@ def _clean(element: Element, depth: int = 0) -> Tree:
         tag, attributes = element.tag, _attributes(element)
     if tag not in TAGS:
         raise ValueError(f"<{tag}> is no known element")
+    if tag == "mi" and text in OPERATORS:
+        tag = "mo"
     # The line over an expression is spelled with a dash, which browsers do not stretch.
     if element.get("accent") and text == "\u2015":
         text, attributes = "\u203e", {"stretchy": "true", "accent": "true"}
     children = _broken_lines([(child, _clean(child, depth + 1)) for child in element])
+    arity = ARITY.get(tag, len(children))
+    if len(children) < arity:
+        raise ValueError(f"<{tag}> with {len(children)} parts")
+    if len(children) > arity:  # a determinant's bars and entries, as the base of a power
+        children = [["mrow", *children[: 1 - arity]], *children[1 - arity :]]
     if tag in ROWS:
         children = _spaced(children)
     return [tag, *([attributes] if attributes else []), *([text] if text else []), *children]
@@ -179,8 +195,8 @@ def _spaced(children: Sequence[Tree]) -> list[Tree]:
     spaced: list[Tree] = []
     for child in children:
         neighbors = (spaced[-1] if spaced else ["mo"], child)
-        if child[0] == "mo" and child[-1] in SIGNS and neighbors[0][0] == "mo" and neighbors[0][-1] not in CLOSED:
-            child = ["mo", {"form": "prefix"}, child[-1]]
+        if [tree[0] for tree in neighbors] == ["mo", "mo"] and _text(child) in SIGNS and _text(neighbors[0]) not in CLOSED:
+            child = ["mo", {"form": "prefix"}, _text(child)]
         if any(map(_is_function, neighbors)) and not {"mo", "mspace"} & {tree[0] for tree in neighbors}:
             spaced.append(["mspace", {"width": "0.167em"}])
         spaced.append(child)
@@ -190,7 +206,11 @@ def _spaced(children: Sequence[Tree]) -> list[Tree]:
 def _is_function(tree: Tree) -> bool:
     if tree[0] in ("msup", "msub", "msubsup"):
         return _is_function(tree[1])
-    return tree[0] == "mi" and isinstance(tree[-1], str) and len(tree[-1]) > 1 and tree[-1].isalpha()
+    return tree[0] == "mi" and len(_text(tree)) > 1 and _text(tree).isalpha()
+
+
+def _text(tree: Tree) -> str:
+    return tree[-1] if len(tree) > 1 and isinstance(tree[-1], str) else ""
 
 
 def _spell(tree: Tree | str) -> str:

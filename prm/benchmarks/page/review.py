@@ -1,8 +1,10 @@
 """What stands out: the items of an evaluation in; verdict, severity and place of each out, the worst misses first."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -12,13 +14,14 @@ VERDICTS = {
     "missed": "a step is wrong, and the PRM finds none",
     "wrong step": "a step is wrong, and the PRM names another one first",
     "false alarm": "every step is right, and the PRM names one",
+    "no prediction": "the PRM could not read it, or its prediction could not be read",
     "hit": "the PRM names the first wrong step",
     "accepted": "every step is right, and the PRM names none",
     "wrong pick": "Best-of-N chose it, and its answer is wrong or has no outcome",
     "right pick": "Best-of-N chose it, and its answer is right",
     "not picked": "Best-of-N chose another candidate",
 }
-MISSES = ("missed", "wrong step", "false alarm", "wrong pick")
+MISSES = ("missed", "wrong step", "false alarm", "no prediction", "wrong pick")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Review:
 
 
 def review_items(items: Iterable[Item]) -> list[Review]:
-    """All items, the worst misses first: those with a verdict that is a miss, then the others, each by severity, then as in the file.
+    """All items, the worst misses first: those whose verdict is a miss, then the others; each by severity, then as in the file.
 
     Raises ValueError for an item that contradicts itself and for two with one id.
     """
@@ -44,14 +47,14 @@ def review_items(items: Iterable[Item]) -> list[Review]:
         _check(item)
     if items and (times := Counter(item.id for item in items).most_common(1)[0])[1] > 1:
         raise ValueError(f"id {times[0]!r} stands {times[1]} times among the items; links to them need ids that differ")
-    ends = np.cumsum([len(item.step_scores) for item in items])
-    steps = np.split(to_units([score for item in items for score in item.step_scores]), ends[:-1])
-    responses = to_units([_response_score(item) for item in items])
-    reviews = [
-        Review(item, place, verdict(item), severity(item, units.tolist(), None if np.isnan(response) else float(response)), units.tolist())
-        for place, (item, units, response) in enumerate(zip(items, steps, responses, strict=True))
-    ]
-    return sorted(reviews, key=lambda r: (r.verdict not in MISSES, -1 if r.severity is None else -r.severity, r.place))
+    steps = iter(to_units([score for item in items for score in item.step_scores]).tolist())
+    responses = to_units([_response_score(item) for item in items]).tolist()
+    reviews = []
+    for place, (item, response) in enumerate(zip(items, responses, strict=True)):
+        units = list(islice(steps, len(item.step_scores)))
+        known = None if math.isnan(response) else response
+        reviews.append(Review(item, place, verdict(item), severity(item, units, known), units))
+    return sorted(reviews, key=lambda r: (r.verdict not in MISSES, 1 if r.severity is None else -r.severity, r.place))
 
 
 def verdict(item: Item) -> str | None:
@@ -61,18 +64,18 @@ def verdict(item: Item) -> str | None:
             return "accepted" if item.first_error == -1 else "hit"
         return "false alarm" if item.first_error == -1 else "missed" if item.predicted == -1 else "wrong step"
     if item.is_selected is None:
-        return None
+        return "no prediction" if item.first_error is not None and not item.step_scores else None
     return "not picked" if not item.is_selected else "right pick" if item.correct else "wrong pick"
 
 
 def severity(item: Item, units: Sequence[float], response_unit: float | None) -> float | None:
     """How far the PRM is off, from 0 to 1: the largest distance between a score and its label, over what has a label.
 
-    First error known: the steps before it are right (1), it is wrong (0), those behind it have no label. With s the scores and k the
-    first error it is max(s_k, 1 - min_{i<k} s_i), for a response without error 1 - min s: below 0.5 for exactly those responses
-    that a threshold of 0.5 gets right (at 0.5 itself, the right steps among them). Only the outcome known: the distance between the
-    response score and it, so that wrong answers with high and right ones with low scores are severe. Without scores: 1 for a miss
-    by verdict, 0 for none. None where nothing is known.
+    First error known: the steps before it are right (1), it is wrong (0), those behind it have no label. With s the scores and k
+    the first error it is max(s_k, 1 - min_{i<k} s_i), for a response without error 1 - min s. Below 0.5 a threshold of 0.5 gets
+    the response right, above it wrong. Only the outcome known: the distance between the response score and it, so that wrong
+    answers with high and right ones with low scores are severe. Without scores: 1 for a miss by verdict, else 0. None where
+    nothing is known.
     """
     if item.first_error is not None and units:
         labelled = [1 - unit for unit in (units if item.first_error == -1 else units[: item.first_error])]
@@ -95,7 +98,7 @@ def to_units(scores: Sequence[float]) -> np.ndarray:
 
 def _response_score(item: Item) -> float:
     """The aggregated score; where the evaluation has none, the lowest step's."""
-    return item.response_score if item.response_score is not None else min(item.step_scores, default=float("nan"))
+    return item.response_score if item.response_score is not None else min(item.step_scores, default=math.nan)
 
 
 def _check(item: Item) -> None:
