@@ -67,7 +67,7 @@ def test_below_one_half_is_what_a_threshold_of_one_half_gets_right():
 def test_misses_come_first_then_the_severe_then_the_order_of_the_file():
     rows = [
         item((0.9, 0.9), "accepted", first_error=-1, predicted=-1),
-        item((0.9, 0.45), "hit late", first_error=1, predicted=1),
+        item((0.97, 0.93), "hit late", first_error=1, predicted=1),
         item((0.9, 0.9), "unknown"),
         item((0.9, 0.8), "missed", first_error=1, predicted=-1),
         item((0.9, 0.99), "missed worse", first_error=1, predicted=-1),
