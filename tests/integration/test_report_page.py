@@ -155,6 +155,8 @@ def test_only_rows_in_sight_exist(browser):
 def test_a_link_opens_its_response(chromium, page):
     chromium.open(page, fragment="#item=filler%20149")
     chromium.wait(f"{TITLE} === 'filler 149'")
+    assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
+    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 149"
     chromium.open(page, fragment="#item=gone")
     chromium.wait(f"{STATUS} === '156 responses'")
 

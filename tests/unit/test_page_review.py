@@ -85,6 +85,12 @@ def test_scores_beyond_zero_and_one_become_their_share():
     assert to_units([]).tolist() == []
 
 
+def test_each_group_has_a_scale_of_its_own():
+    """A PRM with logits beside one with probabilities."""
+    rows = [Item("p", "prm", "q", ["s"] * 2, [0.2, 0.8]), Item("l", "logits", "q", ["s"] * 2, [-4.0, 9.0])]
+    assert [review.units for review in review_items(rows)] == [[0.2, 0.8], [0.25, 0.75]]
+
+
 def test_nothing_to_review():
     assert review_items([]) == []
 

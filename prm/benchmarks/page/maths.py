@@ -35,6 +35,7 @@ class Formula:
 
 ENVIRONMENTS = "equation|align|aligned|alignat|gather|gathered|multline|eqnarray|split|cases|[bBpvV]?matrix|array"
 DELIMITER = re.compile(rf"\\(?:begin|end)\{{(?:{ENVIRONMENTS})\*?\}}|\\[\\$]|\\[()\[\]]|\$\$|\$")
+DRAWING = ("[asy]", "[/asy]")
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 # What the converter knows only by another name, or sets with too much room.
 SPELLINGS = (
@@ -72,8 +73,27 @@ ERRORS = (
 def typeset(text: str) -> list[str | Formula]:
     r"""The text in order, with what stands in `$`, `$$`, `\(`, `\[` or a maths environment as formulas, if they can be typeset.
 
-    Dollars are also money: between single ones stands no formula if it reads as prose, or where a sum of money follows.
+    Dollars are also money: between single ones stands no formula if it reads as prose, or where a sum of money follows. Code of a
+    drawing, `[asy] ... [/asy]`, is a piece of its own.
     """
+    pieces: list[str | Formula] = []
+    for part in _drawings(text):
+        pieces += [part] if part.startswith(DRAWING[0]) else _typeset(part)
+    return pieces
+
+
+def _drawings(text: str) -> Iterator[str]:
+    """The text in order, cut where the code of a drawing begins and ends."""
+    done = 0
+    while (start := text.find(DRAWING[0], done)) >= 0 and (end := text.find(DRAWING[1], start)) >= 0:
+        end += len(DRAWING[1])
+        yield from (part for part in (text[done:start], text[start:end]) if part)
+        done = end
+    if done < len(text):
+        yield text[done:]
+
+
+def _typeset(text: str) -> list[str | Formula]:
     pieces: list[str | Formula] = []
     done = 0
     for start, end, latex, is_display in _candidates(text):
@@ -102,6 +122,7 @@ def to_mathml(latex: str, is_display: bool = False) -> Tree | None:
 
 def to_plain_text(pieces: Sequence[str | Formula]) -> str:
     """One line in which formulas are spelled by their characters, for lists of responses."""
+    pieces = [piece for piece in pieces if not (isinstance(piece, str) and piece.startswith(DRAWING[0]))]
     line = "".join(piece if isinstance(piece, str) else "".join(map(_spell, piece.tree)) for piece in pieces)
     return " ".join(line.replace("^∘", "°").split())
 

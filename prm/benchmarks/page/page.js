@@ -103,8 +103,8 @@ function renderRows() {
 }
 
 function row(entry, position) {
-  const top = make("div", "line", chip(entry.verdict), make("span", "name", entry.id));
-  const element = make("div", "row", make("div", "texts", top, make("div", "headline", entry.headline || "(no question)")), strip(entry, 112, 44, 14));
+  const lower = make("div", "line", chip(entry.verdict), make("span", "headline", entry.headline || "(no question)"));
+  const element = make("div", "row", make("div", "texts", make("div", "name", entry.id), lower), strip(entry, 112, 44, 14));
   element.id = `row-${position}`;
   element.setAttribute("role", "option");
   element.setAttribute("aria-selected", String(position === state.current));
@@ -226,8 +226,8 @@ function fromHash() {
   const entry = byId.get(new URLSearchParams(location.hash.slice(1)).get("item"));
   if (entry === undefined) return panes.classList.remove("reading");
   state.opened = entry;
-  if (!state.shown.includes(entry)) return show(entry, true);
-  select(state.shown.indexOf(entry));
+  panes.scrollIntoView();
+  if (state.shown.includes(entry)) select(state.shown.indexOf(entry));
   return show(entry, true);
 }
 

@@ -43,6 +43,7 @@ function prose(pieces, formulas) {
   const fragment = document.createDocumentFragment();
   pieces.forEach((piece, i) => {
     if (typeof piece === "number") return fragment.append(formula(formulas[piece]));
+    if (piece.startsWith("[asy]")) return fragment.append(make("details", "drawn", make("summary", null, "code of a drawing"), piece));
     let text = piece;
     if (isDisplay(pieces[i - 1])) text = text.replace(/^[ \t]*\n?[ \t]*/, "");
     if (isDisplay(pieces[i + 1])) text = text.replace(/\n[ \t]*$/, "");

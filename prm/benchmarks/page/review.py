@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -47,11 +47,10 @@ def review_items(items: Iterable[Item]) -> list[Review]:
         _check(item)
     if items and (times := Counter(item.id for item in items).most_common(1)[0])[1] > 1:
         raise ValueError(f"id {times[0]!r} stands {times[1]} times among the items; links to them need ids that differ")
-    steps = iter(to_units([score for item in items for score in item.step_scores]).tolist())
-    responses = to_units([_response_score(item) for item in items]).tolist()
+    step_units = _by_group(items, lambda item: item.step_scores)
+    response_units = _by_group(items, lambda item: [_response_score(item)])
     reviews = []
-    for place, (item, response) in enumerate(zip(items, responses, strict=True)):
-        units = list(islice(steps, len(item.step_scores)))
+    for place, (item, units, (response,)) in enumerate(zip(items, step_units, response_units, strict=True)):
         known = None if math.isnan(response) else response
         reviews.append(Review(item, place, verdict(item), severity(item, units, known), units))
     return sorted(reviews, key=lambda r: (r.verdict not in MISSES, 1 if r.severity is None else -r.severity, r.place))
@@ -84,6 +83,15 @@ def severity(item: Item, units: Sequence[float], response_unit: float | None) ->
         return 1 - response_unit if item.correct else response_unit
     judged = verdict(item)
     return None if judged is None else float(judged in MISSES)
+
+
+def _by_group(items: Sequence[Item], scores_of: Callable[[Item], list[float]]) -> list[list[float]]:
+    """Units of every item's scores. Groups apart: where several PRMs are compared each is a group, with a scale of its own."""
+    units: dict[str, Iterator[float]] = {}
+    for group in dict.fromkeys(item.group for item in items):
+        scores = [score for item in items if item.group == group for score in scores_of(item)]
+        units[group] = iter(to_units(scores).tolist())
+    return [list(islice(units[item.group], len(scores_of(item)))) for item in items]
 
 
 def to_units(scores: Sequence[float]) -> np.ndarray:
