@@ -87,10 +87,10 @@ def severity(item: Item, units: Sequence[float], response_unit: float | None) ->
 
 def _by_group(items: Sequence[Item], scores_of: Callable[[Item], list[float]]) -> list[list[float]]:
     """Units of every item's scores. Groups apart: where several PRMs are compared each is a group, with a scale of its own."""
-    units: dict[str, Iterator[float]] = {}
-    for group in dict.fromkeys(item.group for item in items):
-        scores = [score for item in items if item.group == group for score in scores_of(item)]
-        units[group] = iter(to_units(scores).tolist())
+    scores: dict[str, list[float]] = {}
+    for item in items:
+        scores.setdefault(item.group, []).extend(scores_of(item))
+    units: dict[str, Iterator[float]] = {group: iter(to_units(values).tolist()) for group, values in scores.items()}
     return [list(islice(units[item.group], len(scores_of(item)))) for item in items]
 
 
