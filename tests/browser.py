@@ -77,7 +77,7 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 10) -> None:
+    def wait(self, condition: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < end, f"never true in {seconds} s: {condition}"
@@ -115,7 +115,7 @@ class Browser:
     def _named(self, method: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event.get("method") == method]
 
-    def _receive(self, seconds: float = 60) -> dict[str, Any]:
+    def _receive(self, seconds: float = 120) -> dict[str, Any]:
         while b"\0" not in self.buffer:
             ready, _, _ = select.select([self.reader], [], [], seconds)
             part = os.read(self.reader, 1 << 20) if ready else b""
