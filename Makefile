@@ -21,7 +21,7 @@ test: setup
 # The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
 test-slurm: setup
 	tests/slurm/cluster.sh install
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m slurm -rs
 
 lint: setup
 	$(BIN)/ruff check .

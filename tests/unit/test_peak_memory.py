@@ -40,7 +40,11 @@ def test_both_ways_give_the_same_log_probs():
 
 @needs_linux
 def test_chunked_log_probs_need_no_more_for_a_larger_vocabulary():
-    chunked = [extra_memory("chunked", size, 16, 512, CPU, torch.float32, seed=0) for size in (10_000, 40_000)]
-    full = extra_memory("full", 40_000, 16, 512, CPU, torch.float32, seed=0)
+    def least_extra_memory(way: str, vocab_size: int) -> int:
+        # Other threads of the tests' process may allocate meanwhile, which only adds.
+        return min(extra_memory(way, vocab_size, 16, 512, CPU, torch.float32, seed=0) for _ in range(3))
+
+    chunked = [least_extra_memory("chunked", size) for size in (10_000, 40_000)]
+    full = least_extra_memory("full", 40_000)
     assert max(chunked) < 100 * MIB
     assert full > 150 * MIB

@@ -1,0 +1,69 @@
+"""What was evaluated: an evaluation's folder in; the names and values of the page's header out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prm.benchmarks.results import METRICS
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The header of a page; what the manifest does not say is absent."""
+
+    rows: dict[str, str]
+    command: list[str]
+    """Its words, empty without a manifest."""
+    manifest: dict[str, Any]
+    """As it stands in the folder, empty without one."""
+
+
+def read_facts(folder: str | Path) -> Facts:
+    """Raises ValueError for a manifest that is no JSON object."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    manifest = _read(path) if path.exists() else {}
+    command = [str(word) for word in manifest.get("command", [])]
+    rows = {
+        "Evaluation": Path(command[0]).name if command else "",
+        "Model": _models(manifest),
+        "Data": ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in manifest.get("inputs", {}).items()),
+        "Date": _date(folder / METRICS),
+        "Code": str(manifest.get("code_version", "")),
+        "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.get("libraries", {}).items()),
+        "Counts": ", ".join(f"{name.removeprefix('num_').replace('_', ' ')} {count}" for name, count in _counts(manifest)),
+    }
+    return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); run the evaluation again") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(manifest).__name__}; run the evaluation again")
+    return manifest
+
+
+def _models(manifest: Mapping[str, Any]) -> str:
+    """The checkpoint, or the files its scores or predictions were read from."""
+    config = manifest.get("config")
+    config = config if isinstance(config, dict) else {}
+    named = [manifest.get("model"), *(config.get(name) for name in ("model", "scores", "predictions"))]
+    found = next((value for value in named if value), "")
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _date(path: Path) -> str:
+    """When the numbers were written, in UTC."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC" if path.exists() else ""
+
+
+def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in manifest.get("counts", {}).items() if isinstance(value, int | float | str)]

@@ -1,0 +1,64 @@
+"""The fixed parts of a page: header, tables, figures and files of an evaluation in, HTML out."""
+
+import html
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from prm.benchmarks.page.facts import Facts
+from prm.benchmarks.page.figures import inline_figure
+from prm.benchmarks.results import METRICS
+from prm.benchmarks.tables import Table
+
+MAX_METRICS = 400_000
+"""Characters of metrics.json shown in the page."""
+
+
+def header(facts: Facts) -> str:
+    rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.rows.items())
+    facts_list = f'<dl class="facts">{rows}</dl>'
+    if not facts.command:
+        return f'{facts_list}<p class="note">No manifest.json beside these results says how they were made.</p>'
+    words = " ".join(f"<span>{html.escape(shlex.quote(word))}</span>" for word in facts.command)
+    return f'{facts_list}<pre class="command" aria-label="Command"><code>{words}</code></pre>'
+
+
+def table(content: Table) -> str:
+    """The first row is the head; a row whose name is indented belongs to the one above."""
+    title, note = html.escape(content.title), html.escape(content.note)
+    head, *body = content.rows or [[]]
+    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+    rows = "".join(map(_row, body))
+    caption = f"<figcaption>{title}</figcaption>" if title else ""
+    grid = f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{title or "Table"}">{grid}</div>'
+    return f'<figure class="table">{caption}{scroll}{f"<p class=note>{note}</p>" if note else ""}</figure>'
+
+
+def _row(row: Sequence[str]) -> str:
+    name, *values = row or [""]
+    kind = ' class="sub"' if name.startswith(" ") else ""
+    cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
+    return f'<tr{kind}><th scope="row">{html.escape(name.strip())}</th>{cells}</tr>'
+
+
+def figures(folder: Path) -> str:
+    """Every SVG file of the folder, in name order, under its name."""
+    drawings = []
+    for path in sorted(folder.glob("*.svg")):
+        picture, inches = inline_figure(path, path.stem)
+        caption = f"<figcaption>{html.escape(path.stem.replace('_', ' '))}</figcaption>"
+        drawings.append(f'<figure class="drawing" style="--width: {inches:.2f}in">{picture}{caption}</figure>')
+    return "\n".join(drawings)
+
+
+def numbers(folder: Path, facts: Facts) -> str:
+    """The files that are read only when a number is doubted, folded."""
+    found = [("manifest.json", json.dumps(facts.manifest, ensure_ascii=False, indent=2))] if facts.manifest else []
+    path = folder / METRICS
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+        found.append((METRICS, text if len(text) <= MAX_METRICS else f"{len(text):,} characters: read it in the folder itself"))
+    fold = '<details><summary>{}</summary><pre tabindex="0">{}</pre></details>'
+    return "\n".join(fold.format(name, html.escape(text)) for name, text in found)

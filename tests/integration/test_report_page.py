@@ -1,0 +1,211 @@
+"""The page of scripts/report.py in a real headless browser: nothing loaded, nothing injected, every control does what it says."""
+
+import json
+
+import pytest
+from browser import Browser, find_browser
+
+from prm.benchmarks.page import PageConfig, build_page
+from prm.benchmarks.results import Item, write_results
+from prm.benchmarks.tables import Table
+from prm.figures import new_figure
+
+ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg onload='window.hacked = 3'>\u2028"
+WIDE = Table("Wide " * 30, [["name" * 20, *(f"column {i}" for i in range(30))], ["a", *("0.5" for _ in range(30))]], note="n" * 400)
+TITLE = "document.querySelector('#response h3')?.textContent"
+IDS = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').textContent)"
+STATUS = "document.getElementById('status').textContent"
+
+
+def items():
+    """Four kinds of verdicts in two groups, then one response with everything that could break a page."""
+    rows = [
+        Item("missed", "math", r"Find $\frac{x}{2}$.", ["So $x = 2$.", "needle"], [0.9, 0.8], 1, -1, False, 0.8),
+        Item("alarm", "gsm8k", "How many?", ["One."], [0.3], -1, 0, True, 0.3),
+        Item("hit", "math", "Which?", ["a", r"\[\begin{aligned} a &= b \\ c &= d \end{aligned}\]"], [0.9, 0.1], 1, 1, False, 0.1),
+        Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
+        Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
+        Item("no steps", "math", "", [], [], correct=False, response_score=0.2),
+    ]
+    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(150)]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_results(folder, {"attack": ATTACK}, [WIDE, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
+    (folder / "manifest.json").write_text(json.dumps({"command": ["eval.py", ATTACK], "model": ATTACK}))
+    with new_figure(folder / "curve", 12, 3) as figure:
+        figure.subplots().plot([0, 1], label=ATTACK)
+    (folder / "report.html").write_text(build_page(folder, PageConfig(title=ATTACK)))
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = find_browser()
+    if program is None:
+        pytest.skip("no browser: install chromium or Chrome, or name one in PRM_TEST_BROWSER")
+    browser = Browser(program)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium, page):
+    """With the page open on a desktop; at the end, it loaded nothing, ran nothing of others and complained of nothing."""
+    chromium.open(page)
+    chromium.wait(f"{TITLE} !== undefined")
+    yield chromium
+    assert chromium.run("window.hacked") is None
+    assert chromium.requests() == [page.as_uri()]
+    assert chromium.complaints() == []
+
+
+def test_the_worst_miss_is_open_and_marked(browser):
+    assert browser.run(TITLE) == "missed"
+    assert browser.run(IDS)[:3] == ["missed", "alarm", "no steps"]
+    assert browser.run("document.querySelector('.step.is-true .flag').textContent") == "true first error"
+    assert browser.run("document.querySelector('.step.is-true .number').textContent") == "2"
+    assert browser.run("[...document.querySelectorAll('.score')].map((s) => s.textContent)") == ["score 0.90", "score 0.80"]
+    tints = browser.run("[...document.querySelectorAll('.step')].map((step) => getComputedStyle(step).backgroundColor)")
+    assert tints[0] != tints[1]
+
+
+def test_formulas_are_typeset(browser):
+    size = "(() => {{ const box = document.querySelector('{}').getBoundingClientRect(); return [box.width, box.height] }})()"
+    width, height = browser.run(size.format(".question mfrac"))
+    assert width > 4
+    assert height > 15
+    browser.run("location.hash = '#item=hit'")
+    browser.wait(f"{TITLE} === 'hit'")
+    assert browser.run(size.format(".step math[display=block] mtable"))[1] > 25
+    assert browser.run("document.querySelectorAll('.step mtr').length") == 2
+
+
+def test_an_attack_is_shown_as_text(browser):
+    browser.run(f"location.hash = '#item=' + encodeURIComponent({json.dumps(ATTACK)})")
+    browser.wait(f"{TITLE} === {json.dumps(ATTACK)}")
+    assert browser.run("document.querySelector('.question .prose').textContent") == ATTACK
+    assert browser.run("document.querySelector('.step .prose').textContent") == ATTACK
+    assert browser.run("document.querySelectorAll('img, .step script, .step svg, svg script').length") == 0
+
+
+def test_the_policy_of_the_page_refuses_markup_from_text(chromium, page):
+    """Were some text taken for markup after all, the browser itself would refuse it."""
+    chromium.open(page)
+    attempt = "try { document.body.innerHTML = '<b></b>'; return 'taken' } catch (error) { return error.name }"
+    assert chromium.run(f"(() => {{ {attempt} }})()") == "TypeError"
+
+
+def test_filters_search_and_sort(browser):
+    click = "document.querySelector('#verdicts .{}').click()"
+    browser.run(click.format("false-alarm"))
+    assert browser.run(IDS) == ["alarm"]
+    browser.run(click.format("all"))
+    choose = "(() => {{ const s = document.getElementById('{}'); s.value = '{}'; s.dispatchEvent(new Event('change')) }})()"
+    browser.run(choose.format("group", "gsm8k"))
+    assert browser.run(IDS) == ["alarm", "fine"]
+    assert browser.run(STATUS) == "2 of 156 responses"
+    browser.run(choose.format("sort", "best first"))
+    assert browser.run(IDS) == ["fine", "alarm"]
+    browser.run(choose.format("outcome", "wrong"))
+    assert browser.run(IDS) == []
+    assert "No response matches" in browser.run("document.getElementById('rows').textContent")
+    browser.run(choose.format("group", ""))
+    browser.run(choose.format("sort", "highest response score"))
+    assert browser.run(IDS) == ["missed", "no steps", "hit"]
+    browser.press("/")
+    browser.type("x = 2 NEEDLE")
+    browser.wait(f"{STATUS}.startsWith('1 of')")
+    assert browser.run(IDS) == ["missed"]
+
+
+def test_keys(browser):
+    browser.press("j")
+    browser.wait(f"{TITLE} === 'alarm'")
+    assert browser.run("location.hash") == "#item=alarm"
+    browser.press("k")
+    browser.wait(f"{TITLE} === 'missed'")
+    browser.run("document.getElementById('list').focus()")
+    browser.press("ArrowDown")
+    browser.wait(f"{TITLE} === 'alarm'")
+    selected = "document.getElementById(list.getAttribute('aria-activedescendant')).querySelector('.name').textContent"
+    assert browser.run(selected) == "alarm"
+    browser.press("Enter")
+    browser.wait("document.activeElement.id === 'response'")
+    browser.press("Escape")
+    assert browser.run("document.activeElement.id") == "list"
+    browser.press("End")
+    browser.wait("list.scrollTop > 10000")
+    assert browser.run("document.querySelector('[aria-selected=true]').getAttribute('aria-posinset')") == "156"
+    browser.press("/")
+    assert browser.run("document.activeElement.id") == "search"
+    browser.press("j")
+    assert browser.run("search.value") == "j"
+
+
+def test_only_rows_in_sight_exist(browser):
+    assert browser.run("document.querySelectorAll('.row').length") < 40
+    assert browser.run("rows.offsetHeight") == 156 * 76
+    browser.run("list.scrollTop = 100 * 76")
+    browser.wait("[...document.querySelectorAll('.row')].some((row) => row.getAttribute('aria-posinset') === '101')")
+
+
+def test_a_link_opens_its_response(chromium, page):
+    chromium.open(page, fragment="#item=filler%20149")
+    chromium.wait(f"{TITLE} === 'filler 149'")
+    assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
+    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 149"
+    chromium.open(page, fragment="#item=gone")
+    chromium.wait(f"{STATUS} === '156 responses'")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone(chromium, page, dark):
+    overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    chromium.open(page, 360, 740, dark)
+    chromium.wait("document.querySelectorAll('.row').length > 3")
+    assert chromium.run(overflow) is False
+    chromium.run("document.querySelectorAll('.row')[1].click()")
+    chromium.wait("document.getElementById('response').offsetHeight > 0")
+    assert chromium.run("list.offsetHeight") == 0
+    chromium.run(f"location.hash = '#item=' + encodeURIComponent({json.dumps(ATTACK)})")
+    chromium.wait(f"{TITLE} === {json.dumps(ATTACK)}")
+    assert chromium.run(overflow) is False
+    chromium.run("document.querySelector('.back').click()")
+    chromium.wait("list.offsetHeight > 0")
+    assert chromium.complaints() == []
+
+
+CONTRAST = """
+(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const rgb = (color, under) => {
+    canvas.fillStyle = `rgb(${under})`; canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(getComputedStyle(e).backgroundColor);
+    return layers.reduce((under, color) => rgb(color, under), [255, 255, 255]);
+  };
+  const light = (c) => c.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const read = '.chip, .headline, .facts dd, .facts dt, .note, .step .prose, .score, .number, .flag, .sub td, a.link, .lead';
+  const worst = [...document.querySelectorAll(read)]
+    .map((e) => [ratio(light(rgb(getComputedStyle(e).color, [0, 0, 0])), light(ground(e))), e.className || e.tagName]);
+  return worst.sort((a, b) => a[0] - b[0])[0];
+})()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_on_every_tint(chromium, page, dark):
+    """WCAG AA: at least 4.5 to 1, in both color schemes."""
+    chromium.open(page, dark=dark, fragment="#item=hit")
+    chromium.wait(f"{TITLE} === 'hit'")
+    ratio, name = chromium.run(CONTRAST)
+    assert ratio >= 4.5, name

@@ -1,0 +1,165 @@
+import json
+
+import pytest
+
+from prm.benchmarks.page.maths import MAX_DEPTH, MAX_LATEX, Formula, to_mathml, to_plain_text, typeset
+
+
+def sources(text):
+    return [piece.source for piece in typeset(text) if isinstance(piece, Formula)]
+
+
+def test_a_formula_by_hand():
+    (row,) = to_mathml(r"\frac{x}{2} < 3")
+    assert row == ["mrow", ["mfrac", ["mrow", ["mi", "x"]], ["mrow", ["mn", "2"]]], ["mo", "<"], ["mn", "3"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "formulas"),
+    [
+        ("Let $x$ be.", ["$x$"]),
+        (r"So \(x\) and \[y\] and $$z$$.", [r"\(x\)", r"\[y\]", "$$z$$"]),
+        (r"\begin{align*} a &= b \\[2pt] c &= d \end{align*} so", [r"\begin{align*} a &= b \\[2pt] c &= d \end{align*}"]),
+        ("She makes $18-$3=$15, from $5 and $10.", []),
+        ("It costs $20 dollars each, so it is 20$.", []),
+        (r"It costs \$5 and 6\$, $n = 3$.", ["$n = 3$"]),
+        ("It costs $5, so $x$ is $5^2$.", ["$x$", "$5^2$"]),
+        ("$ x_1 $ and $ y$", ["$ x_1 $"]),
+        ("$a\n\nb$", []),
+        (r"open \( and $x", []),
+        (r"$\text{if \$5}$", [r"$\text{if \$5}$"]),
+        (r"bare \boxed{7}", []),
+        (r"$\frac{$ then $y$", ["$y$"]),
+        ("$$$$$$$", []),
+        ("$$", []),
+        ("", []),
+    ],
+)
+def test_what_is_maths_and_what_is_money(text, formulas):
+    assert sources(text) == formulas
+    assert "".join(p if isinstance(p, str) else p.source for p in typeset(text)) == text
+
+
+def test_the_code_of_a_drawing_is_a_piece_of_its_own():
+    text = "See [asy]label($x$);[/asy] and $y$ [asy] left open $z$"
+    assert [p if isinstance(p, str) else p.source for p in typeset(text)] == [
+        *("See ", "[asy]label($x$);[/asy]", " and ", "$y$", " [asy] left open ", "$z$")
+    ]
+    assert to_plain_text(typeset(text)) == "See and y [asy] left open z"
+
+
+def test_display_and_inline():
+    pieces = typeset(r"$x$\[x\]$$x$$\begin{equation}x\end{equation}\(x\)")
+    assert [p.is_display for p in pieces] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\frac{1}",
+        r"\left( x",
+        "{" * 500,
+        r"\begin{matrix} a",
+        "x^2^3",
+        r"\unknown{x}",
+        r"\newcommand{\a}{\a\a}\a",
+        r"\def\a{\a\a}\a",
+        r"\color",
+        r"\genfrac",
+        "x" * (MAX_LATEX + 1),
+        "{" * MAX_DEPTH + "x" + "}" * MAX_DEPTH,
+        r"\sqrt{" * 200 + "x" + "}" * 200,
+        "",
+        " ",
+    ],
+)
+def test_what_cannot_be_typeset_stays_text(latex):
+    assert to_mathml(latex) is None
+    assert sources(f"see ${latex}$.") == []
+
+
+def test_hostile_maths_takes_bounded_time():
+    """Linear in the text: 400,000 delimiters without partner, and formulas of the greatest length that are all parentheses."""
+    formulas = (r"\left(" * 600, "a_b^" * 999, r"\frac{" * 600)
+    for text in (
+        "[asy]" * 90_000,
+        r"\[" * 200_000,
+        "$" * 200_000 + "x",
+        r"\begin{align}" * 20_000,
+        *(f"${latex}$" for latex in formulas),
+    ):
+        assert sources(text) == []
+
+
+def tags_and_attributes(tree):
+    for part in tree[1:]:
+        if isinstance(part, dict):
+            yield from part.items()
+        elif isinstance(part, list):
+            yield part[0], None
+            yield from tags_and_attributes(part)
+
+
+def test_markup_from_latex_is_text_and_harmful_attributes_are_dropped():
+    attack = r"\href{javascript:alert(1)}{x} \style{position:fixed}{y} \class{big}{z} \text{<img src=x onerror=alert(1)>}"
+    tree = ["math", *to_mathml(attack)]
+    found = dict(tags_and_attributes(tree))
+    assert "img" not in found
+    assert not {"href", "style", "src", "onerror"} & found.keys()
+    assert found.get("class") is None
+    assert "<img" in json.dumps(tree)
+
+
+def test_no_formula_covers_what_stands_beside_it():
+    tree = to_mathml(r"x \hspace{-99em} y \hspace{2em} z")
+    assert [part for part in tags_and_attributes(["math", *tree]) if part[0] == "width"] == [("width", "2em")]
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        (r"\begin{aligned} a &= b \\ c &= d \end{aligned}", ["mtr", "mtr"]),
+        (r"a \\ b \\ c", ["mtr", "mtr", "mtr"]),
+        (r"\begin{gather*} a \\ b \end{gather*}", ["mtr", "mtr"]),
+    ],
+)
+def test_lines_become_rows(latex, expected):
+    assert [name for name, _ in tags_and_attributes(["math", *to_mathml(latex, True)]) if name == "mtr"] == expected
+
+
+def test_spacing_that_the_browser_would_get_wrong():
+    (row,) = to_mathml(r"2 \sin x \pm (-1)")
+    assert row[2] == ["mspace", {"width": "0.167em"}]
+    assert row[3][-1] == "sin"
+    assert ["mo", "±"] in row
+    assert ["mo", {"form": "prefix"}, "−"] in row
+    assert to_mathml("1{,}000")[0] == ["mrow", ["mn", "1"], ["mtext", ","], ["mn", "000"]]
+    assert to_mathml(r"\boxed{7}")[0][1][:2] == ["mrow", {"class": "boxed"}]
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"f(x) = \left\{ \begin{array}{cl} -x & x > 3 \\ y & x < 4. \end{array} \right.",
+        r"\begin{vmatrix} a & b \\ c & d \end{vmatrix}^2",
+        r"\begin{array}{@{}c@{\;}c} 6 & 7 \\ \cline{1-2} 5 & 2 \end{array}",
+        r"\mathop{\text{lcm}}[a,b]",
+        r"\arg(1 + i) = \sum_{i=1}^{n} \binom{n}{i} \overline{AB} \cdot \vec{v}",
+    ],
+)
+def test_what_solutions_hold_is_typeset(latex):
+    assert to_mathml(latex, True)
+
+
+def test_plain_text_for_the_list():
+    assert to_plain_text(typeset("Is $\\frac{x^2}{3} > \\sqrt{2}$\nat $90^\\circ$?")) == "Is x^2/3>√2 at 90°?"
+
+
+def test_real_solutions_are_typeset(real_data):
+    """Every formula between dollars in MATH-500's solutions is set, but for a few."""
+    rows = [json.loads(line) for line in (real_data / "math500.jsonl").read_text().splitlines()[:120]]
+    pieces = [piece for row in rows for piece in typeset(row["solution"])]
+    formulas = [piece for piece in pieces if isinstance(piece, Formula)]
+    left = sum(piece.count("$") - piece.count(r"\$") for piece in pieces if isinstance(piece, str) and "[asy]" not in piece)
+    assert len(formulas) > 800
+    assert left < 8
