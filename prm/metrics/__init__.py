@@ -21,11 +21,13 @@ from prm.metrics.first_error import (
     predict_first_error,
     threshold_curve,
 )
-from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, resampled_means
+from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins, percent_ranks
+from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, ratio_interval, resampled_means
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.voting import VoteEstimate, group_answers, vote
+from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote
 
 __all__ = [
+    "PAIR_CLASSES",
     "UNPARSABLE",
     "FirstErrorScore",
     "PairedDifference",
@@ -43,14 +45,21 @@ __all__ = [
     "f1_interval",
     "first_error_score",
     "first_n",
+    "first_n_vote",
     "fit_temperature",
     "group_answers",
+    "length_controlled",
+    "length_moments",
+    "length_preference",
     "log_loss",
     "over_ragged",
+    "pair_wins",
     "paired_difference",
     "pass_at_n",
+    "percent_ranks",
     "predict_first_error",
     "random_choice",
+    "ratio_interval",
     "reliability_bins",
     "resampled_means",
     "roc_auc",

@@ -50,6 +50,25 @@ def vote(
     return VoteEstimate(np.array([value for value, _ in estimates]), np.array([error for _, error in estimates]))
 
 
+def first_n_vote(
+    answers: Sequence[Int[np.ndarray, " _"]], correct: Sequence[Shaped[np.ndarray, " _"]], ns: Sequence[int]
+) -> Float[np.ndarray, "questions ns"]:
+    """Correctness of the most frequent answer among the first n candidates; the answer seen first wins ties, as in published code.
+
+    Its outcome is that of the first candidate with it. One draw of what `vote` estimates, ties apart: kept for printed numbers.
+    """
+    values = np.zeros((len(answers), len(ns)))
+    for row, (given, outcome) in enumerate(zip(answers, correct, strict=True)):
+        check_ns(ns, len(given))
+        for column, n in enumerate(ns):
+            distinct, first, counts = np.unique(given[:n], return_index=True, return_counts=True)
+            is_answer = distinct != NO_ANSWER
+            if is_answer.any():
+                winner = np.lexsort((first[is_answer], -counts[is_answer]))[0]
+                values[row, column] = outcome[first[is_answer][winner]]
+    return values
+
+
 def _vote_one(
     answers: Int[np.ndarray, " candidates"],
     correct: Float[np.ndarray, " candidates"],
