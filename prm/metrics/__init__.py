@@ -1,8 +1,10 @@
 """What evaluations report: scores, labels and predictions in, numbers out. Pure NumPy; nothing here imports torch."""
 
+from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
 from prm.metrics.calibration import (
     ReliabilityBin,
     apply_temperature,
+    bin_of,
     brier_score,
     calibration_error,
     expected_calibration_error,
@@ -21,7 +23,7 @@ from prm.metrics.first_error import (
     predict_first_error,
     threshold_curve,
 )
-from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins, percent_ranks
+from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins
 from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, ratio_interval, resampled_means
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
 from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote
@@ -37,10 +39,12 @@ __all__ = [
     "apply_temperature",
     "best_of_n",
     "best_threshold",
+    "bin_of",
     "bootstrap_interval",
     "brier_score",
     "calibration_error",
     "cohen_kappa",
+    "equal_mass_bins",
     "expected_calibration_error",
     "f1_interval",
     "first_error_score",
@@ -59,6 +63,8 @@ __all__ = [
     "percent_ranks",
     "predict_first_error",
     "random_choice",
+    "rank_correlation",
+    "rank_correlation_interval",
     "ratio_interval",
     "reliability_bins",
     "resampled_means",

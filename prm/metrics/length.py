@@ -5,18 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from prm.metrics.association import percent_ranks
+
 PAIR_CLASSES = ("right_longer", "similar", "right_shorter")
 SIMILAR = 0.1
 """Two lengths are similar when they differ by at most this share of the longer one."""
 
 Values = Sequence[Float[np.ndarray, " _"]]
 Outcomes = Sequence[Shaped[np.ndarray, " _"]]
-
-
-def percent_ranks(values: Float[np.ndarray, " candidates"]) -> Float[np.ndarray, " candidates"]:
-    """Share of the candidates below each one, ties counting half: within (0, 1), and 0.5 on average."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - counts / 2)[inverse] / len(values)
 
 
 def length_moments(scores: Values, lengths: Values, correct: Outcomes) -> Float[np.ndarray, "questions 2"]:

@@ -128,7 +128,8 @@ class TestBestOfN:
 
     def test_real_pool_shows_every_prm(self, tmp_path, real_data):
         pool = real_data / "bon" / "bon16_gsm8k_50.jsonl"
-        command = [sys.executable, SCRIPTS / "bon_eval.py", "--scores", pool, *FAST, "--output_dir", tmp_path / "out"]
+        flags = ["--aggregation", "min", *FAST]
+        command = [sys.executable, SCRIPTS / "bon_eval.py", "--scores", pool, *flags, "--output_dir", tmp_path / "out"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "qwen_prm, weighted vote" in done.stdout
         assert "Does the PRM win by length?" in {table.title for table in read_tables(tmp_path / "out")}
@@ -140,12 +141,12 @@ class TestBestOfN:
         assert len(result["prms"]) == 7
         assert result["n"] == [1, 2, 4, 8, 16]
         assert (result["length"]["unit"], list(result["breakdown"])) == ("tokens", ["response length"])
-        picked = run_bon(tmp_path, "--scores", pool, "--prm", "qwen_prm", "skywork_prm")
+        picked = run_bon(tmp_path, "--scores", pool, "--prm", "qwen_prm", "skywork_prm", *flags)
         assert list(picked["prms"]) == ["qwen_prm", "skywork_prm"]
         for prm, by_aggregation in picked["prms"].items():
             assert by_aggregation["min"]["best_of_n"] == result["prms"][prm]["min"]["best_of_n"]
-        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm")["prms"]) == ["mine"]
-        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd")
+        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", *flags)["prms"]) == ["mine"]
+        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd", *flags)
         assert list(both["prms"]) == ["mine/math_shepherd", "mine/qwen_prm"]
         with pytest.raises(ValueError, match=r"--prm gpt: .* holds step scores of internlm2_1_8b_reward"):
             run_bon(tmp_path, "--scores", pool, "--prm", "gpt")
