@@ -1,4 +1,4 @@
-"""Are a PRM's scores probabilities, and do they go by form? From step scores, or by a checkpoint that scores perturbed steps too."""
+"""Are a PRM's scores probabilities, and do they go by form? From scores, or by a checkpoint that scores perturbed steps too."""
 
 import logging
 from collections import Counter

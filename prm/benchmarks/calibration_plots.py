@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from prm.benchmarks.calibration_tables import COVARIATES
 from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
 
+MIN_ITEMS = 10
 GOOD, BAD, DIAGONAL = PALETTE[0], PALETTE[1], "#8a8a8a"
 
 
 def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     """What held against what was claimed, per step and per aggregation of responses; below, how many items claimed it.
 
-    One PRM is drawn before and after its temperature, several before.
+    One PRM is drawn before and after its temperature and with intervals, several before it. Bins of fewer than `MIN_ITEMS` are not.
     """
     panels = {"steps": {prm: found["steps"] for prm, found in result["prms"].items() if found["steps"]}}
     for name in next(iter(result["prms"].values()))["responses"]:
@@ -29,9 +31,10 @@ def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[P
         for column, (title, by_prm) in enumerate(panels.items()):
             _draw_panel(axes[0, column], axes[1, column], by_prm, is_alone=len(result["prms"]) == 1)
             axes[0, column].set_title(title)
-        axes[0, 0].set_ylabel("good steps or right answers (%)")
+        kinds = ["good steps"] * ("steps" in panels) + ["right answers"] * (len(panels) > ("steps" in panels))
+        axes[0, 0].set_ylabel(f"{' or '.join(kinds)} (%)")
         axes[1, 0].set_ylabel("items (%)")
-        _legend(figure, axes[0])
+        _legend(figure, axes[0].tolist())
     return figure_paths(path_stem)
 
 
@@ -41,12 +44,12 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: b
         forms = {prm: "before", f"{prm}, after its temperature": "after"} if is_alone else {prm: "before"}
         for offset, (label, form) in enumerate(forms.items()):
             look = {"color": PALETTE[(index + offset) % len(PALETTE)], "marker": MARKERS[(index + offset) % len(MARKERS)]}
-            bins = found[form]["bins"]
+            bins = [b for b in found[form]["bins"] if b["num_items"] >= MIN_ITEMS]
             x, y, low, high = (100 * np.array([b[key] for b in bins]) for key in ("mean_score", "share_positive", "low", "high"))
-            spread = np.abs(np.stack([y - low, high - y]))
+            spread = np.abs(np.stack([y - low, high - y])) if is_alone else None
             upper.errorbar(x, y, yerr=spread, markersize=4.5, lw=1.5, elinewidth=0.9, capsize=1.5, label=label, **look)
             counts = np.array([b["num_items"] for b in bins])
-            lower.plot(x, 100 * counts / counts.sum(), markersize=3, lw=1.1, **look)
+            lower.plot(x, 100 * counts / found["num_items"], markersize=3, lw=1.1, **look)
     upper.set(xlim=(-3, 103), ylim=(-3, 103))
     lower.set(xlabel="score (%)", ylim=(0, None))
 
@@ -70,8 +73,13 @@ def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
             axis.set(xlabel=COVARIATES[covariate] + unit)
             if covariate == "step_length":
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(ScalarFormatter())
+                axis.xaxis.set_minor_locator(NullLocator())
+            else:
+                axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes[0].set_ylabel("mean score" if is_alone else f"mean score of {kinds[0]}")
-        _legend(figure, axes)
+        _legend(figure, axes.tolist())
     return figure_paths(path_stem)
 
 
