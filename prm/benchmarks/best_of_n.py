@@ -14,6 +14,7 @@ from prm.benchmarks.candidates import CandidatePool, build_pool
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")
+MAJORITY = ("baselines", "majority_vote")
 Place = tuple[str, ...]
 
 
@@ -76,18 +77,24 @@ def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestO
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
     ns = config.num_candidates or _default_ns(int(pool.sizes.min()))
-    baselines, errors = _baseline_curves(pool, ns, config)
-    curves = {("baselines", name): values for name, values in baselines.items()}
-    response_scores = {}
-    for prm in records:
-        for aggregation in config.aggregation:
-            place = ("prms", prm, aggregation)
-            scores = response_scores[prm, aggregation] = _response_scores(prm, pool, aggregation, config.tau)
-            curves[(*place, "best_of_n")] = metrics.over_ragged(metrics.best_of_n, ns, scores, pool.correct)
-            curves[(*place, "first_n")] = metrics.over_ragged(metrics.first_n, ns, scores, pool.correct)
-            if _can_vote(pool) and not pool.is_signed(prm):
-                estimate = metrics.vote(pool.answers, pool.correct, ns, scores, config.num_vote_draws, config.seed)
-                curves[(*place, "weighted_vote")], errors[(*place, "weighted_vote")] = estimate
+    response_scores = {
+        (prm, aggregation): _response_scores(prm, pool, aggregation, config.tau)
+        for prm in records
+        for aggregation in config.aggregation
+    }
+    votes = _votes(pool, ns, response_scores, config)
+    curves: dict[Place, Float[np.ndarray, "questions ns"]] = {}
+    curves["baselines", "random"] = metrics.over_ragged(metrics.random_choice, ns, pool.correct)
+    if MAJORITY in votes:
+        curves[MAJORITY] = votes[MAJORITY].values
+    curves["baselines", "pass_at_n"] = metrics.over_ragged(metrics.pass_at_n, ns, pool.correct)
+    for (prm, aggregation), scores in response_scores.items():
+        place = ("prms", prm, aggregation)
+        curves[(*place, "best_of_n")] = metrics.over_ragged(metrics.best_of_n, ns, scores, pool.correct)
+        curves[(*place, "first_n")] = metrics.over_ragged(metrics.first_n, ns, scores, pool.correct)
+        if (*place, "weighted_vote") in votes:
+            curves[(*place, "weighted_vote")] = votes[(*place, "weighted_vote")].values
+    errors = {place: estimate.standard_error for place, estimate in votes.items()}
     return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions))
 
 
@@ -150,14 +157,17 @@ def _response_scores(prm: str, pool: CandidatePool, aggregation: str, tau: float
     return np.split(scores, np.cumsum(pool.sizes)[:-1])
 
 
-def _baseline_curves(pool: CandidatePool, ns: Sequence[int], config: BestOfNConfig) -> tuple[dict, dict]:
-    curves = {"random": metrics.over_ragged(metrics.random_choice, ns, pool.correct)}
-    errors = {}
-    if _can_vote(pool):
-        estimate = metrics.vote(pool.answers, pool.correct, ns, None, config.num_vote_draws, config.seed)
-        curves["majority_vote"], errors[("baselines", "majority_vote")] = estimate
-    curves["pass_at_n"] = metrics.over_ragged(metrics.pass_at_n, ns, pool.correct)
-    return curves, errors
+def _votes(
+    pool: CandidatePool, ns: Sequence[int], response_scores: Mapping[tuple[str, str], list[np.ndarray]], config: BestOfNConfig
+) -> dict[Place, metrics.VoteEstimate]:
+    """Majority vote and the vote weighted by every PRM without signed scores; none if no candidate has an answer."""
+    if not _can_vote(pool):
+        return {}
+    is_signed = {prm: pool.is_signed(prm) for prm in pool.step_scores}
+    weightings: dict[Place, list[np.ndarray] | None] = {MAJORITY: None}
+    weightings |= {("prms", *place, "weighted_vote"): s for place, s in response_scores.items() if not is_signed[place[0]]}
+    estimates = metrics.vote_each(pool.answers, pool.correct, ns, list(weightings.values()), config.num_vote_draws, config.seed)
+    return dict(zip(weightings, estimates, strict=True))
 
 
 def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from prm.metrics.first_error import (
 from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins
 from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, ratio_interval, resampled_means
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote
+from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
     "PAIR_CLASSES",
@@ -73,4 +73,5 @@ __all__ = [
     "threshold_curve",
     "to_logits",
     "vote",
+    "vote_each",
 ]
