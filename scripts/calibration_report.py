@@ -16,7 +16,6 @@ from prm.data.hub import hash_sources
 from prm.data.sources import load_responses
 from prm.files import write_jsonl
 from prm.records import Response, StepScores
-from prm.steps import load_tokenizer
 from prm.tracking import progress, setup_logging, write_manifest
 
 logger = logging.getLogger("prm.calibration_report")
@@ -62,20 +61,12 @@ def main(argv: list[str] | None = None) -> None:
         records, perturbed = score(config, responses)
     else:
         records, perturbed = read_scores(config.scores, config.prm), None
-    result, tables = report_calibration(records, responses, config, config.output_dir, *length_of(config), perturbed)
+    result, tables = report_calibration(records, responses, config, config.output_dir, config.tokenizer, perturbed)
     inputs = hash_sources({*files, *(split_name(entry)[1] for entry in config.scores or [])})
     counts = {f"num_unscored {prm}": found["num_unscored"] for prm, found in result["prms"].items()}
     write_manifest(Path(config.output_dir), config, inputs=inputs, counts=counts, extra={"model": config.model})
     logger.info("wrote %s", config.output_dir)
     print(render(tables))
-
-
-def length_of(config: CalibrationReportConfig) -> tuple[Any, str]:
-    """How the length of a step is counted, and the name of the unit."""
-    if config.tokenizer is None:
-        return len, "characters"
-    tokenizer = load_tokenizer(config.tokenizer)
-    return lambda step: len(tokenizer(step, add_special_tokens=False)["input_ids"]), "tokens"
 
 
 def score(config: CalibrationReportConfig, responses: list[Response]) -> tuple[dict[str, list[StepScores]], dict[str, Any] | None]:

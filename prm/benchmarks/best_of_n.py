@@ -103,8 +103,8 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
 
     `prms[name][aggregation]` holds `best_of_n` (exact expectation), `first_n` (argmax over the first n, as published code does) and
     `weighted_vote` (null for signed scores); `baselines` holds `random`, `majority_vote` (null if no candidate has an
-    extracted answer) and `pass_at_n`; `first_n` the published
-    `majority_vote`; `differences[aggregation][first][second]` the paired tests.
+    extracted answer) and `pass_at_n`; `first_n` the `majority_vote` of published code; `differences[aggregation][first][second]`
+    the paired tests.
     """
     pool, ns = measured.pool, measured.ns
     result = {

@@ -14,6 +14,7 @@ from prm.benchmarks.scored_steps import ScoredResponses, join_scores
 from prm.benchmarks.tables import Table
 from prm.files import write_json
 from prm.records import Response, StepScores
+from prm.steps import load_tokenizer
 
 
 def report_calibration(
@@ -21,14 +22,15 @@ def report_calibration(
     responses: Sequence[Response],
     config: CalibrationConfig,
     folder: str | Path,
-    step_length: Callable[[str], int] = len,
-    length_unit: str = "characters",
+    tokenizer: str | None = None,
     perturbations: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write metrics, tables, items, figures and `calibration.json` (with several PRMs, `calibration-NAME.json` each).
 
+    The length of a step is counted in tokens of `tokenizer`, without one in characters.
     Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
     """
+    step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
     scored = {prm: join_scores(prm, rows, responses, config.neutral, step_length) for prm, rows in records.items()}
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
     result = {
@@ -50,6 +52,12 @@ def report_calibration(
         write_json(folder / f"{name}.json", {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
     write_results(folder, result, tables, calibration_items(scored, config))
     return result, tables
+
+
+def token_counter(tokenizer: str) -> Callable[[str], int]:
+    """Number of tokens of a text."""
+    loaded = load_tokenizer(tokenizer)
+    return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
 
 
 def calibration_items(scored: Mapping[str, ScoredResponses], config: CalibrationConfig) -> Iterator[Item]:
