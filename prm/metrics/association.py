@@ -52,16 +52,17 @@ def rank_correlation_interval(
 
 def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "items 3"]:
     groups = np.zeros(len(x), dtype=np.int64) if cells is None else np.unique(cells, return_inverse=True)[1]
-    a, b = (ranks - _cell_means(ranks, groups) for ranks in (percent_ranks(x), percent_ranks(y)))
+    a, b = (_less_cell_means(percent_ranks(values), groups) for values in (x, y))
     return np.stack([a * b, a * a, b * b], axis=1)
 
 
-def _cell_means(values: Values, groups: Cells) -> Values:
-    return (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
+def _less_cell_means(values: Values, groups: Cells) -> Values:
+    gaps = values - (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
+    # What does not vary in its cell leaves rounding errors, whose correlation would be one of noise.
+    return np.where(np.abs(gaps) < 1e-9, 0.0, gaps)
 
 
 def _ratio(sums: Float[np.ndarray, "draws 3"]) -> Float[np.ndarray, " draws"]:
     xy, xx, yy = sums.T
-    # Rounding leaves about 1e-17 an item where nothing varies.
     spread = np.sqrt(xx * yy)
-    return np.where(spread > 1e-12, xy / np.where(spread > 1e-12, spread, 1.0), np.nan)
+    return np.where(spread > 0, xy / np.where(spread > 0, spread, 1.0), np.nan)

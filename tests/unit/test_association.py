@@ -24,6 +24,10 @@ def test_ties_share_their_rank():
 def test_what_does_not_vary_has_no_correlation():
     assert np.isnan(metrics.rank_correlation(np.ones(5), np.arange(5.0)))
     assert np.isnan(metrics.rank_correlation(np.arange(4.0), np.arange(4.0), np.arange(4)))
+    cells = np.repeat(np.arange(300), 40)
+    many = RNG.integers(2, 12, 300)[cells].astype(float)
+    assert np.isnan(metrics.rank_correlation(many, RNG.random(12_000), cells)), "rounding is no variation"
+    assert np.isnan(metrics.rank_correlation_interval(many, RNG.random(12_000), cells, cells, num_draws=20)).all()
     questions = np.arange(5)
     assert np.isnan(metrics.rank_correlation_interval(np.ones(5), np.arange(5.0), questions)).all()
 
