@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from prm import metrics
 from prm.aggregation import check_aggregation
-from prm.benchmarks.scored_steps import UNKNOWN, Neutral, ScoredResponses
+from prm.benchmarks.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
@@ -27,6 +27,8 @@ class CalibrationConfig:
     """Bins of the calibration error and of the reliability plot."""
     neutral: Neutral = "good"
     """What a step labelled 0 between -1 and 1 counts as."""
+    behind_error: BehindError = "labelled"
+    """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
     confidence: float = 0.95
     """Share of the bootstrap distribution over questions that an interval holds."""
     num_bootstrap: int = 2000

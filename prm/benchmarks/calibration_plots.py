@@ -71,16 +71,22 @@ def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
                     _draw_means(axis, by_truth.get("bad"), kinds[1], BAD, MARKERS[1], "--")
             unit = f" ({result['length_unit']})" if covariate == "step_length" else ""
             axis.set(xlabel=COVARIATES[covariate] + unit)
-            if covariate == "step_length":
-                axis.set_xscale("log")
-                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.xaxis.set_major_formatter(ScalarFormatter())
-                axis.xaxis.set_minor_locator(NullLocator())
-            else:
-                axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            _set_ticks(axis)
         axes[0].set_ylabel("mean score" if is_alone else f"mean score of {kinds[0]}")
         _legend(figure, axes.tolist())
     return figure_paths(path_stem)
+
+
+def _set_ticks(axis: Axes) -> None:
+    """Whole numbers; a logarithmic scale where the values span a factor of ten."""
+    values = np.concatenate([line.get_xdata() for line in axis.lines])
+    if values.max() < 10 * values.min() or values.max() < 100:
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_means(axis: Axes, relation: Mapping[str, Any] | None, label: str, color: str, marker: str, style: str) -> None:

@@ -31,7 +31,9 @@ def report_calibration(
     Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
     """
     step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
-    scored = {prm: join_scores(prm, rows, responses, config.neutral, step_length) for prm, rows in records.items()}
+    scored = {
+        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length) for prm, rows in records.items()
+    }
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
     result = {
         "num_bins": config.num_bins,

@@ -5,6 +5,8 @@ from typing import Any
 
 from prm.benchmarks.tables import Table, percent
 
+SHIFTED = 0.01
+"""Rise of the calibration error under the best temperature from which the table says that scores are shifted."""
 COVARIATES = {"position": "step position", "step_length": "step length", "num_steps": "number of steps"}
 
 
@@ -17,8 +19,8 @@ def calibration_tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _calibration(result: Mapping[str, Any]) -> Table:
-    head = ["", "items", "good or right", "mean score", "AUC", "ECE", "equal mass", "Brier", "of a constant"]
-    rows = [[*head, "temperature", "ECE after", "Brier after"]]
+    head = ["", "items", "good or right", "mean score", "AUC", "ECE", "equal mass", "Brier", "of a constant", "log loss"]
+    rows = [[*head, "temperature", "ECE after", "Brier after", "log loss after"]]
     for name, found in _measured(result):
         before, after, temperature = found["before"], found["after"], found["temperature"]
         rows.append(
@@ -30,8 +32,9 @@ def _calibration(result: Mapping[str, Any]) -> Table:
                 _number(found["auc"]),
                 *(f"{before[key]:.3f}" for key in ("ece", "ece_equal_mass", "brier")),
                 f"{found['brier_of_constant']:.3f}",
+                f"{before['log_loss']:.3f}",
                 "-" if temperature is None else f"{temperature:.3g}",
-                *(f"{after[key]:.3f}" for key in ("ece", "brier")),
+                *(f"{after[key]:.3f}" for key in ("ece", "brier", "log_loss")),
             ]
         )
     return Table("Are the scores probabilities?", rows, _calibration_note(result))
@@ -41,7 +44,7 @@ def _calibration_note(result: Mapping[str, Any]) -> str:
     notes = [
         f"ECE: distance of score and share of good ones over {result['num_bins']} bins of equal width (equal mass: of equal size)",
         "Brier of a constant: what always saying the share of good ones gives; below it a score knows more than that",
-        "after: at the temperature that fits the other half of the questions best; temperature: fitted on all",
+        "temperature: least log loss on all questions; after: at the temperature of the other half of the questions",
     ]
     for prm, found in result["prms"].items():
         if found["read_as"] == "logits":
@@ -50,6 +53,8 @@ def _calibration_note(result: Mapping[str, Any]) -> str:
             notes.append(f"{prm}: {found['num_unscored']} responses have no scores and are left out")
     if without := [prm for prm, found in result["prms"].items() if found["steps"] is None]:
         notes.append(f"no step has both a label and a score, so nothing is known of the steps: {', '.join(without)}")
+    if shifted := [name for name, found in _measured(result) if found["after"]["ece"] > found["before"]["ece"] + SHIFTED]:
+        notes.append(f"shifted rather than over- or underconfident, so that no temperature mends the ECE: {', '.join(shifted)}")
     if any(found["temperature"] is None for _, found in _measured(result)):
         notes.append("temperature -: scores that separate perfectly, or not at all, have none")
     return "\n".join(notes)

@@ -15,6 +15,7 @@ from prm.records import Key, Response, StepScores
 logger = logging.getLogger(__name__)
 
 Neutral = Literal["good", "bad", "ignored"]
+BehindError = Literal["labelled", "ignored"]
 UNKNOWN = -1
 
 
@@ -58,6 +59,7 @@ def join_scores(
     records: Sequence[StepScores],
     responses: Iterable[Response],
     neutral: Neutral = "good",
+    behind_error: BehindError = "labelled",
     step_length: Callable[[str], int] = len,
     needs_truth: bool = True,
 ) -> ScoredResponses:
@@ -75,7 +77,7 @@ def join_scores(
     kept = [response for key, response in known.items() if key in scores and response.steps]
     by_step = [(i, r, scores[r.key]) for i, r in enumerate(kept) if len(scores[r.key]) == len(r.steps)]
     is_soft = any(0 < label < 1 for r in kept for label in r.step_labels or () if label is not None)
-    labels = [truth_of(label, neutral, is_soft) for _, r, _ in by_step for label in r.step_labels or [None] * len(r.steps)]
+    labels = [truth for _, r, _ in by_step for truth in step_truths(r, neutral, behind_error, is_soft)]
     joined = ScoredResponses(
         kept,
         [scores[r.key] for r in kept],
@@ -94,6 +96,15 @@ def join_scores(
             f"{prm}: no response has an outcome or a step label: grade them (scripts/grade_rollouts.py) or label their steps"
         )
     return joined
+
+
+def step_truths(response: Response, neutral: Neutral, behind_error: BehindError, is_soft: bool) -> list[int]:
+    """`truth_of` each step's label; with `behind_error` ignored, unknown behind the first bad step."""
+    truths = [truth_of(label, neutral, is_soft) for label in response.step_labels or [None] * len(response.steps)]
+    if behind_error == "ignored" and 0 in truths:
+        first = truths.index(0)
+        truths[first + 1 :] = [UNKNOWN] * (len(truths) - first - 1)
+    return truths
 
 
 def truth_of(label: float | None, neutral: Neutral, is_soft: bool) -> int:

@@ -59,6 +59,12 @@ class TestJoin:
         soft = [response("a", 0, [1.0, 0.0]), response("b", 0, [0.5])]
         assert join_scores("x", scores(soft, [[0.9, 0.2], [0.8]]), soft).step_truth.tolist() == [1, 0, 1]
 
+    def test_steps_behind_the_first_bad_one_can_be_ignored(self):
+        rows = [response("a", 0, [1, None, -1, 1, -1])]
+        given = scores(rows, [[0.5] * 5])
+        assert join_scores("x", given, rows).step_truth.tolist() == [1, -1, 0, 1, 0]
+        assert join_scores("x", given, rows, behind_error="ignored").step_truth.tolist() == [1, -1, 0, -1, -1]
+
     def test_responses_without_scores_are_counted(self):
         joined = join_scores("x", scores(TWO[:1], [[0.9, 0.2]]), TWO)
         assert (len(joined.responses), joined.num_unscored) == (1, 1)
@@ -196,6 +202,13 @@ class TestBias:
         assert found["steps"]["position"]["all"]["rho"] is None
 
 
+def test_scores_that_a_temperature_cannot_mend_are_named(tmp_path):
+    responses, values = world(150)
+    low = [[1 / (1 + np.exp(2) * (1 / v - 1)) for v in row] for row in values]
+    _, tables = report_calibration({"low": scores(responses, low)}, responses, CONFIG, tmp_path)
+    assert "no temperature mends the ECE: low: responses, last" in tables[0].note
+
+
 def test_the_folder(tmp_path):
     responses, values = world(40)
     rows = {"one": scores(responses, values), "two": scores(responses, [v[::-1] for v in values])}
@@ -209,6 +222,7 @@ def test_the_folder(tmp_path):
     assert items[0].id == "one: q0 #0"
     assert items[0].first_error == next((i for i, label in enumerate(responses[0].step_labels) if label < 0), -1)
     assert items[0].response_score == min(values[0])
+    assert "no temperature mends the ECE" not in tables[0].note
     report_calibration({"one": rows["one"]}, responses, CONFIG, tmp_path / "one")
     fitted = json.loads((tmp_path / "one" / "calibration.json").read_text())
     assert fitted == json.loads((tmp_path / "two" / "calibration-one.json").read_text())
