@@ -24,6 +24,7 @@ from prm.data.shapes import (
     pool_responses,
     pool_rollouts,
     pool_scores,
+    prediction_scores,
     question,
     split_rollouts,
 )
@@ -76,6 +77,7 @@ SCORE_SHAPES = (
     Shape("step scores", ("question_id", "sample_index", "step_scores"), own(StepScores)),
     Shape("evaluation output", (*_EVALUATION_KEYS, "pred_score"), evaluation_scores),
     Shape("candidate pool", _POOL_KEYS, pool_scores),
+    Shape("benchmark predictions", ("id", "step_scores"), prediction_scores),
 )
 QUESTION_KEYS = ("question", "problem", "original_question", "prompt")
 

@@ -1,8 +1,10 @@
 """What evaluations report: scores, labels and predictions in, numbers out. Pure NumPy; nothing here imports torch."""
 
+from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
 from prm.metrics.calibration import (
     ReliabilityBin,
     apply_temperature,
+    bin_of,
     brier_score,
     calibration_error,
     expected_calibration_error,
@@ -22,13 +24,22 @@ from prm.metrics.first_error import (
     resampled_f1,
     threshold_curve,
 )
+from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins
 from prm.metrics.prm_score import COUNTS, StepMeasures, best_prm_threshold, count_steps, prm_score_curve, step_measures
-from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, percentile_interval, resampled_means
+from prm.metrics.resampling import (
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+    percentile_interval,
+    ratio_interval,
+    resampled_means,
+)
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.voting import VoteEstimate, group_answers, vote
+from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
     "COUNTS",
+    "PAIR_CLASSES",
     "UNPARSABLE",
     "FirstErrorScore",
     "PairedDifference",
@@ -40,26 +51,37 @@ __all__ = [
     "best_of_n",
     "best_prm_threshold",
     "best_threshold",
+    "bin_of",
     "bootstrap_interval",
     "brier_score",
     "calibration_error",
     "cohen_kappa",
     "count_steps",
+    "equal_mass_bins",
     "expected_calibration_error",
     "f1_interval",
     "first_error_score",
     "first_n",
+    "first_n_vote",
     "fit_temperature",
     "group_answers",
     "judged_steps",
+    "length_controlled",
+    "length_moments",
+    "length_preference",
     "log_loss",
     "over_ragged",
+    "pair_wins",
     "paired_difference",
     "pass_at_n",
+    "percent_ranks",
     "percentile_interval",
     "predict_first_error",
     "prm_score_curve",
     "random_choice",
+    "rank_correlation",
+    "rank_correlation_interval",
+    "ratio_interval",
     "reliability_bins",
     "resampled_f1",
     "resampled_means",
@@ -69,4 +91,5 @@ __all__ = [
     "threshold_curve",
     "to_logits",
     "vote",
+    "vote_each",
 ]

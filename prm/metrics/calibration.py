@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from prm.metrics.association import equal_mass_bins
+
 NUM_BINS = 10
 CLIP = 1e-6
 """Nearest that a probability may come to 0 or 1 before its logit is taken: stored scores are often rounded to 1.0."""
@@ -44,10 +46,17 @@ def reliability_bins(scores: Scores, labels: Labels, num_bins: int = NUM_BINS, b
     `width` cuts [0, 1] into bins of equal width, closed below (the last on both sides); `mass` puts equally many items into each,
     as far as equal scores, which always share a bin, allow.
     """
-    _check_probabilities(scores)
-    bins = _equal_mass(scores, num_bins) if binning == "mass" else np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
+    bins = bin_of(scores, num_bins, binning)
     found = [bins == index for index in np.unique(bins)]
     return [ReliabilityBin(float(scores[b].mean()), float(labels[b].mean()), int(b.sum())) for b in found]
+
+
+def bin_of(scores: Scores, num_bins: int = NUM_BINS, binning: Binning = "width") -> Int[np.ndarray, " items"]:
+    """The bin of `reliability_bins` that each score falls into, counted from 0 with the empty ones."""
+    _check_probabilities(scores)
+    if binning == "mass":
+        return equal_mass_bins(scores, num_bins)
+    return np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
 
 
 def expected_calibration_error(scores: Scores, labels: Labels, num_bins: int = NUM_BINS, binning: Binning = "width") -> float:
@@ -111,13 +120,6 @@ def _minimize(margins: Scores) -> float:
             break
         a = proposal
     return a
-
-
-def _equal_mass(scores: Scores, num_bins: int) -> Int[np.ndarray, " items"]:
-    """Bin of each score's middle rank."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - counts / 2
-    return np.minimum((middle[inverse] / max(len(scores), 1) * num_bins).astype(np.int64), num_bins - 1)
 
 
 def _sigmoid(x: Scores) -> Scores:
