@@ -1,0 +1,156 @@
+"""Responses and a loaded PRM in, one score per step out, in the order of the responses.
+
+What cannot be scored (no step, longer than the contract's `max_length`, text that the contract cannot hold) raises, or is dropped
+and counted by reason where the caller passes a counter: never skipped or cut in silence.
+"""
+
+import dataclasses
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from prm.models.backbone import is_path
+from prm.records import Response, StepScores
+from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.steps import EncodedResponse, StepEncoder, read_prm_config
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 2048
+"""Responses that an engine gets at a time, to sort and to share what they begin with."""
+MAX_NAMED = 10
+"""How many dropped responses are named in warnings."""
+
+
+@dataclass
+class Scorer:
+    """A loaded PRM, ready to score."""
+
+    engine: ScoringEngine
+    encoder: StepEncoder
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        token_budget: int = 16384,
+        reference: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        engine: str = "torch",
+    ) -> "Scorer":
+        """Load a checkpoint, and for an implicit PRM its reference. Raises FileNotFoundError or ValueError where one is missing."""
+        reference = reference_of(directory, reference)
+        if engine == "vllm":
+            if reference is not None:
+                raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
+            from prm.models.vllm_pooling import VLLMEngine
+
+            encoder = StepEncoder.load(directory)
+            return cls(VLLMEngine(directory, encoder, dtype), encoder)
+        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device)
+        return cls(loaded, loaded.encoder)
+
+    def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
+        """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
+
+        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite.
+        """
+        remaining = iter(responses)
+        while window := list(islice(remaining, WINDOW)):
+            encoded = encode_each(self.encoder, window, dropped)
+            kept = [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
+            scores = self._score_encoded([tokens for _, tokens in kept])
+            for (r, _), step_scores in zip(kept, scores, strict=True):
+                check_scores(r, step_scores)
+                yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
+
+    def _score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
+        keys = [(tuple(tokens.input_ids), tuple(tokens.step_ends)) for tokens in encoded]
+        unique = dict(zip(keys, encoded, strict=True))
+        by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
+        return [list(by_key[key]) for key in keys]
+
+
+def check_scores(response: Response, step_scores: list[float]) -> None:
+    """Raise ValueError, naming the response, for scores that are not one finite number per step."""
+    name = f"{response.question_id} #{response.sample_index}"
+    if len(step_scores) != len(response.steps):
+        raise ValueError(f"{name}: the engine gave {len(step_scores)} scores for {len(response.steps)} steps")
+    for index, score in enumerate(step_scores):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{name}: step {index} got the score {score}; the weights are damaged or overflow in this precision: "
+                "try --dtype float32"
+            )
+
+
+def score_responses(
+    model: str | Path | Scorer,
+    responses: Iterable[Response],
+    token_budget: int = 16384,
+    device: str = "auto",
+    dropped: Counter[str] | None = None,
+) -> Iterator[StepScores]:
+    """Score responses under a checkpoint folder or a loaded `Scorer` (which has a token budget and a device of its own)."""
+    scorer = model if isinstance(model, Scorer) else Scorer.load(model, token_budget, device=device)
+    return scorer.score(responses, dropped)
+
+
+def encode_each(
+    encoder: StepEncoder, responses: list[Response], dropped: Counter[str] | None = None
+) -> list[EncodedResponse | None]:
+    """Encode responses; with `dropped`, what cannot be encoded is None and counted there: `no_steps`, `too_long`, `unreadable`."""
+    if dropped is None:
+        return list(encoder.encode_batch(responses))
+    unlimited = dataclasses.replace(encoder, max_length=sys.maxsize)
+    with_steps = [response for response in responses if response.steps]
+    found = iter(_encode_readable(unlimited, with_steps, dropped))
+    encoded = [next(found) if response.steps else None for response in responses]
+    for index, (response, tokens) in enumerate(zip(responses, encoded, strict=True)):
+        name = f"{response.question_id} #{response.sample_index}"
+        if not response.steps:
+            _drop(dropped, "no_steps", f"{name} is empty")
+        elif tokens is not None and len(tokens.input_ids) > encoder.max_length:
+            _drop(dropped, "too_long", f"{name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}")
+            encoded[index] = None
+    return encoded
+
+
+def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: Counter[str]) -> list[EncodedResponse | None]:
+    try:
+        return list(encoder.encode_batch(responses)) if responses else []
+    except ValueError as error:
+        if len(responses) > 1:
+            middle = len(responses) // 2
+            halves = responses[:middle], responses[middle:]
+            return [tokens for half in halves for tokens in _encode_readable(encoder, half, dropped)]
+        _drop(dropped, "unreadable", str(error))
+        return [None]
+
+
+def _drop(dropped: Counter[str], reason: str, message: str) -> None:
+    dropped[reason] += 1
+    if dropped.total() <= MAX_NAMED:
+        logger.warning("dropped (%s): %s", reason, message)
+
+
+def reference_of(directory: str | Path, reference: str | None = None) -> str | None:
+    """Reference model of a checkpoint; None for a model with a head. Raises FileNotFoundError when it is not where it was."""
+    config = read_prm_config(directory)
+    if config["num_labels"] != 0:
+        if reference is not None:
+            raise ValueError(f"--reference {reference}: {directory} is no implicit PRM ({config['loss']}) and has no reference")
+        return None
+    name = reference or config["reference_model"]
+    if name is None:
+        raise ValueError(f"{directory}: names no reference model; give --reference")
+    if is_path(name) and not Path(name).is_dir():
+        raise FileNotFoundError(f"{name}: the reference model of {directory} is not there; give its new place with --reference")
+    return name
