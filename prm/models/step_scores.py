@@ -21,14 +21,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 @torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
 def score_batch(
-    model: PackedModel, encoder: StepEncoder, encoded: Sequence[EncodedResponse], reference: ImplicitPRM | None = None
+    model: PackedModel,
+    encoder: StepEncoder,
+    encoded: Sequence[EncodedResponse],
+    reference: ImplicitPRM | None = None,
+    share_prompts: bool = False,
 ) -> list[list[float]]:
-    """Step scores of responses that fit into one packed row.
+    """Step scores of responses that fit into one packed row; with `share_prompts`, neighbors' common prompt is computed once.
 
     An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi.
     """
     is_implicit = isinstance(model, ImplicitPRM)
-    batch = to_device(pack_responses(encoded, with_targets=is_implicit), model.device)
+    batch = to_device(pack_responses(encoded, is_implicit, share_prompts), model.device)
     if is_implicit:
         scores = _step_rewards(model, batch, encoder.beta, reference)
     else:

@@ -36,8 +36,10 @@ class ScoringConfig:
     """Merge neighbouring steps up to this many tokens, as scripts/build_dataset.py did; default: every paragraph is a step."""
     engine: Literal[ENGINES] = "torch"  # type: ignore[valid-type]
     """torch, or vllm where it is faster: pooling of the checkpoint as scripts/export_vllm.py exports it. No implicit PRMs there."""
-    token_budget: int = 16384
-    """Tokens per packed row of the torch engine."""
+    token_budget: int | None = None
+    """Tokens per packed row of the torch engine. Default: 16384 on CUDA, 4096 on a CPU."""
+    torch_compile: bool = False
+    """Compile the layers of the torch engine; worth its minute or so on a GPU with many responses."""
     reference: str | None = None
     """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -61,7 +63,8 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     manifest = partial(write_manifest, place.parent, config, extra={"run": run}, name=place.name)
     manifest()
 
-    scorer = Scorer.load(config.model, config.token_budget, config.reference, config.dtype, config.device, config.engine)
+    options = (config.token_budget, config.reference, config.dtype, config.device, config.engine, config.torch_compile)
+    scorer = Scorer.load(config.model, *options)
     dropped: Counter[str] = Counter()
     with ShardWriter(output) as writer:
         num_finished = len(writer.finished_keys)

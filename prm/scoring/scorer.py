@@ -38,11 +38,12 @@ class Scorer:
     def load(
         cls,
         directory: str | Path,
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         reference: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "torch",
+        torch_compile: bool = False,
     ) -> "Scorer":
         """Load a checkpoint, and for an implicit PRM its reference. Raises FileNotFoundError or ValueError where one is missing."""
         reference = reference_of(directory, reference)
@@ -53,7 +54,7 @@ class Scorer:
 
             encoder = StepEncoder.load(directory)
             return cls(VLLMEngine(directory, encoder, dtype), encoder)
-        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device)
+        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile)
         return cls(loaded, loaded.encoder)
 
     def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
@@ -94,7 +95,7 @@ def check_scores(response: Response, step_scores: list[float]) -> None:
 def score_responses(
     model: str | Path | Scorer,
     responses: Iterable[Response],
-    token_budget: int = 16384,
+    token_budget: int | None = None,
     device: str = "auto",
     dropped: Counter[str] | None = None,
 ) -> Iterator[StepScores]:

@@ -72,10 +72,34 @@ def test_scores_do_not_depend_on_batches_or_order(name, request):
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "implicit"])
+@pytest.mark.parametrize("token_budget", [100, 4096])
+def test_a_shared_prompt_changes_no_score(name, token_budget, request):
+    scorer = Scorer.load(request.getfixturevalue(name), token_budget)
+    samples = [[f"Step {i}.", *["More."] * (i % 4), f"\\boxed{{{i}}}"] for i in range(20)]
+    responses = [*RESPONSES, *(Response(f"q{i % 3}", i, f"Question {i % 3}?", steps) for i, steps in enumerate(samples))]
+    encoded = scorer.encoder.encode_batch(responses)
+    assert scorer.engine.share_prompts
+    shared_rows = scorer.engine.rows(encoded)
+    shared = scorer.engine.score_encoded(encoded)
+    scorer.engine.share_prompts = False
+    assert len(scorer.engine.rows(encoded)) >= len(shared_rows)
+    for one, other in zip(shared, scorer.engine.score_encoded(encoded), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_no_sharing_where_a_kernel_takes_queries_for_the_first_tokens(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr(prm.scoring.engines, "aligns_right", lambda device, dtype, window: False)
+    assert not Scorer.load(checkpoint).engine.share_prompts
+    assert "every prompt is computed anew" in caplog.text
+
+
 def test_copies_are_scored_once(checkpoint, monkeypatch):
     scored = []
     real = prm.scoring.engines.score_batch
-    monkeypatch.setattr(prm.scoring.engines, "score_batch", lambda m, e, batch, r: scored.extend(batch) or real(m, e, batch, r))
+    monkeypatch.setattr(
+        prm.scoring.engines, "score_batch", lambda m, e, batch, *rest: scored.extend(batch) or real(m, e, batch, *rest)
+    )
     copies = [replace(RESPONSES[index % 4], sample_index=10 + index) for index in range(9)]
     # The same tokens with other step ends are another response.
     split = Response("c", 99, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}", "!"])
