@@ -3,27 +3,25 @@
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
-from prm.models.implicit import hash_model
 from prm.records import Response
 from prm.scoring.engines import ENGINES
+from prm.scoring.identity import run_identity
 from prm.scoring.scorer import Scorer, reference_of
-from prm.shards import ShardWriter
+from prm.shards import ShardWriter, ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
-from prm.tracking import manifest_path, progress, refuse_other_run, write_manifest
+from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class ScoringConfig:
+class ScoringConfig(ShareConfig):
     """Score every step of rollouts, responses or candidate pools."""
 
     model: str
@@ -49,47 +47,43 @@ class ScoringConfig:
 
 
 def score_file(config: ScoringConfig) -> dict[str, int]:
-    """Score a file into `config.output`, resumable; returns and records in the manifest how many were scored and dropped, and why.
+    """Score this job's share of a file into `config.output`, resumable; returns, and records in the manifest, counts and speed.
 
-    Raises ValueError for an empty input and for an output that holds scores of another model, input or setting.
+    Raises ValueError for a share without responses and for an output that holds scores of another model, input or setting.
     """
+    config.check_share(config.output)
     reference = reference_of(config.model, config.reference)
-    keys = KeySet(response.key for response in iter_responses(config.input))
+    keys = KeySet(response.key for response in share(config))
     if not keys:
-        raise ValueError(f"{config.input}: no responses to score")
-    output = Path(config.output)
-    place, run = manifest_path(output), run_identity(config, reference)
-    refuse_other_run(output, run)
-    manifest = partial(write_manifest, place.parent, config, extra={"run": run}, name=place.name)
-    manifest()
+        raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
+    job = (config.shard_index, config.num_shards)
+    place, run = manifest_path(config.output, *job), run_identity(config, reference)
+    refuse_other_run(config.output, run)
+    write_manifest(place.parent, config, extra={"run": run}, name=place.name)
 
     options = (config.token_budget, config.reference, config.dtype, config.device, config.engine, config.torch_compile)
     scorer = Scorer.load(config.model, *options)
     dropped: Counter[str] = Counter()
-    with ShardWriter(output) as writer:
-        num_finished = len(writer.finished_keys)
+    with ShardWriter(config.output, prefix=shard_prefix(*job)) as writer:
+        num_finished = sum(key in keys for key in writer.finished_keys)
         logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
-        missing = (response for response in iter_responses(config.input) if response.key not in writer.finished_keys)
+        missing = (response for response in share(config) if response.key not in writer.finished_keys)
         todo = (_merge(response, config.max_step_length, scorer.encoder) for response in missing)
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             for scores in scorer.score(todo, dropped):
                 writer.write(scores)
-                bar.update()
+                bar.set_postfix_str(f"{scorer.speed.tokens_per_second:,.0f} tokens/s", refresh=False)
+                bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
     counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
-    manifest(counts=counts)
+    logger.info("%s", scorer.speed)
+    write_manifest(place.parent, config, counts=counts, extra={"run": run, "speed": scorer.speed.summary()}, name=place.name)
     return counts
 
 
-def run_identity(config: ScoringConfig, reference: str | None) -> dict[str, Any]:
-    """What must agree for two runs to share an output."""
-    return {
-        "model": hash_model(config.model),
-        "reference": None if reference is None else hash_model(reference),
-        "input": hash_source(config.input),
-        "max_step_length": config.max_step_length,
-        "dtype": config.dtype,
-        "engine": config.engine,
-    }
+def share(config: ScoringConfig) -> Iterator[Response]:
+    """This job's responses: whole questions, so that responses that share a prompt meet in one job."""
+    responses = iter_responses(config.input)
+    return (response for response in responses if in_shard(response.question_id, config.shard_index, config.num_shards))
 
 
 def _merge(response: Response, max_step_length: int | None, encoder: StepEncoder) -> Response:

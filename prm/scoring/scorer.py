@@ -8,9 +8,10 @@ import dataclasses
 import logging
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from prm.steps import EncodedResponse, StepEncoder, read_prm_config
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 2048
-"""Responses that an engine gets at a time, to sort and to share what they begin with."""
+WINDOWS = (32, 2048)
+"""Fewest and most responses that an engine gets at a time, to sort and to share what they begin with."""
+WINDOW_SECONDS = 30.0
+"""Windows grow while they take less: scores reach the caller, and a file, only when their window is done."""
 MAX_NAMED = 10
 """How many dropped responses are named in warnings."""
 
@@ -33,6 +36,8 @@ class Scorer:
 
     engine: ScoringEngine
     encoder: StepEncoder
+    speed: "Speed" = field(default_factory=lambda: Speed(), init=False)
+    """Of all calls so far."""
 
     @classmethod
     def load(
@@ -62,11 +67,15 @@ class Scorer:
 
         Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite.
         """
-        remaining = iter(responses)
-        while window := list(islice(remaining, WINDOW)):
+        remaining, size = iter(responses), WINDOWS[0]
+        while window := list(islice(remaining, size)):
+            start = time.monotonic()
             encoded = encode_each(self.encoder, window, dropped)
             kept = [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
             scores = self._score_encoded([tokens for _, tokens in kept])
+            seconds = time.monotonic() - start
+            self.speed.add(len(kept), sum(len(tokens.input_ids) for _, tokens in kept), seconds)
+            size = next_window(size, seconds)
             for (r, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(r, step_scores)
                 yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
@@ -77,6 +86,40 @@ class Scorer:
         unique = dict(zip(keys, encoded, strict=True))
         by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
         return [list(by_key[key]) for key in keys]
+
+
+@dataclass
+class Speed:
+    """Responses and their tokens, padding and shared prompts aside, over the seconds of encoding and scoring."""
+
+    responses: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, responses: int, tokens: int, seconds: float) -> None:
+        self.responses, self.tokens, self.seconds = self.responses + responses, self.tokens + tokens, self.seconds + seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Each response counted whole, whatever an engine computes once for several."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def summary(self) -> dict[str, float]:
+        """For the manifest."""
+        rates = {"tokens_per_second": self.tokens_per_second, "responses_per_second": self.responses / max(self.seconds, 1e-9)}
+        return dataclasses.asdict(self) | rates
+
+    def __str__(self) -> str:
+        rate = self.responses / max(self.seconds, 1e-9)
+        return f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s"
+
+
+def next_window(size: int, seconds: float) -> int:
+    """Responses of the next window after one of `size` took `seconds`."""
+    fewest, most = WINDOWS
+    if seconds > 2 * WINDOW_SECONDS:
+        return max(size // 2, fewest)
+    return min(2 * size, most) if seconds < WINDOW_SECONDS / 2 else size
 
 
 def check_scores(response: Response, step_scores: list[float]) -> None:

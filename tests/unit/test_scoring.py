@@ -149,7 +149,7 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
 
 def test_windows_keep_the_order(checkpoint, monkeypatch):
     whole = list(score_responses(checkpoint, RESPONSES))
-    monkeypatch.setattr(prm.scoring.scorer, "WINDOW", 3)
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (3, 3))
     for one, other in zip(score_responses(checkpoint, iter(RESPONSES)), whole, strict=True):
         assert one.key == other.key
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
