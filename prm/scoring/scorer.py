@@ -72,7 +72,7 @@ class Scorer:
             start = time.monotonic()
             encoded = encode_each(self.encoder, window, dropped)
             kept = [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
-            scores = self._score_encoded([tokens for _, tokens in kept])
+            scores = self.score_encoded([tokens for _, tokens in kept])
             seconds = time.monotonic() - start
             self.speed.add(len(kept), sum(len(tokens.input_ids) for _, tokens in kept), seconds)
             size = next_window(size, seconds)
@@ -80,7 +80,7 @@ class Scorer:
                 check_scores(r, step_scores)
                 yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
 
-    def _score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+    def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
         keys = [(tuple(tokens.input_ids), tuple(tokens.step_ends)) for tokens in encoded]
         unique = dict(zip(keys, encoded, strict=True))
