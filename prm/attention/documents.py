@@ -35,10 +35,11 @@ def attention_by_document(
     # Key-value heads are the batch: each is shared by its group of queries without a copy. `enable_gqa` takes 2.5 times as long.
     query = query[0].unflatten(0, heads)
     key, value = key[0][:, None], value[0][:, None]
+    prefixes = prefixes or [slice(0, 0)] * len(lengths)
     options = {"dropout_p": dropout, "scale": scaling}
-    outputs = []
+    mask, outputs = None, []
     # One split, and not a slice per document, whose gradient would be a row of zeros for each.
-    documents = (*(states.split(lengths, 2) for states in (query, key, value)), prefixes or [slice(0, 0)] * len(lengths))
+    documents = (*(states.split(lengths, 2) for states in (query, key, value)), prefixes)
     for q, k, v, prefix in zip(*documents, strict=True):
         if prefix.stop > prefix.start:
             k, v = torch.cat([key[:, :, prefix], k], 2), torch.cat([value[:, :, prefix], v], 2)
@@ -46,7 +47,10 @@ def attention_by_document(
         if k.shape[2] == q.shape[2] and (window is None or q.shape[2] <= window):
             output = F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
         else:
-            output = attention_by_block(q, k, v, window, options)
+            if mask is None:
+                longest = max(n + prefix.stop - prefix.start for n, prefix in zip(lengths, prefixes, strict=True))
+                mask = additive(causal_mask(QUERY_BLOCK, longest + QUERY_BLOCK, window, q.device), q.dtype)
+            output = attention_by_block(q, k, v, mask, window, options)
         outputs.append(output.permute(2, 0, 1, 3))
     return torch.cat(outputs).flatten(1, 2)[None]
 
@@ -55,17 +59,22 @@ def attention_by_block(
     query: Float[Tensor, "kv group queries d"],
     key: Float[Tensor, "kv group keys d"],
     value: Float[Tensor, "kv group keys d"],
+    mask: Float[Tensor, "block reach"],
     window: int | None,
     options: dict[str, Any],
 ) -> Float[Tensor, "kv group queries d"]:
-    """Attention of a document's last tokens to all of it, `QUERY_BLOCK` queries at a time, to those keys that one of them sees."""
+    """Attention of a document's last tokens to all of it, a block of queries at a time, to those keys that one of them sees.
+
+    `mask` is that of the last `block` queries of a document of `reach` tokens; every block has a part of it.
+    """
+    size, reach = mask.shape
     before, outputs = key.shape[2] - query.shape[2], []
-    for begin in range(0, query.shape[2], QUERY_BLOCK):
-        end = min(begin + QUERY_BLOCK, query.shape[2])
-        first = 0 if window is None else max(0, before + begin + 1 - window)
-        seen = slice(first, before + end)
-        mask = causal_mask(end - begin, seen.stop - seen.start, window, query.device)
-        outputs.append(F.scaled_dot_product_attention(query[:, :, begin:end], key[:, :, seen], value[:, :, seen], mask, **options))
+    for begin in range(0, query.shape[2], size):
+        end = min(begin + size, query.shape[2])
+        first, last = 0 if window is None else max(0, before + begin + 1 - window), before + end
+        shift = reach - size - (before + begin)
+        states = query[:, :, begin:end], key[:, :, first:last], value[:, :, first:last]
+        outputs.append(F.scaled_dot_product_attention(*states, mask[: end - begin, shift + first : shift + last], **options))
     return torch.cat(outputs, 2)
 
 
@@ -73,3 +82,8 @@ def causal_mask(queries: int, keys: int, window: int | None, device: torch.devic
     """Bool `[queries, keys]` of the last queries of a document: each sees itself and the keys before it, `window` tokens in all."""
     mask = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
     return mask if window is None else mask.triu(keys - queries + 1 - window)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention adds to its scores; made once, since from a bool mask every call would make it anew."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
