@@ -1,4 +1,4 @@
-"""The step contract: a question and its steps in, token ids and the place of every step's score out.
+"""The contract of a checkpoint: everything that decides how a response is encoded and its scores are read.
 
 `StepEncoder` is the only code that turns steps into tokens. It is saved with every checkpoint (`prm_config.json`) and loaded from
 it by whoever scores, evaluates or serves, so that training and inference cannot differ.
@@ -6,25 +6,23 @@ it by whoever scores, evaluates or serves, so that training and inference cannot
 
 import dataclasses
 import json
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from prm.files import write_json
 from prm.records import Response
+from prm.steps.encoded import EncodedResponse, SequenceTooLongError
+from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STEP_DELIMITER = "\n\n"
 SEPARATOR = "<extra_0>"
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 CONFIG_NAME = "prm_config.json"
-PROBE = ("So 7 * 2 = 14.", " x ", "\n\n\\frac{1}{2}\n", "é ∑", "9")
-"""Steps whose edges a tokenizer might treat otherwise within a text than at its ends."""
 FORMAT_VERSION = 1
 
 CONTRACTS: dict[str, dict[str, Any]] = {
@@ -43,17 +41,10 @@ CONTRACTS: dict[str, dict[str, Any]] = {
 }
 """What each objective fixes about encoding and reading."""
 
-
-class SequenceTooLongError(ValueError):
-    """An encoded response is longer than the contract's `max_length`."""
-
-
-class EncodedResponse(NamedTuple):
-    """Token ids of prompt and response; `step_ends[m]` is the position at which step m is scored."""
-
-    input_ids: list[int]
-    step_ends: list[int]
-    response_start: int
+ENCODING_FIELDS = (
+    *("layout", "separator", "system_prompt", "question_template", "starts_with_bos"),
+    *("step_prefix", "step_joint", "reads_lines", "boundary"),
+)
 
 
 def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerFast":
@@ -66,51 +57,31 @@ def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerFast":
     return PreTrainedTokenizerFast.from_pretrained(str(name_or_path))
 
 
-def split_steps(text: str, max_step_length: int | None = None, count_tokens: Callable[[str], int] | None = None) -> list[str]:
-    """Split at blank lines and drop blank parts; with `max_step_length` (tokens), merge neighbours from the start while they fit.
-
-    No part is ever cut: one that is longer than `max_step_length` stays a step of its own.
-    """
-    parts = [part for part in text.split(STEP_DELIMITER) if part.strip()]
-    if max_step_length is None:
-        return parts
-    if count_tokens is None:
-        raise ValueError("max_step_length counts tokens: give count_tokens, or a tokenizer on the command line")
-    steps: list[str] = []
-    for part in parts:
-        if steps and count_tokens(merged := steps[-1] + STEP_DELIMITER + part) <= max_step_length:
-            steps[-1] = merged
-        else:
-            steps.append(part)
-    return steps
-
-
-def join_steps(steps: Sequence[str]) -> str:
-    """The text of a response, blank parts aside the inverse of `split_steps`."""
-    return STEP_DELIMITER.join(steps)
-
-
 @dataclass
 class StepEncoder:
     """How a PRM reads a response.
 
-    Layout `separator` (discriminative): the chat prompt, then every step followed by the separator token, where its score is read.
+    Layout `separator` (discriminative): the prompt, then every step followed by the separator token, where its score is read.
     Layout `plain` (implicit PRM): the chat prompt, the steps as the policy wrote them, and EOS; a step owns its tokens and the
     blank line behind it, the last one EOS too.
+    Layout `tags`: one text of question and steps, each followed by a tag of plain text, where its score is read.
+    Layout `turns`: a chat turn per step, answered by `+`; the score is read at the token that predicts the answer.
     """
 
     tokenizer: "PreTrainedTokenizerFast" = field(repr=False)
     loss: str = "asym"
     """Objective of training, a key of `CONTRACTS`."""
-    layout: Literal["separator", "plain"] = "separator"
+    layout: Literal["separator", "plain", "tags", "turns"] = "separator"
     separator: str = SEPARATOR
-    system_prompt: str = SYSTEM_PROMPT
+    """Token behind every step; in layout `tags` the tag with the space before it, in layout `turns` the answer."""
+    system_prompt: str | None = SYSTEM_PROMPT
+    """None: the prompt has no system turn."""
     max_length: int = 4096
     """Longest prompt and response together, in tokens."""
     num_labels: int = 1
     """Outputs of the head; 0 without a head."""
-    activation: Literal["sigmoid", "softmax", "identity"] = "sigmoid"
-    """Step logits to step scores; softmax reads the last class, which is the good one."""
+    activation: Literal["sigmoid", "softmax", "difference", "identity"] = "sigmoid"
+    """Step logits to step scores; softmax reads the last class, which is the good one, difference subtracts the first from it."""
     aggregation: str = "min"
     """Step scores to response score, unless told otherwise."""
     tau: float = 0.1
@@ -119,6 +90,24 @@ class StepEncoder:
     """Weight of the implicit PRM's log ratio."""
     reference_model: str | None = None
     """Path or name of the implicit PRM's reference model."""
+
+    # What only published PRMs do, see prm/models/published.
+    recipe: str | None = None
+    """Published family that this contract reads."""
+    question_template: str | None = None
+    """The prompt as plain text with a {question}; None is the chat template."""
+    starts_with_bos: bool = False
+    """Whether the tokenizer's BOS token stands before a prompt of plain text."""
+    step_prefix: str = ""
+    """Text before every step, with a {number} from 1; a step that begins with `Step 1:` keeps its own."""
+    step_joint: str = ""
+    """Text between a tag and the next step."""
+    reads_lines: bool = False
+    """Whether every line of a step, tokenized apart, is followed by the separator; the score is read at the last line's."""
+    is_cumulative: bool = False
+    """Whether a step's score is the sum of the implicit PRM's rewards up to its end."""
+    boundary: Literal["step_end", "published"] = "step_end"
+    """Where an implicit PRM's steps end: at their last token, or where the published scripts put it on ChatML, a token late."""
 
     @classmethod
     def for_loss(cls, loss: str, tokenizer: "PreTrainedTokenizerFast", **overrides: Any) -> "StepEncoder":
@@ -135,16 +124,28 @@ class StepEncoder:
         """Index of the class whose probability is the step's score."""
         return max(self.num_labels - 1, 0)
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether scores leave [0, 1]."""
+        return self.activation in ("difference", "identity")
+
     @cached_property
     def separator_id(self) -> int:
-        ids = self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise ValueError(f"the separator {self.separator!r} is {len(ids)} tokens, not one; add it as a special token")
-        return ids[0]
+        """Raises ValueError for a separator that the tokenizer splits, or drops."""
+        return marker_id(self.tokenizer, self.separator)
+
+    @property
+    def has_separator(self) -> bool:
+        return self.layout != "plain"
+
+    @cached_property
+    def parts_at_separators(self) -> bool:
+        return parts_at_separators(self)
 
     def prompt_ids(self, question: str, example_id: str = "question") -> list[int]:
         """Token ids of system prompt and question, up to where the response starts."""
-        return self._prompts([question], [example_id])[0]
+        self._check_text(question, example_id, "question", "")
+        return self.prompts([question])[0]
 
     def encode(self, question: str, steps: list[str], example_id: str) -> EncodedResponse:
         """Encode one response. Raises ValueError, naming `example_id`, for what the contract cannot hold."""
@@ -154,10 +155,8 @@ class StepEncoder:
         """Encode many responses in a few tokenizer calls. Raises as `encode` does, for the first bad one."""
         names = [r.question_id if r.sample_index == 0 else f"{r.question_id} #{r.sample_index}" for r in responses]
         for response, name in zip(responses, names, strict=True):
-            self._check_steps(response.steps, name)
-        prompts = self._prompts([r.question for r in responses], names)
-        encode = self._separated if self.layout == "separator" else self._plain
-        encoded = encode(prompts, [r.steps for r in responses])
+            self._check_response(response, name)
+        encoded = LAYOUTS[self.layout](self, [r.question for r in responses], [r.steps for r in responses])
         for response, name, (ids, step_ends, _) in zip(responses, names, encoded, strict=True):
             if len(ids) > self.max_length:
                 raise SequenceTooLongError(
@@ -171,14 +170,18 @@ class StepEncoder:
 
     def encode_by_step(self, response: Response) -> EncodedResponse:
         """The reference for `encode_batch` in layout `separator`: every step is tokenized alone."""
-        self._check_steps(response.steps, response.question_id)
-        return self._step_by_step([self.prompt_ids(response.question, response.question_id)], [response.steps])[0]
+        self._check_response(response, response.question_id)
+        return step_by_step(self, [self.prompt_ids(response.question, response.question_id)], [response.steps])[0]
+
+    def encoding(self) -> dict[str, Any]:
+        """The fields that have a say in the token ids and step ends; the tokenizer has, too."""
+        return {name: getattr(self, name) for name in ENCODING_FIELDS}
 
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write the tokenizer and `prm_config.json`; `extra` entries (a self-test, say) are kept beside the contract."""
         self.tokenizer.save_pretrained(str(directory))
         contract = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tokenizer"}
-        separator_id = self.separator_id if self.layout == "separator" else None
+        separator_id = self.separator_id if self.has_separator else None
         write_json(
             Path(directory) / CONFIG_NAME,
             {"format_version": FORMAT_VERSION, **contract, "separator_id": separator_id, **extra},
@@ -191,97 +194,61 @@ class StepEncoder:
         names = {f.name for f in dataclasses.fields(cls)} - {"tokenizer"}
         tokenizer = load_tokenizer(directory)
         encoder = cls(tokenizer=tokenizer, **{name: config[name] for name in names if name in config})
-        if encoder.layout == "separator" and encoder.separator_id != config["separator_id"]:
+        if encoder.has_separator and encoder.separator_id != config["separator_id"]:
             raise ValueError(
                 f"{directory}: the tokenizer gives {encoder.separator!r} id {encoder.separator_id}, {CONFIG_NAME} says "
                 f"{config['separator_id']}; restore the tokenizer the model was trained with"
             )
         return encoder
 
-    def _prompts(self, questions: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of every question's prompt; each distinct one is made once."""
+        texts = {question: self.prompt_text(question) for question in dict.fromkeys(questions)}
+        ids = self.tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
+        prompts = {question: self.bos_ids + tokens for question, tokens in zip(texts, ids, strict=True)}
+        return [prompts[question] for question in questions]
+
+    def prompt_text(self, question: str) -> str:
+        if self.question_template is not None:
+            return self.question_template.format(question=question)
+        return self.render(self.messages(question), add_generation_prompt=True)
+
+    def render(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False) -> str:
+        """Chat turns as text. Raises ValueError for a tokenizer without chat template."""
         if not self.tokenizer.chat_template:
             raise ValueError(f"the tokenizer {self.tokenizer.name_or_path!r} has no chat template; set tokenizer.chat_template")
-        texts: dict[str, str] = {}
-        for question, name in zip(questions, names, strict=True):
-            if question not in texts:
-                self._check_text(question, name, "question")
-                texts[question] = self.tokenizer.apply_chat_template(
-                    self.messages(question), add_generation_prompt=True, tokenize=False
-                )
-        ids = self.tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
-        prompts = dict(zip(texts, ids, strict=True))
-        return [prompts[question] for question in questions]
+        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=add_generation_prompt, tokenize=False)
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The chat turns before the response."""
-        return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": question}]
+        user = {"role": "user", "content": question}
+        return [user] if self.system_prompt is None else [{"role": "system", "content": self.system_prompt}, user]
 
-    def _separated(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
-        """Whole responses in one call where the tokenizer allows it: nearly twice as fast as step by step, with equal ids."""
-        if not self._parts_at_separators:
-            return self._step_by_step(prompts, batch_steps)
-        encoded = []
-        texts = ["".join(step + self.separator for step in steps) for steps in batch_steps]
-        for prompt, ids in zip(prompts, self._tokenize(texts), strict=True):
-            step_ends = [position for position, token in enumerate(ids, start=len(prompt)) if token == self.separator_id]
-            encoded.append(EncodedResponse(prompt + ids, step_ends, len(prompt)))
-        if len(encoded) > 1:
-            assert encoded[:1] == self._step_by_step(prompts[:1], batch_steps[:1]), batch_steps[0]
-        return encoded
+    @property
+    def bos_ids(self) -> list[int]:
+        """What stands before a prompt of plain text. Raises ValueError for a tokenizer without the BOS token that it needs."""
+        if not self.starts_with_bos:
+            return []
+        if self.tokenizer.bos_token_id is None:
+            raise ValueError(f"the tokenizer {self.tokenizer.name_or_path!r} names no bos_token; set it in tokenizer_config.json")
+        return [self.tokenizer.bos_token_id]
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """As the tokenizer's own call, but without offsets and masks, which cost it a fifth of its time."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()  # a saved tokenizer may have either, which the call sets aside
-        backend.no_padding()
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _step_by_step(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
-        texts = [step for steps in batch_steps for step in steps]
-        step_ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
-        encoded = []
-        for prompt, steps in zip(prompts, batch_steps, strict=True):
-            ids, step_ends = list(prompt), []
-            for _ in steps:
-                ids += next(step_ids)
-                step_ends.append(len(ids))
-                ids.append(self.separator_id)
-            encoded.append(EncodedResponse(ids, step_ends, len(prompt)))
-        return encoded
-
-    @cached_property
-    def _parts_at_separators(self) -> bool:
-        """Whether each step gets the same tokens within the whole text as alone; not where a text's first word is marked."""
-        whole = self.tokenizer("".join(step + self.separator for step in PROBE), add_special_tokens=False)["input_ids"]
-        return whole == self._step_by_step([[]], [list(PROBE)])[0].input_ids
-
-    def _plain(self, prompts: list[list[int]], batch_steps: list[list[str]]) -> list[EncodedResponse]:
-        texts = [join_steps(steps) for steps in batch_steps]
-        tokens = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        encoded = []
-        for prompt, steps, ids, offsets in zip(prompts, batch_steps, tokens["input_ids"], tokens["offset_mapping"], strict=True):
-            # A token belongs to the step in which it starts: `.\n\n` closes its step even when `\n\n7` would be one token.
-            token_starts, start, step_ends = [first for first, _ in offsets], 0, []
-            for step in steps:
-                start += len(step) + len(STEP_DELIMITER)
-                step_ends.append(len(prompt) + bisect_left(token_starts, start) - 1)
-            step_ends[-1] = len(prompt) + len(ids)
-            encoded.append(EncodedResponse([*prompt, *ids, self.tokenizer.eos_token_id], step_ends, len(prompt)))
-        return encoded
-
-    def _check_steps(self, steps: Sequence[str], name: str) -> None:
-        if not steps:
+    def _check_response(self, response: Response, name: str) -> None:
+        """Raise ValueError for what the contract cannot hold."""
+        if not response.steps:
             raise ValueError(f"{name}: the response has no steps")
-        for index, step in enumerate(steps):
+        mark = self.separator.strip() if self.layout in ("separator", "tags") else ""
+        self._check_text(response.question, name, "question", mark if self.layout == "tags" else "")
+        for index, step in enumerate(response.steps):
             if not step.strip():
                 raise ValueError(f"{name}: step {index} is blank; drop it, and its label")
-            if self.layout == "separator" and self.separator in step:
-                raise ValueError(f"{name}: step {index} contains the separator {self.separator!r}; remove it from the text")
-            self._check_text(step, name, f"step {index}")
+            self._check_text(step, name, f"step {index}", mark)
 
-    def _check_text(self, text: str, name: str, where: str) -> None:
+    def _check_text(self, text: str, name: str, where: str, mark: str) -> None:
+        if mark and mark in text:
+            raise ValueError(f"{name}: {where} contains the separator {self.separator!r}; remove it from the text")
         # The tokenizer would take these for control tokens, and the text for something its author did not write.
-        if any(mark in text for mark in self._special_marks) and (found := [t for t in self._special_tokens if t in text]):
+        if any(start in text for start in self._special_marks) and (found := [t for t in self._special_tokens if t in text]):
             raise ValueError(f"{name}: {where} contains the special token {found[0]!r}; remove it from the text")
 
     @cached_property
