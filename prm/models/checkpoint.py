@@ -1,4 +1,7 @@
-"""Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree."""
+"""Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree.
+
+`load_model` is the one entrance for all of them, those of others, too.
+"""
 
 import dataclasses
 import logging
@@ -12,6 +15,7 @@ from torch import Tensor
 from prm.models.adapt import merged_state_dict
 from prm.models.backbone import PackedModel
 from prm.models.implicit import ImplicitPRM
+from prm.models.published import load_published, published_contract
 from prm.models.reward_model import RewardModel
 from prm.models.step_scores import score_batch
 from prm.records import Response
@@ -66,18 +70,40 @@ def save_model(
     encoder.save(directory, self_test=result)
 
 
-def load_model(
-    directory: str | Path, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu"
-) -> tuple[PackedModel, StepEncoder]:
-    """Load model and contract, in eval mode, and repeat the self-test.
+def is_own(name_or_path: str | Path) -> bool:
+    """Whether a model is a checkpoint of this project and not a published one."""
+    return (Path(name_or_path) / CONFIG_NAME).is_file()
 
-    Raises FileNotFoundError or ValueError when `directory` is not a complete checkpoint of ours, or no longer scores as saved.
+
+def read_contract(name_or_path: str | Path, recipe: str | None = None) -> dict[str, Any]:
+    """The contract of a checkpoint of ours or of a published PRM, before any weight is loaded. Raises as `load_model` does."""
+    if not is_own(name_or_path):
+        return published_contract(name_or_path, recipe)
+    if recipe is not None:
+        raise ValueError(
+            f"--recipe {recipe}: {name_or_path} is a checkpoint of this project, whose {CONFIG_NAME} says how to read it"
+        )
+    return read_prm_config(name_or_path)
+
+
+def load_model(
+    name_or_path: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: torch.device | str = "cpu",
+    recipe: str | None = None,
+) -> tuple[PackedModel, StepEncoder]:
+    """Load model and contract, in eval mode: a checkpoint of ours, whose self-test is repeated, or a published PRM.
+
+    The latter is a folder or a name of the hub, `owner/name` or `owner/name@revision`, read by `recipe` or by the one that its files
+    tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
     """
-    config = read_prm_config(directory)
-    encoder = StepEncoder.load(directory)
+    if not is_own(name_or_path):
+        return load_published(name_or_path, recipe, dtype, device)
+    config = read_contract(name_or_path, recipe)
+    encoder = StepEncoder.load(name_or_path)
     model_class = ImplicitPRM if config["num_labels"] == 0 else RewardModel
-    model = model_class.from_pretrained(directory, dtype=dtype).to(device).eval()
-    check_self_test(model, encoder, config.get("self_test"), directory)
+    model = model_class.from_pretrained(name_or_path, dtype=dtype).to(device).eval()
+    check_self_test(model, encoder, config.get("self_test"), name_or_path)
     return model, encoder
 
 

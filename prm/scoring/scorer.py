@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from prm.models import read_contract
 from prm.models.backbone import is_path
 from prm.records import Response, StepScores
 from prm.scoring.engines import ScoringEngine, TorchEngine
-from prm.steps import EncodedResponse, StepEncoder, read_prm_config
+from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +186,9 @@ def _drop(dropped: Counter[str], reason: str, message: str) -> None:
         logger.warning("dropped (%s): %s", reason, message)
 
 
-def reference_of(directory: str | Path, reference: str | None = None) -> str | None:
+def reference_of(directory: str | Path, reference: str | None = None, recipe: str | None = None) -> str | None:
     """Reference model of a checkpoint; None for a model with a head. Raises FileNotFoundError when it is not where it was."""
-    config = read_prm_config(directory)
+    config = read_contract(directory, recipe)
     if config["num_labels"] != 0:
         if reference is not None:
             raise ValueError(f"--reference {reference}: {directory} is no implicit PRM ({config['loss']}) and has no reference")

@@ -138,6 +138,12 @@ class StepEncoder:
     def has_separator(self) -> bool:
         return self.layout != "plain"
 
+    def check_tokens(self) -> None:
+        """Raise ValueError for a tokenizer without a token that the contract needs."""
+        _ = self.bos_ids
+        if self.has_separator:
+            _ = self.separator_id
+
     @cached_property
     def parts_at_separators(self) -> bool:
         return parts_at_separators(self)

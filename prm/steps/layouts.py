@@ -173,7 +173,7 @@ LAYOUTS: dict[str, Callable[..., list[EncodedResponse]]] = {
 }
 
 
-def marker_id(tokenizer: "PreTrainedTokenizerFast", marker: str) -> int:
+def marker_id(tokenizer: "PreTrainedTokenizerFast", marker: str, what: str = "separator") -> int:
     """Id of the one token that `marker` is; with a leading space, of the one that ends it behind other text.
 
     Raises ValueError for a marker of no token or of several, which no position would stand for.
@@ -184,5 +184,5 @@ def marker_id(tokenizer: "PreTrainedTokenizerFast", marker: str) -> int:
     while len(ids) > 1 and not tokenizer.decode(ids[:1]).strip():
         ids = ids[1:]  # the space before a marker that is a token of its own
     if len(ids) != 1:
-        raise ValueError(f"the separator {marker!r} is {len(ids)} tokens, not one; add it as a special token")
+        raise ValueError(f"the {what} {marker!r} is {len(ids)} tokens, not one; add it as a special token")
     return ids[0]
