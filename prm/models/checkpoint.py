@@ -94,8 +94,8 @@ def load_model(
 ) -> tuple[PackedModel, StepEncoder]:
     """Load model and contract, in eval mode: a checkpoint of ours, whose self-test is repeated, or a published PRM.
 
-    The latter is a folder or a name of the hub, `owner/name` or `owner/name@revision`, read by `recipe` or by the one that its files
-    tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
+    The latter is a folder or a name of the hub, `owner/name` or `owner/name@revision`, read by `recipe`, or by the one that its
+    files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
     """
     if not is_own(name_or_path):
         return load_published(name_or_path, recipe, dtype, device)

@@ -140,7 +140,7 @@ class StepEncoder:
 
     def check_tokens(self) -> None:
         """Raise ValueError for a tokenizer without a token that the contract needs."""
-        _ = self.bos_ids
+        _ = self.bos_ids, self.prompt_text("?")
         if self.has_separator:
             _ = self.separator_id
 

@@ -174,15 +174,15 @@ LAYOUTS: dict[str, Callable[..., list[EncodedResponse]]] = {
 
 
 def marker_id(tokenizer: "PreTrainedTokenizerFast", marker: str, what: str = "separator") -> int:
-    """Id of the one token that `marker` is; with a leading space, of the one that ends it behind other text.
+    """Id of the one token that `marker` is; with a leading space, of the one that it is behind other text.
 
     Raises ValueError for a marker of no token or of several, which no position would stand for.
     """
+    if marker.strip() in tokenizer.get_added_vocab():
+        marker = marker.strip()  # always a token of its own; the space before it is another one
     before = "a" if marker.startswith(" ") else ""
     ids, context = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before + marker, before))
     ids = ids[len(context) :]
-    while len(ids) > 1 and not tokenizer.decode(ids[:1]).strip():
-        ids = ids[1:]  # the space before a marker that is a token of its own
     if len(ids) != 1:
         raise ValueError(f"the {what} {marker!r} is {len(ids)} tokens, not one; add it as a special token")
     return ids[0]

@@ -1,14 +1,13 @@
 """Published PRMs: tiny random checkpoints of every family against slow references in the manner of the official snippets."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_published import byte_level_tokenizer, linear_head, llama_tokenizer, mistral_tokenizer, qwen_tokenizer, random_lm, write
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from prm.models import ImplicitPRM, RewardModel, load_model, read_contract, save_model
 from prm.models.files import ModelFiles, model_folder
@@ -18,7 +17,9 @@ from prm.records import Response
 from prm.steps import SYSTEM_PROMPT, SequenceTooLongError
 
 RESPONSES = [
-    Response("q1", 0, "How many apples are 3 + 4?", ["Mia has 3 apples.", "3 + 4 = 7.\nSo there are 7", "The answer is \\boxed{7}."]),
+    Response(
+        "q1", 0, "How many apples are 3 + 4?", ["Mia has 3 apples.", "3 + 4 = 7.\nSo there are 7", "The answer is \\boxed{7}."]
+    ),
     Response("q2", 0, "What is 2 - 1?", ["Step 1: 2 - 1 = 1."]),
     Response("q1", 1, "How many apples are 3 + 4?", ["Nobody knows", "9."]),
 ]
@@ -295,11 +296,214 @@ def test_pure_reads_the_difference_of_both_classes(tmp_path):
 # All of them
 
 
+def write_lm(folder, family="llama", tokenizer=None):
+    tokenizer = tokenizer or llama_tokenizer()
+    return write(folder, random_lm(family, tokenizer), tokenizer, f"{family.capitalize()}ForCausalLM")
+
+
+def write_pure(folder):
+    tokenizer = qwen_tokenizer()
+    return write(folder, random_lm("qwen2", tokenizer), tokenizer, "Qwen2ForTokenClassification", linear_head("score", 2))
+
+
 WRITERS = {
     "qwen": lambda folder: write_qwen(folder / "renamed")[-1],
     "reasonflux": lambda folder: write_qwen(folder / "ReasonFlux-PRM-7B")[-1],
     "skywork": lambda folder: write_skywork(folder / "renamed")[-1],
     "pqm": lambda folder: write_pqm(folder / "renamed")[-1],
+    "pure": lambda folder: write_pure(folder / "renamed"),
+    "math_shepherd": lambda folder: write_lm(folder / "math-shepherd-mistral-7b-prm", "mistral", mistral_tokenizer()),
+    "er_prm": lambda folder: write_lm(folder / "Llama3.1-Math-PRM"),
+    "rlhflow": lambda folder: write_lm(folder / "Llama3.1-8B-PRM-Mistral-Data"),
     "eurus": lambda folder: write_eurus(folder)[-1],
-    "pure": lambda f: write(f / "x", lm := random_lm("qwen2", t := qwen_tokenizer()), t, "Qwen2ForTokenClassification", linear_head("score", 2)),
 }
+
+
+def test_every_recipe_has_a_checkpoint_here():
+    assert {*WRITERS, "eurus_late"} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_recognised_without_a_hint(name, tmp_path):
+    path = WRITERS[name](tmp_path)
+    assert find_recipe(ModelFiles(path)) == name
+    contract = read_contract(path)
+    model, encoder = load_model(path)
+    assert not model.training
+    assert encoder.recipe == contract["recipe"] == name
+    assert isinstance(model, ImplicitPRM if contract["num_labels"] == 0 else RewardModel)
+    assert encoder.is_signed == (name in ("pqm", "pure", "eurus"))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_batches_change_nothing_and_no_position_lies_outside_the_response(name, tmp_path):
+    model, encoder = load_model(WRITERS[name](tmp_path))
+    encoded = encoder.encode_batch(RESPONSES)
+    assert encoded == [encoder.encode_batch([response])[0] for response in RESPONSES]
+    together, alone = score_batch(model, encoder, encoded), [score_batch(model, encoder, [one])[0] for one in encoded]
+    for response, ours, single, (ids, step_ends, start) in zip(RESPONSES, together, alone, encoded, strict=True):
+        assert ours == pytest.approx(single, abs=1e-5)
+        assert len(step_ends) == len(response.steps)
+        assert start <= step_ends[0] < step_ends[-1] + 1 <= len(ids)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_saved_in_our_format_it_scores_the_same(name, tmp_path):
+    model, encoder = load_model(WRITERS[name](tmp_path))
+    save_model(model, encoder, tmp_path / "ours")
+    again, contract = load_model(tmp_path / "ours")
+    assert contract.encoding() == encoder.encoding()
+    pairs = [(again, contract), (model, encoder)]
+    ours, theirs = ([s for row in score_batch(m, e, e.encode_batch(RESPONSES)) for s in row] for m, e in pairs)
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert "auto_map" not in config
+    assert not any(file.suffix in (".bin", ".py") for file in (tmp_path / "ours").iterdir())
+    with pytest.raises(ValueError, match="is a checkpoint of this project"):
+        load_model(tmp_path / "ours", recipe=name)
+
+
+def test_a_linear_head_is_saved_as_transformers_own_token_classification(tmp_path):
+    model, encoder = load_model(WRITERS["math_shepherd"](tmp_path))
+    save_model(model, encoder, tmp_path / "ours")
+    theirs = AutoModelForTokenClassification.from_pretrained(tmp_path / "ours").eval()
+    response = encoder.encode_batch(RESPONSES[:1])[0]
+    with torch.no_grad():
+        logits = theirs(torch.tensor([response.input_ids])).logits[0, response.step_ends]
+    assert score_batch(model, encoder, [response])[0] == pytest.approx(logits.softmax(-1)[:, 1].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_precision_is_the_one_asked_for(dtype, tmp_path):
+    model, _ = load_model(WRITERS["pqm"](tmp_path), dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+
+
+# What is refused
+
+
+def test_unknown_checkpoints_and_recipes(tmp_path):
+    path = write_lm(tmp_path / "some-llama")
+    with pytest.raises(
+        ValueError, match=r"(?s)some-llama: neither .* LlamaForCausalLM, model_type llama.*--recipe.*rlhflow: RLHFlow"
+    ):
+        load_model(path)
+    with pytest.raises(ValueError, match=r"recipe 'shepherd' is unknown; choose one of .*math_shepherd"):
+        load_model(path, recipe="shepherd")
+    assert load_model(path, recipe="rlhflow")[1].recipe == "rlhflow"
+    with pytest.raises(ValueError, match=r"some-llama: has no weight v_head.summary.weight; it is another kind"):
+        load_model(path, recipe="skywork")
+    (path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"some-llama: no weights, that is, no model\*"):
+        load_model(path, recipe="rlhflow")
+    (path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config.json; a folder of weights alone needs"):
+        load_model(path)
+
+
+def test_an_incomplete_checkpoint_is_not_filled_at_random(tmp_path):
+    path = WRITERS["pure"](tmp_path)
+    weights = load_file(path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 weights are missing"):
+        load_model(path)
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("payload-ran"),))
+
+
+def test_pickled_weights_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = WRITERS["skywork"](tmp_path)
+    torch.save({"model.norm.weight": Payload()}, path / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        load_model(path)
+    assert not Path("payload-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "recipe", "message"),
+    [
+        (qwen_tokenizer(), "qwen", r"the separator '<extra_0>' is \d+ tokens, not one; .* recipe qwen needs"),
+        (mistral_tokenizer(merges=()), "math_shepherd", r"the separator ' ки' is 3 tokens, not one"),
+        (mistral_tokenizer(merges=(("▁", "к"), ("▁к", "и"))), "math_shepherd", r"the answer ' -' is 2 tokens, not one"),
+        (qwen_tokenizer(), "math_shepherd", r"names no bos_token"),
+        (byte_level_tokenizer([], None), "rlhflow", r"has no chat template"),
+    ],
+)
+def test_tokenizers_without_the_recipe_s_tokens(tokenizer, recipe, message, tmp_path):
+    lm = random_lm("llama", tokenizer)
+    path = write(tmp_path / "model", lm, tokenizer, "LlamaForCausalLM", two_layer_head() if recipe == "qwen" else None)
+    with pytest.raises(ValueError, match=message):
+        load_model(path, recipe=recipe)
+
+
+def test_a_separator_that_the_tokenizer_drops_is_no_token(tmp_path):
+    tokenizer = mistral_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = None
+    tokenizer.unk_token = None
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["model"]["unk_token"] = None
+    path = write_lm(tmp_path / "math-shepherd", "mistral", mistral_tokenizer())
+    for character in "ки":
+        backend["model"]["vocab"] = {t: i for t, i in backend["model"]["vocab"].items() if character not in t}
+    backend["model"]["merges"] = []
+    (path / "tokenizer.json").write_text(json.dumps(backend))
+    with pytest.raises(ValueError, match=r"the separator ' ки' is 0 tokens, not one"):
+        load_model(path)
+
+
+def test_text_that_holds_the_tag_and_responses_that_are_too_long(tmp_path):
+    _, encoder = load_model(WRITERS["er_prm"](tmp_path))
+    with pytest.raises(ValueError, match=r"q: step 1 contains the separator ' ки'"):
+        encoder.encode("How many?", ["One.", "Two ки"], "q")
+    with pytest.raises(ValueError, match=r"q: question contains the separator ' ки'"):
+        encoder.encode("Что такое ки?", ["One."], "q")
+    encoder.max_length = 10
+    with pytest.raises(SequenceTooLongError, match=r"q: \d+ tokens, max_length is 10"):
+        encoder.encode("How many?", ["One."], "q")
+
+
+def test_a_pqm_tokenizer_of_another_backbone(tmp_path):
+    *_, path = write_pqm(tmp_path / "zeta-4", with_token=False)
+    tokenizer = load_tokenizer(path)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(path)
+    with pytest.raises(ValueError, match=r"\[PRM\] is token \d+, but there are \d+ embeddings"):
+        load_model(path)
+
+
+def test_a_chat_template_without_a_closing_token(tmp_path):
+    tokenizer = byte_level_tokenizer([], "{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
+    path = write_lm(tmp_path / "EurusPRM-Stage1", "qwen2", tokenizer)
+    with pytest.raises(ValueError, match="closes an assistant turn with '', which is no token"):
+        load_model(path)
+
+
+# Models of the hub
+
+
+def test_hub_names_with_revision_take_no_pickles_where_there_are_safetensors(tmp_path, monkeypatch):
+    path, calls = WRITERS["qwen"](tmp_path), []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        calls.append((repository, revision, allow_patterns[-1]))
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_model("Qwen/Qwen2.5-Math-PRM-7B@abc")[1].recipe == "qwen"
+    assert calls == [("Qwen/Qwen2.5-Math-PRM-7B", "abc", "model*.safetensors")]
+    calls.clear()
+    (path / "model.safetensors").unlink()
+    model_folder("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B")
+    assert [(call[1], call[2]) for call in calls] == [(None, "model*.safetensors"), (None, "pytorch_model*.bin")]
+
+
+def test_models_that_are_nowhere(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nobody/no-such-model: no such folder, and the hub gave no model"):
+        load_model("nobody/no-such-model")
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint folder, and no model of the hub"):
+        load_model("no-such-folder")
