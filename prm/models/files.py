@@ -66,8 +66,9 @@ class ModelFiles:
 
     @cached_property
     def known_as(self) -> str:
-        """Every name the checkpoint goes by, in lower case: hub name or path, and what config.json remembers."""
-        return f"{Path(self.name).absolute()} {self.config.get('_name_or_path', '')}".lower().replace("_", "-")
+        """Names of the checkpoint in lower case, each behind a slash: its own, its folder's, and what config.json remembers."""
+        names = [*Path(self.name).absolute().parts[-2:], *Path(self.config.get("_name_or_path") or "").parts[-2:]]
+        return "".join(f"/{name}" for name in names).lower().replace("_", "-")
 
     @cached_property
     def weights(self) -> dict[str, Path]:
@@ -75,6 +76,13 @@ class ModelFiles:
         if files := weight_files(self.folder):
             return {name: file for file in files for name in weight_names(file)}
         raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")
+
+    def num_rows(self, name: str) -> int:
+        """First dimension of a weight, which is not read for it."""
+        if name in self.weights and self.weights[name].suffix == ".safetensors":
+            with safe_open(self.weights[name], "pt") as weights:
+                return weights.get_slice(name).get_shape()[0]
+        return len(self.tensors([name])[name])
 
     def tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Weights by name. Raises ValueError for one that the checkpoint lacks."""

@@ -132,7 +132,7 @@ def decoder_names(files: ModelFiles) -> dict[str, str]:
 def embedding_rows(files: ModelFiles) -> int:
     """Size of the vocabulary by the weights: config.json may be that of the backbone before tokens were added."""
     name = decoder_names(files).get(EMBEDDINGS.removeprefix("model."), EMBEDDINGS)
-    return files.tensors([name])[name].shape[0]
+    return files.num_rows(name)
 
 
 def load_decoder(files: ModelFiles, config: PreTrainedConfig, dtype: str | torch.dtype) -> PreTrainedModel:

@@ -54,9 +54,9 @@ class Recipe:
     """model_type and reference model of an implicit PRM."""
 
 
-def is_named(*parts: str) -> Callable[[ModelFiles], bool]:
+def is_named(*parts: str, architecture: str = "ForCausalLM") -> Callable[[ModelFiles], bool]:
     """Causal LMs that nothing but their name tells from any other."""
-    return lambda files: files.architecture.endswith("ForCausalLM") and any(part in files.known_as for part in parts)
+    return lambda files: files.architecture.endswith(architecture) and any(part in files.known_as for part in parts)
 
 
 def has_process_head(files: ModelFiles) -> bool:
@@ -159,7 +159,7 @@ blank line in the place of the newline, in which card and training differ from i
 
 RECIPES["math_shepherd"] = Recipe(
     models="peiyi9979/math-shepherd-mistral-7b-prm",
-    matches=is_named("math-shepherd"),
+    matches=is_named("math-shepherd", architecture="MistralForCausalLM"),
     contract=dict(**TAGGED, step_joint="\n"),
     head=token_pair(bad=" -", good=" +"),
 )
@@ -170,7 +170,7 @@ the tag does. Mistral v0.1 sees a window of 4,096 tokens. Source: model card (Wa
 
 RECIPES["er_prm"] = Recipe(
     models="HanningZhang/Llama3.1-Math-PRM",
-    matches=is_named("llama3.1-math-prm", "er-prm"),
+    matches=is_named("/llama3.1-math-prm", "/er-prm"),
     contract=TAGGED,
     head=token_pair(bad=" -", good=" +"),
 )
