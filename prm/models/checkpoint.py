@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prm.models.adapt import merged_state_dict
 from prm.models.backbone import PackedModel
+from prm.models.files import model_folder
 from prm.models.implicit import ImplicitPRM
 from prm.models.published import load_published, published_contract
 from prm.models.reward_model import RewardModel
@@ -70,20 +71,21 @@ def save_model(
     encoder.save(directory, self_test=result)
 
 
-def is_own(name_or_path: str | Path) -> bool:
+def is_own(folder: Path) -> bool:
     """Whether a model is a checkpoint of this project and not a published one."""
-    return (Path(name_or_path) / CONFIG_NAME).is_file()
+    return (folder / CONFIG_NAME).is_file()
 
 
 def read_contract(name_or_path: str | Path, recipe: str | None = None) -> dict[str, Any]:
     """The contract of a checkpoint of ours or of a published PRM, before any weight is loaded. Raises as `load_model` does."""
-    if not is_own(name_or_path):
+    folder = model_folder(name_or_path, with_weights=False)
+    if not is_own(folder):
         return published_contract(name_or_path, recipe)
     if recipe is not None:
         raise ValueError(
             f"--recipe {recipe}: {name_or_path} is a checkpoint of this project, whose {CONFIG_NAME} says how to read it"
         )
-    return read_prm_config(name_or_path)
+    return read_prm_config(folder)
 
 
 def load_model(
@@ -94,15 +96,15 @@ def load_model(
 ) -> tuple[PackedModel, StepEncoder]:
     """Load model and contract, in eval mode: a checkpoint of ours, whose self-test is repeated, or a published PRM.
 
-    The latter is a folder or a name of the hub, `owner/name` or `owner/name@revision`, read by `recipe`, or by the one that its
-    files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
+    Either is a folder or a name of the hub, `owner/name` or `owner/name@revision`. A published PRM is read by `recipe`, or by
+    the one that its files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
     """
-    if not is_own(name_or_path):
+    if not is_own(model_folder(name_or_path, with_weights=False)):
         return load_published(name_or_path, recipe, dtype, device)
-    config = read_contract(name_or_path, recipe)
-    encoder = StepEncoder.load(name_or_path)
+    config, folder = read_contract(name_or_path, recipe), model_folder(name_or_path)
+    encoder = StepEncoder.load(folder)
     model_class = ImplicitPRM if config["num_labels"] == 0 else RewardModel
-    model = model_class.from_pretrained(name_or_path, dtype=dtype).to(device).eval()
+    model = model_class.from_pretrained(folder, dtype=dtype).to(device).eval()
     check_self_test(model, encoder, config.get("self_test"), name_or_path)
     return model, encoder
 

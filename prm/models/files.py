@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +17,46 @@ WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model"]
 
 
-def model_folder(name_or_path: str | Path) -> Path:
+def model_folder(name_or_path: str | Path, with_weights: bool = True) -> Path:
     """Folder of a model on disk, or of one of the hub as `owner/name` or `owner/name@revision`, which is downloaded if it must be.
 
-    Of a model that has safetensors no other weights are taken. Raises FileNotFoundError for one that is neither here nor there.
+    Of a model that has safetensors no other weights are taken; without weights, config and tokenizer only. Raises FileNotFoundError
+    for one that is neither here nor there.
     """
     name = str(name_or_path)
     if Path(name).is_dir():
         return Path(name)
     if is_path(name) or name.count("/") != 1:
         raise FileNotFoundError(f"{name}: no such checkpoint folder, and no model of the hub, whose names read owner/name")
+    for pattern in WEIGHT_PATTERNS if with_weights else ():
+        folder = download(name, pattern)
+        if any(folder.glob(pattern)):
+            return folder
+    return download(name)
+
+
+@cache
+def download(name: str, *weights: str) -> Path:
+    """Snapshot of a model of the hub in its cache: config, tokenizer and the weights that match. Asked for once a process."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:
-        for pattern in WEIGHT_PATTERNS:
-            folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*SMALL_FILES, pattern]))
-            if any(folder.glob(pattern)):
-                break
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*SMALL_FILES, *weights]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(
             f"{name}: no such folder, and the hub gave no model of this name ({error}); check the name, the revision, the network, "
             "HF_HUB_OFFLINE, and for gated models HF_TOKEN"
         ) from error
-    return folder
 
 
 class ModelFiles:
-    """A model's folder: config.json as it stands, and weights by name, read from disk when asked for."""
+    """A model's folder: config.json as it stands, and weights by name, downloaded and read only when asked for."""
 
     def __init__(self, name_or_path: str | Path):
         self.name = str(name_or_path)
-        self.folder = model_folder(name_or_path)
+        self.folder = model_folder(name_or_path, with_weights=False)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -71,16 +78,24 @@ class ModelFiles:
         return "".join(f"/{name}" for name in names).lower().replace("_", "-")
 
     @cached_property
-    def weights(self) -> dict[str, Path]:
-        """File of every weight. Raises FileNotFoundError for a folder without weights."""
-        if files := weight_files(self.folder):
-            return {name: file for file in files for name in weight_names(file)}
+    def weights(self) -> dict[str, str]:
+        """File of every weight, by the index where there is one. Raises FileNotFoundError for a folder without weights."""
+        if indexes := sorted(self.folder.glob("*.index.json")):
+            return json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"]
+        if files := weight_files(model_folder(self.name)):
+            return {name: file.name for file in files for name in weight_names(file)}
         raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")
 
+    def file_of(self, name: str) -> Path:
+        """Where a weight lies. Raises ValueError for one that the checkpoint lacks."""
+        if name not in self.weights:
+            raise ValueError(f"{self.name}: has no weight {name}; it is another kind of model, or incomplete: copy it again")
+        return model_folder(self.name) / self.weights[name]
+
     def num_rows(self, name: str) -> int:
-        """First dimension of a weight, which is not read for it."""
-        if name in self.weights and self.weights[name].suffix == ".safetensors":
-            with safe_open(self.weights[name], "pt") as weights:
+        """First dimension of a weight, which is not read for it where it lies in safetensors."""
+        if self.file_of(name).suffix == ".safetensors":
+            with safe_open(self.file_of(name), "pt") as weights:
                 return weights.get_slice(name).get_shape()[0]
         return len(self.tensors([name])[name])
 
@@ -88,9 +103,7 @@ class ModelFiles:
         """Weights by name. Raises ValueError for one that the checkpoint lacks."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
-            if name not in self.weights:
-                raise ValueError(f"{self.name}: has no weight {name}; it is another kind of model, or incomplete: copy it again")
-            by_file.setdefault(self.weights[name], []).append(name)
+            by_file.setdefault(self.file_of(name), []).append(name)
         return {name: tensor for file, wanted in by_file.items() for name, tensor in read_tensors(file, wanted).items()}
 
 

@@ -61,10 +61,11 @@ class TorchEngine:
         dtype: str = "auto",
         device: str = "auto",
         torch_compile: bool = False,
+        recipe: str | None = None,
     ) -> "TorchEngine":
-        """Load a checkpoint and, for an implicit PRM, its reference."""
+        """Load a checkpoint or a published PRM and, for an implicit PRM, its reference."""
         device = resolve_device(device)
-        model, encoder = load_model(directory, resolve_dtype(dtype, device), device)
+        model, encoder = load_model(directory, resolve_dtype(dtype, device), device, recipe)
         loaded = None if reference is None else ImplicitPRM.from_backbone(reference, model.dtype).to(device).eval()
         for part in (model, loaded):
             if torch_compile and part is not None:

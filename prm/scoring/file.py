@@ -25,7 +25,7 @@ class ScoringConfig(ShareConfig):
     """Score every step of rollouts, responses or candidate pools."""
 
     model: str
-    """Checkpoint folder written by scripts/train.py."""
+    """Checkpoint folder written by scripts/train.py, or a published PRM: a folder, or owner/name[@revision] on the hub."""
     input: str
     """Rollouts, responses or candidate pools: a .jsonl file, a .json array or a folder of shards."""
     output: str
@@ -38,6 +38,8 @@ class ScoringConfig(ShareConfig):
     """Tokens per packed row of the torch engine. Default: 16384 on CUDA, 4096 on a CPU."""
     torch_compile: bool = False
     """Compile the layers of the torch engine; worth its minute or so on a GPU with many responses."""
+    recipe: str | None = None
+    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
     reference: str | None = None
     """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -52,7 +54,7 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     Raises ValueError for a share without responses and for an output that holds scores of another model, input or setting.
     """
     config.check_share(config.output)
-    reference = reference_of(config.model, config.reference)
+    reference = reference_of(config.model, config.reference, config.recipe)
     keys = KeySet(response.key for response in share(config))
     if not keys:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
@@ -62,7 +64,7 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     write_manifest(place.parent, config, extra={"run": run}, name=place.name)
 
     options = (config.token_budget, config.reference, config.dtype, config.device, config.engine, config.torch_compile)
-    scorer = Scorer.load(config.model, *options)
+    scorer = Scorer.load(config.model, *options, recipe=config.recipe)
     dropped: Counter[str] = Counter()
     with ShardWriter(config.output, prefix=shard_prefix(*job)) as writer:
         num_finished = sum(key in keys for key in writer.finished_keys)

@@ -4,10 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.utils import cached_file
-
 from prm.data.hub import hash_source
-from prm.models.backbone import CONFIG_FILE
+from prm.models import read_contract
+from prm.models.files import model_folder
 from prm.models.implicit import hash_model
 from prm.scoring.engines import resolve_device, resolve_dtype
 from prm.steps import CONFIG_NAME
@@ -34,6 +33,7 @@ def run_identity(config: "ScoringConfig", reference: str | None) -> dict[str, An
     return {
         "model": hash_model(config.model),
         "encoder": hash_encoder(config.model),
+        "recipe": read_contract(config.model, config.recipe).get("recipe"),
         "reference": None if reference is None else hash_model(reference),
         "input": hash_source(config.input),
         "max_step_length": config.max_step_length,
@@ -45,7 +45,7 @@ def run_identity(config: "ScoringConfig", reference: str | None) -> dict[str, An
 
 def hash_encoder(name_or_path: str | Path) -> str:
     """SHA-256 over what turns a response into tokens: contract, tokenizer and chat template, which `hash_model` has in part."""
-    folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(cached_file(str(name_or_path), CONFIG_FILE)).parent
+    folder = model_folder(name_or_path, with_weights=False)
     files = (file for file in sorted(folder.iterdir()) if file.name in ENCODER_FILES or file.name.startswith(ENCODER_PREFIX))
     return hashlib.sha256("".join(f"{file.name}\0{hash_path(file)}\n" for file in files).encode()).hexdigest()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from prm.metrics.degenerate import DegenerateDetector
 from prm.models import read_contract
 from prm.models.backbone import is_path
 from prm.records import Response, StepScores
@@ -37,6 +38,8 @@ class Scorer:
 
     engine: ScoringEngine
     encoder: StepEncoder
+    name: str = "the model"
+    """What errors call it."""
     speed: "Speed" = field(default_factory=lambda: Speed(), init=False)
     """Of all calls so far."""
 
@@ -50,25 +53,28 @@ class Scorer:
         device: str = "auto",
         engine: str = "torch",
         torch_compile: bool = False,
+        recipe: str | None = None,
     ) -> "Scorer":
         """Load a checkpoint, and for an implicit PRM its reference. Raises FileNotFoundError or ValueError where one is missing."""
-        reference = reference_of(directory, reference)
+        reference = reference_of(directory, reference, recipe)
         if engine == "vllm":
             if reference is not None:
                 raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
             from prm.models.vllm_pooling import VLLMEngine
 
             encoder = StepEncoder.load(directory)
-            return cls(VLLMEngine(directory, encoder, dtype), encoder)
-        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile)
-        return cls(loaded, loaded.encoder)
+            return cls(VLLMEngine(directory, encoder, dtype), encoder, str(directory))
+        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile, recipe)
+        return cls(loaded, loaded.encoder, str(directory))
 
     def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
 
-        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite.
+        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
+        naming the model, when all steps so far got the same score.
         """
         remaining, size = iter(responses), WINDOWS[0]
+        detector = DegenerateDetector(self.name, self.encoder.activation)
         while window := list(islice(remaining, size)):
             start = time.monotonic()
             encoded = encode_each(self.encoder, window, dropped)
@@ -79,6 +85,9 @@ class Scorer:
             size = next_window(size, seconds)
             for (r, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(r, step_scores)
+                detector.update(r.steps, step_scores)
+            detector.check()
+            for (r, _), step_scores in zip(kept, scores, strict=True):
                 yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
@@ -142,9 +151,10 @@ def score_responses(
     token_budget: int | None = None,
     device: str = "auto",
     dropped: Counter[str] | None = None,
+    recipe: str | None = None,
 ) -> Iterator[StepScores]:
-    """Score responses under a checkpoint folder or a loaded `Scorer` (which has a token budget and a device of its own)."""
-    scorer = model if isinstance(model, Scorer) else Scorer.load(model, token_budget, device=device)
+    """Score responses under a checkpoint, a published PRM or a loaded `Scorer` (with a token budget and a device of its own)."""
+    scorer = model if isinstance(model, Scorer) else Scorer.load(model, token_budget, device=device, recipe=recipe)
     return scorer.score(responses, dropped)
 
 

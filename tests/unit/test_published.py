@@ -10,7 +10,7 @@ from tiny_published import byte_level_tokenizer, linear_head, llama_tokenizer, m
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from prm.models import ImplicitPRM, RewardModel, load_model, read_contract, save_model
-from prm.models.files import ModelFiles, model_folder
+from prm.models.files import ModelFiles, download, model_folder
 from prm.models.published import RECIPES, find_recipe
 from prm.models.step_scores import score_batch
 from prm.records import Response
@@ -486,20 +486,59 @@ def test_a_chat_template_without_a_closing_token(tmp_path):
 # Models of the hub
 
 
-def test_hub_names_with_revision_take_no_pickles_where_there_are_safetensors(tmp_path, monkeypatch):
-    path, calls = WRITERS["qwen"](tmp_path), []
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub whose every model lies in tmp_path/hub; the calls it got."""
+    calls = []
 
     def snapshot_download(repository, revision, allow_patterns):
-        calls.append((repository, revision, allow_patterns[-1]))
-        return str(path)
+        calls.append((repository, revision, *(p for p in allow_patterns if p in ("model*.safetensors", "pytorch_model*.bin"))))
+        return str(tmp_path / "hub" / "renamed")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    yield calls
+    download.cache_clear()
+
+
+def test_hub_names_with_revision_take_no_pickles_where_there_are_safetensors(tmp_path, hub):
+    path = WRITERS["qwen"](tmp_path / "hub")
     assert load_model("Qwen/Qwen2.5-Math-PRM-7B@abc")[1].recipe == "qwen"
-    assert calls == [("Qwen/Qwen2.5-Math-PRM-7B", "abc", "model*.safetensors")]
-    calls.clear()
+    assert hub == [("Qwen/Qwen2.5-Math-PRM-7B", "abc"), ("Qwen/Qwen2.5-Math-PRM-7B", "abc", "model*.safetensors")]
+    hub.clear()
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    model_folder("some/other")
+    assert hub == [("some/other", None, "model*.safetensors"), ("some/other", None, "pytorch_model*.bin")]
+
+
+def test_no_weights_are_downloaded_to_read_a_contract_or_to_refuse_a_model(tmp_path, hub):
+    path = write_lm(tmp_path / "hub" / "renamed")
+    names = list(load_file(path / "model.safetensors"))
     (path / "model.safetensors").unlink()
-    model_folder("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B")
-    assert [(call[1], call[2]) for call in calls] == [(None, "model*.safetensors"), (None, "pytorch_model*.bin")]
+    index = {"weight_map": {name: "model-00001-of-00002.safetensors" for name in names}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_contract("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")["recipe"] == "rlhflow"
+    with pytest.raises(ValueError, match=r"meta-llama/Llama-3.1-8B-Instruct: neither"):
+        load_model("meta-llama/Llama-3.1-8B-Instruct")
+    assert hub == [("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", None), ("meta-llama/Llama-3.1-8B-Instruct", None)]
+
+
+def test_a_model_of_the_hub_in_our_format(tmp_path, hub):
+    model, encoder = load_model(WRITERS["pure"](tmp_path / "published"))
+    save_model(model, encoder, tmp_path / "hub" / "renamed")
+    assert load_model("me/my-prm")[1].recipe == "pure"
+
+
+def test_shards_are_found_by_the_index(tmp_path):
+    path = WRITERS["pure"](tmp_path)
+    whole = scores(path)
+    weights = load_file(path / "model.safetensors")
+    (path / "model.safetensors").unlink()
+    files = {name: f"model-{len(name) % 2}.safetensors" for name in weights}
+    for file in set(files.values()):
+        part = {name: value for name, value in weights.items() if files[name] == file}
+        save_file(part, path / file, metadata={"format": "pt"})
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert scores(path) == whole
 
 
 def test_models_that_are_nowhere(tmp_path):

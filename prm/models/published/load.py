@@ -9,7 +9,7 @@ from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel, PreTr
 
 from prm.attention import PACKED
 from prm.models.backbone import PackedModel, check_complete, load_config
-from prm.models.files import ModelFiles
+from prm.models.files import ModelFiles, model_folder
 from prm.models.implicit import ImplicitPRM
 from prm.models.published.heads import EMBEDDINGS, WRAPPER
 from prm.models.published.recipes import RECIPES, Recipe
@@ -51,7 +51,7 @@ def load_published(
     encoder = build_encoder(files, name)
     logger.info("%s: read as %s (%s)", files.name, name, RECIPES[name].models)
     if RECIPES[name].head is None:
-        model: PackedModel = ImplicitPRM.from_backbone(files.folder, dtype)
+        model: PackedModel = ImplicitPRM.from_backbone(model_folder(files.name), dtype)
     else:
         model = build_reward_model(files, RECIPES[name], encoder, dtype)
     return model.to(device).eval(), encoder

@@ -64,7 +64,7 @@ def has_process_head(files: ModelFiles) -> bool:
 
 
 RECIPES: dict[str, Recipe] = {}
-"""Looked through in this order; the first that matches is taken. What stands under each is where its facts come from."""
+"""Looked through in this order; the first that matches is taken. Its facts, and where they come from, stand under each."""
 
 RECIPES["reasonflux"] = Recipe(
     models="Gen-Verse/ReasonFlux-PRM-7B",
@@ -113,32 +113,9 @@ PRMBench's wrapper calls a step good if its score falls by less than 0.05. Sourc
 `model_utils/io_utils.py` and `prm_model.py`.
 """
 
-RECIPES["pqm"] = Recipe(
-    models="Windy0822/PQM",
-    matches=lambda files: "v_head.summary.weight" in files.weights,
-    contract=dict(
-        loss="pqm",
-        num_labels=1,
-        activation="identity",
-        aggregation="min",
-        layout="tags",
-        separator=" [PRM]",
-        question_template=INSTRUCTION,
-        step_prefix="Step {number}: ",
-        step_joint="\n",
-    ),
-    head=one_layer("v_head.summary"),
-)
-"""Recipe 6. Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added
-token `[PRM]`, raw value, minimum. The hub holds only `zeta-2/` and `zeta-4/model.safetensors`: put config and tokenizer of
-the backbone beside one of them, the new token gets the last id. Weights are named `pretrained_model.*` and
-`v_head.summary.*`. Training wrapped the question in `[INST]`; the prompt here is that of the evaluation. Source:
-WindyLee0822/Process_Q_Model, `bon_eval_hf.py` and `value_model.py` (Li & Li 2024).
-"""
-
 RECIPES["pure"] = Recipe(
     models="jinachris/PURE-PRM-7B, earlier named jinachris/Qwen2.5-Math-7B-PRM800K",
-    matches=lambda files: files.architecture == "Qwen2ForTokenClassification" and "score.weight" in files.weights,
+    matches=lambda files: files.architecture == "Qwen2ForTokenClassification",
     contract=dict(
         loss="step_ce",
         num_labels=2,
@@ -210,6 +187,29 @@ summed over all response tokens up to its end, the token that closes the turn in
 and 0.005 in `process_eval.sh`, where the reference is Qwen2.5-7B-Instruct (--reference takes it). Scores are not
 probabilities: the script for ProcessBench passes them through a sigmoid, which keeps their order. Source:
 PRIME-RL/ImplicitPRM, `eval/processbench.py`; card of PRIME-RL/EurusPRM-Stage2 (Yuan et al. 2024, Cui et al. 2025).
+"""
+
+RECIPES["pqm"] = Recipe(
+    models="Windy0822/PQM",
+    matches=lambda files: "v_head.summary.weight" in files.weights,
+    contract=dict(
+        loss="pqm",
+        num_labels=1,
+        activation="identity",
+        aggregation="min",
+        layout="tags",
+        separator=" [PRM]",
+        question_template=INSTRUCTION,
+        step_prefix="Step {number}: ",
+        step_joint="\n",
+    ),
+    head=one_layer("v_head.summary"),
+)
+"""Recipe 6. Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added
+token `[PRM]`, raw value, minimum. The hub holds only `zeta-2/` and `zeta-4/model.safetensors`: put config and tokenizer of
+the backbone beside one of them, the new token gets the last id. Weights are named `pretrained_model.*` and
+`v_head.summary.*`. Training wrapped the question in `[INST]`; the prompt here is that of the evaluation. Source:
+WindyLee0822/Process_Q_Model, `bon_eval_hf.py` and `value_model.py` (Li & Li 2024).
 """
 
 RECIPES["eurus_late"] = Recipe(
