@@ -97,7 +97,8 @@ def load_model(
     """Load model and contract, in eval mode: a checkpoint of ours, whose self-test is repeated, or a published PRM.
 
     Either is a folder or a name of the hub, `owner/name` or `owner/name@revision`. A published PRM is read by `recipe`, or by
-    the one that its files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores as saved.
+    the one that its files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores
+    as saved.
     """
     if not is_own(model_folder(name_or_path, with_weights=False)):
         return load_published(name_or_path, recipe, dtype, device)

@@ -1,20 +1,22 @@
 """Published PRMs: tiny random checkpoints of every family against slow references in the manner of the official snippets."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_published import byte_level_tokenizer, linear_head, llama_tokenizer, mistral_tokenizer, qwen_tokenizer, random_lm, write
-from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForTokenClassification, LlamaTokenizer, PreTrainedTokenizerFast
 
 from prm.models import ImplicitPRM, RewardModel, load_model, read_contract, save_model
 from prm.models.files import ModelFiles, download, model_folder
 from prm.models.published import RECIPES, find_recipe
 from prm.models.step_scores import score_batch
 from prm.records import Response
-from prm.steps import SYSTEM_PROMPT, SequenceTooLongError
+from prm.steps import SYSTEM_PROMPT, SequenceTooLongError, StepEncoder
+from prm.steps.layouts import marker_id
 
 RESPONSES = [
     Response(
@@ -118,6 +120,21 @@ def test_math_shepherd_with_a_sliding_window_shorter_than_the_response(tmp_path)
     lm.config.sliding_window = None
     assert scores(path)[0][2] != pytest.approx(references(lambda q, s: tag_scores(path, lm, text(q, s), "ки", "+", "-"))[0][2])
     assert not hasattr(model, "lm_head")
+
+
+def test_math_shepherd_s_ids_in_the_vocabulary_of_mistral(tmp_path):
+    """The ids that its model card names; Mistral's vocabulary comes with the mistral_common package."""
+    package = pytest.importorskip("mistral_common")
+    shutil.copy(Path(package.__file__).parent / "data" / "tokenizer.model.v1", tmp_path / "tokenizer.model")
+    LlamaTokenizer.from_pretrained(tmp_path, legacy=True).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert [marker_id(tokenizer, marker) for marker in (" ки", " +", " -")] == [12902, 648, 387]
+    encoder = StepEncoder(tokenizer=tokenizer, recipe="math_shepherd", **RECIPES["math_shepherd"].contract)
+    ids, step_ends, start = encoder.encode_batch(RESPONSES)[0]
+    assert ids[0] == 1
+    assert step_ends == [position for position, token in enumerate(ids) if token == 12902]
+    assert len(step_ends) == 3
+    assert tokenizer.decode(ids[start:]).startswith("Step 1: Mia has 3 apples. ки\nStep 2: 3 + 4")
 
 
 def test_er_prm_has_no_line_end_behind_its_tags(tmp_path):
