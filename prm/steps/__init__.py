@@ -1,16 +1,8 @@
 """The step contract: a question and its steps in, token ids and the place of every step's score out."""
 
-from prm.steps.contract import (
-    CONFIG_NAME,
-    CONTRACTS,
-    FORMAT_VERSION,
-    SEPARATOR,
-    SYSTEM_PROMPT,
-    StepEncoder,
-    load_tokenizer,
-    read_prm_config,
-)
+from prm.steps.contract import CONTRACTS, SEPARATOR, SYSTEM_PROMPT, StepEncoder
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
+from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, load_tokenizer, read_prm_config
 from prm.steps.text import STEP_DELIMITER, join_steps, number_steps, split_steps
 
 __all__ = [

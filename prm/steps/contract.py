@@ -5,7 +5,6 @@ it by whoever scores, evaluates or serves, so that training and inference cannot
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +15,13 @@ from prm.files import write_json
 from prm.records import Response
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
 from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step
+from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, load_tokenizer, read_prm_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SEPARATOR = "<extra_0>"
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-CONFIG_NAME = "prm_config.json"
-FORMAT_VERSION = 1
 
 CONTRACTS: dict[str, dict[str, Any]] = {
     "step_ce": {"num_labels": 3, "activation": "softmax", "aggregation": "min"},
@@ -45,16 +43,6 @@ ENCODING_FIELDS = (
     *("layout", "separator", "system_prompt", "question_template", "starts_with_bos"),
     *("step_prefix", "step_joint", "reads_lines", "boundary"),
 )
-
-
-def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer that `tokenizer.json` describes, of a folder or a model on the hub.
-
-    AutoTokenizer would put Qwen2's own pre-tokenizer in the place of the saved one wherever config.json says qwen2.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast.from_pretrained(str(name_or_path))
 
 
 @dataclass
@@ -264,19 +252,3 @@ class StepEncoder:
     @cached_property
     def _special_marks(self) -> set[str]:
         return {token[:2] for token in self._special_tokens}
-
-
-def read_prm_config(directory: str | Path) -> dict[str, Any]:
-    """`prm_config.json` of a checkpoint. Raises FileNotFoundError or ValueError when `directory` is not one of ours."""
-    path = Path(directory) / CONFIG_NAME
-    if not Path(directory).is_dir():
-        raise FileNotFoundError(f"{directory}: no such checkpoint folder")
-    if not path.exists():
-        raise FileNotFoundError(f"{directory}: no {CONFIG_NAME}, so this is not a PRM checkpoint; train one with scripts/train.py")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); restore it from the run that wrote it") from error
-    if config.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version {config.get('format_version')!r}, this code reads {FORMAT_VERSION}")
-    return config
