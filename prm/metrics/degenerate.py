@@ -18,7 +18,7 @@ RELATIVE_DEVIATION = 1e-3
 
 
 class DegenerateDetector:
-    """Watches a run, response by response; `check` may be called whenever scores are about to be passed on.
+    """Watches a run, response by response: hold scores back until `has_enough`, and `check` before they are passed on.
 
     `activation` is the contract's: `sigmoid` and `softmax` give probabilities p, `difference` 2p - 1, `identity` anything.
     """
@@ -31,7 +31,7 @@ class DegenerateDetector:
 
     def update(self, steps: Sequence[str], scores: Sequence[float]) -> None:
         """Take the scores of one response in."""
-        if len(self.different_steps) < MIN_STEPS:
+        if not self.has_enough:
             self.different_steps.update(steps)
         for score in scores:
             value = self._value(score)
@@ -50,9 +50,14 @@ class DegenerateDetector:
         return math.log(probability / (1 - probability))
 
     @property
+    def has_enough(self) -> bool:
+        """Whether there were enough different steps to tell a constant."""
+        return len(self.different_steps) >= MIN_STEPS
+
+    @property
     def is_degenerate(self) -> bool:
         """Whether at least `MIN_STEPS` different steps got what is one score, certainty aside."""
-        if len(self.different_steps) < MIN_STEPS:
+        if not self.has_enough:
             return False
         deviation = math.sqrt(self.squares / self.count)
         if self.activation == "identity":

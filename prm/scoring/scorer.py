@@ -71,10 +71,10 @@ class Scorer:
         """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
 
         Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
-        naming the model, when all steps so far got the same score.
+        naming the model, when all steps so far got the same score; the first scores are held back until that can be told.
         """
         remaining, size = iter(responses), WINDOWS[0]
-        detector = DegenerateDetector(self.name, self.encoder.activation)
+        detector, held = DegenerateDetector(self.name, self.encoder.activation), []
         while window := list(islice(remaining, size)):
             start = time.monotonic()
             encoded = encode_each(self.encoder, window, dropped)
@@ -86,9 +86,12 @@ class Scorer:
             for (r, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(r, step_scores)
                 detector.update(r.steps, step_scores)
+                held.append(StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted))
             detector.check()
-            for (r, _), step_scores in zip(kept, scores, strict=True):
-                yield StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
+            if detector.has_enough:
+                yield from held
+                held.clear()
+        yield from held
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""

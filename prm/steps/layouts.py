@@ -141,11 +141,13 @@ def turns(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequenc
     texts = [encoder.render(conversation(encoder, parts)) for parts in batch_turns]
     tokens = encoder.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     encoded = []
-    for text, ids, offsets in zip(texts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
+    for question, text, ids, offsets in zip(questions, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
         answers = answer_positions(encoder, text, [first for first, _ in offsets])
         if any(ids[position] != encoder.separator_id for position in answers):
             raise ValueError(f"the tokenizer merges the answer {encoder.separator!r} with what stands around it in {text!r}")
-        encoded.append(EncodedResponse(ids, [position - 1 for position in answers], answers[0] - 1))
+        question_end = text.index(question.strip()) + len(question.strip())
+        response_start = bisect_right([end for _, end in offsets], question_end)
+        encoded.append(EncodedResponse(ids, [position - 1 for position in answers], response_start))
     return encoded
 
 

@@ -7,15 +7,29 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_published import byte_level_tokenizer, linear_head, llama_tokenizer, mistral_tokenizer, qwen_tokenizer, random_lm, write
+from tiny_published import (
+    WRITERS,
+    linear_head,
+    llama_tokenizer,
+    mistral_tokenizer,
+    qwen_tokenizer,
+    random_lm,
+    write,
+    write_eurus,
+    write_lm,
+    write_pqm,
+    write_qwen,
+    write_skywork,
+)
 from transformers import AutoModelForTokenClassification, LlamaTokenizer, PreTrainedTokenizerFast
 
 from prm.models import ImplicitPRM, RewardModel, load_model, read_contract, save_model
-from prm.models.files import ModelFiles, download, model_folder
+from prm.models.files import ModelFiles
 from prm.models.published import RECIPES, find_recipe
 from prm.models.step_scores import score_batch
 from prm.records import Response
-from prm.steps import SYSTEM_PROMPT, SequenceTooLongError, StepEncoder
+from prm.scoring import TorchEngine
+from prm.steps import SYSTEM_PROMPT, StepEncoder
 from prm.steps.layouts import marker_id
 
 RESPONSES = [
@@ -53,19 +67,6 @@ def hidden_states(lm, ids):
 
 
 # 1 and 9: Qwen2.5-Math-PRM, ReasonFlux-PRM
-
-
-def two_layer_head(seed=1):
-    first, last = linear_head("score.0", 128, seed=seed), linear_head("score.2", 2, seed=seed + 1)
-    return {**first, **last}
-
-
-def write_qwen(folder):
-    tokenizer = qwen_tokenizer("<extra_0>")
-    lm = random_lm("qwen2", tokenizer)
-    remote = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig"}
-    head = two_layer_head()
-    return lm, head, write(folder, lm, tokenizer, "Qwen2ForProcessRewardModel", head, auto_map=remote)
 
 
 def chat_scores(path, lm, head, question, steps, system):
@@ -159,6 +160,13 @@ def test_a_tied_lm_head_is_the_embedding(tmp_path):
 # 3: RLHFlow
 
 
+def test_rlhflow_s_response_starts_behind_the_question(tmp_path):
+    _, encoder = load_model(write_lm(tmp_path / "Llama3.1-8B-PRM-Mistral-Data"))
+    ids, step_ends, start = encoder.encode("What is 1?", ["One."], "q")
+    assert encoder.tokenizer.decode(ids[:start]).endswith("What is 1?")
+    assert encoder.tokenizer.decode(ids[start : step_ends[0]]).startswith(" One.<|eot_id|>")
+
+
 def test_rlhflow_turn_by_turn(tmp_path):
     tokenizer = llama_tokenizer()
     lm = random_lm("llama", tokenizer)
@@ -179,13 +187,6 @@ def test_rlhflow_turn_by_turn(tmp_path):
 # 4: Skywork
 
 
-def write_skywork(folder):
-    tokenizer = qwen_tokenizer(bos="<|endoftext|>")
-    lm = random_lm("qwen2", tokenizer)
-    head = linear_head("v_head.summary", 1)
-    return tokenizer, lm, head, write(folder, lm, tokenizer, "Qwen2ForPrmModel", head, pickled=True)
-
-
 def test_skywork_line_by_line(tmp_path):
     tokenizer, lm, head, path = write_skywork(tmp_path / "Skywork-o1-Open-PRM-Qwen-2.5-7B")
 
@@ -202,13 +203,6 @@ def test_skywork_line_by_line(tmp_path):
 
 
 # 5: EurusPRM, ImplicitPRM
-
-
-def write_eurus(folder):
-    tokenizer = qwen_tokenizer()
-    lm, reference = (random_lm("qwen2", tokenizer, seed) for seed in (0, 1))
-    write(folder / "reference", reference, tokenizer, "Qwen2ForCausalLM")
-    return tokenizer, lm, reference, write(folder / "EurusPRM-Stage2", lm, tokenizer, "Qwen2ForCausalLM")
 
 
 def chat_ids(tokenizer, question, text, cut=0):
@@ -263,18 +257,6 @@ def test_eurus_late_is_the_published_script_s_boundary(tmp_path):
 # 6: PQM
 
 
-def write_pqm(folder, with_token=True, wrapper="pretrained_model."):
-    """The backbone's tokenizer and config, and weights with one embedding more, as resized by training."""
-    backbone = byte_level_tokenizer(["<|endoftext|>"], None)
-    whole = byte_level_tokenizer(["<|endoftext|>", "[PRM]"], None, eos="<|endoftext|>")
-    lm, head = random_lm("llama", whole), linear_head("v_head.summary", 1)
-    path = write(folder, lm, whole if with_token else backbone, "LlamaForCausalLM", head, vocab_size=len(backbone))
-    weights = load_file(path / "model.safetensors")
-    weights = {name if name.startswith("v_head") else wrapper + name: value for name, value in weights.items()}
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    return whole, lm, head, path
-
-
 @pytest.mark.parametrize("with_token", [True, False])
 def test_pqm_reads_the_raw_value(tmp_path, with_token):
     tokenizer, lm, head, path = write_pqm(tmp_path / "zeta-4", with_token)
@@ -313,29 +295,6 @@ def test_pure_reads_the_difference_of_both_classes(tmp_path):
 # All of them
 
 
-def write_lm(folder, family="llama", tokenizer=None):
-    tokenizer = tokenizer or llama_tokenizer()
-    return write(folder, random_lm(family, tokenizer), tokenizer, f"{family.capitalize()}ForCausalLM")
-
-
-def write_pure(folder):
-    tokenizer = qwen_tokenizer()
-    return write(folder, random_lm("qwen2", tokenizer), tokenizer, "Qwen2ForTokenClassification", linear_head("score", 2))
-
-
-WRITERS = {
-    "qwen": lambda folder: write_qwen(folder / "renamed")[-1],
-    "reasonflux": lambda folder: write_qwen(folder / "ReasonFlux-PRM-7B")[-1],
-    "skywork": lambda folder: write_skywork(folder / "renamed")[-1],
-    "pqm": lambda folder: write_pqm(folder / "renamed")[-1],
-    "pure": lambda folder: write_pure(folder / "renamed"),
-    "math_shepherd": lambda folder: write_lm(folder / "math-shepherd-mistral-7b-prm", "mistral", mistral_tokenizer()),
-    "er_prm": lambda folder: write_lm(folder / "Llama3.1-Math-PRM"),
-    "rlhflow": lambda folder: write_lm(folder / "Llama3.1-8B-PRM-Mistral-Data"),
-    "eurus": lambda folder: write_eurus(folder)[-1],
-}
-
-
 def test_every_recipe_has_a_checkpoint_here():
     assert {*WRITERS, "eurus_late"} == set(RECIPES)
 
@@ -362,6 +321,21 @@ def test_batches_change_nothing_and_no_position_lies_outside_the_response(name, 
         assert ours == pytest.approx(single, abs=1e-5)
         assert len(step_ends) == len(response.steps)
         assert start <= step_ends[0] < step_ends[-1] + 1 <= len(ids)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_prompt_computed_once_changes_nothing(name, tmp_path):
+    model, encoder = load_model(WRITERS[name](tmp_path))
+    if name == "math_shepherd":
+        for layer in model.model.layers:
+            layer.self_attn.sliding_window = 24
+    shared = [RESPONSES[0], RESPONSES[2], RESPONSES[1]]
+    engine = TorchEngine(model, encoder)
+    assert engine.share_prompts
+    ours = engine.score_encoded(encoder.encode_batch(shared))
+    engine.share_prompts = False
+    for row, wanted in zip(ours, engine.score_encoded(encoder.encode_batch(shared)), strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -394,172 +368,3 @@ def test_a_linear_head_is_saved_as_transformers_own_token_classification(tmp_pat
 def test_precision_is_the_one_asked_for(dtype, tmp_path):
     model, _ = load_model(WRITERS["pqm"](tmp_path), dtype=dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
-
-
-# What is refused
-
-
-def test_unknown_checkpoints_and_recipes(tmp_path):
-    path = write_lm(tmp_path / "some-llama")
-    with pytest.raises(
-        ValueError, match=r"(?s)some-llama: neither .* LlamaForCausalLM, model_type llama.*--recipe.*rlhflow: RLHFlow"
-    ):
-        load_model(path)
-    with pytest.raises(ValueError, match=r"recipe 'shepherd' is unknown; choose one of .*math_shepherd"):
-        load_model(path, recipe="shepherd")
-    assert load_model(path, recipe="rlhflow")[1].recipe == "rlhflow"
-    with pytest.raises(ValueError, match=r"some-llama: has no weight v_head.summary.weight; it is another kind"):
-        load_model(path, recipe="skywork")
-    (path / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"some-llama: no weights, that is, no model\*"):
-        load_model(path, recipe="rlhflow")
-    (path / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no config.json; a folder of weights alone needs"):
-        load_model(path)
-
-
-def test_an_incomplete_checkpoint_is_not_filled_at_random(tmp_path):
-    path = WRITERS["pure"](tmp_path)
-    weights = load_file(path / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="1 weights are missing"):
-        load_model(path)
-
-
-class Payload:
-    def __reduce__(self):
-        return (Path.touch, (Path("payload-ran"),))
-
-
-def test_pickled_weights_run_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = WRITERS["skywork"](tmp_path)
-    torch.save({"model.norm.weight": Payload()}, path / "pytorch_model.bin")
-    with pytest.raises(Exception, match=r"(?i)weights.only"):
-        load_model(path)
-    assert not Path("payload-ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("tokenizer", "recipe", "message"),
-    [
-        (qwen_tokenizer(), "qwen", r"the separator '<extra_0>' is \d+ tokens, not one; .* recipe qwen needs"),
-        (mistral_tokenizer(merges=()), "math_shepherd", r"the separator ' ки' is 3 tokens, not one"),
-        (mistral_tokenizer(merges=(("▁", "к"), ("▁к", "и"))), "math_shepherd", r"the answer ' -' is 2 tokens, not one"),
-        (qwen_tokenizer(), "math_shepherd", r"names no bos_token"),
-        (byte_level_tokenizer([], None), "rlhflow", r"has no chat template"),
-    ],
-)
-def test_tokenizers_without_the_recipe_s_tokens(tokenizer, recipe, message, tmp_path):
-    lm = random_lm("llama", tokenizer)
-    path = write(tmp_path / "model", lm, tokenizer, "LlamaForCausalLM", two_layer_head() if recipe == "qwen" else None)
-    with pytest.raises(ValueError, match=message):
-        load_model(path, recipe=recipe)
-
-
-def test_a_separator_that_the_tokenizer_drops_is_no_token(tmp_path):
-    tokenizer = mistral_tokenizer()
-    tokenizer.backend_tokenizer.normalizer = None
-    tokenizer.unk_token = None
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    backend["model"]["unk_token"] = None
-    path = write_lm(tmp_path / "math-shepherd", "mistral", mistral_tokenizer())
-    for character in "ки":
-        backend["model"]["vocab"] = {t: i for t, i in backend["model"]["vocab"].items() if character not in t}
-    backend["model"]["merges"] = []
-    (path / "tokenizer.json").write_text(json.dumps(backend))
-    with pytest.raises(ValueError, match=r"the separator ' ки' is 0 tokens, not one"):
-        load_model(path)
-
-
-def test_text_that_holds_the_tag_and_responses_that_are_too_long(tmp_path):
-    _, encoder = load_model(WRITERS["er_prm"](tmp_path))
-    with pytest.raises(ValueError, match=r"q: step 1 contains the separator ' ки'"):
-        encoder.encode("How many?", ["One.", "Two ки"], "q")
-    with pytest.raises(ValueError, match=r"q: question contains the separator ' ки'"):
-        encoder.encode("Что такое ки?", ["One."], "q")
-    encoder.max_length = 10
-    with pytest.raises(SequenceTooLongError, match=r"q: \d+ tokens, max_length is 10"):
-        encoder.encode("How many?", ["One."], "q")
-
-
-def test_a_pqm_tokenizer_of_another_backbone(tmp_path):
-    *_, path = write_pqm(tmp_path / "zeta-4", with_token=False)
-    tokenizer = load_tokenizer(path)
-    tokenizer.add_tokens(["<more>"])
-    tokenizer.save_pretrained(path)
-    with pytest.raises(ValueError, match=r"\[PRM\] is token \d+, but there are \d+ embeddings"):
-        load_model(path)
-
-
-def test_a_chat_template_without_a_closing_token(tmp_path):
-    tokenizer = byte_level_tokenizer([], "{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
-    path = write_lm(tmp_path / "EurusPRM-Stage1", "qwen2", tokenizer)
-    with pytest.raises(ValueError, match="closes an assistant turn with '', which is no token"):
-        load_model(path)
-
-
-# Models of the hub
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub whose every model lies in tmp_path/hub; the calls it got."""
-    calls = []
-
-    def snapshot_download(repository, revision, allow_patterns):
-        calls.append((repository, revision, *(p for p in allow_patterns if p in ("model*.safetensors", "pytorch_model*.bin"))))
-        return str(tmp_path / "hub" / "renamed")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    yield calls
-    download.cache_clear()
-
-
-def test_hub_names_with_revision_take_no_pickles_where_there_are_safetensors(tmp_path, hub):
-    path = WRITERS["qwen"](tmp_path / "hub")
-    assert load_model("Qwen/Qwen2.5-Math-PRM-7B@abc")[1].recipe == "qwen"
-    assert hub == [("Qwen/Qwen2.5-Math-PRM-7B", "abc"), ("Qwen/Qwen2.5-Math-PRM-7B", "abc", "model*.safetensors")]
-    hub.clear()
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    model_folder("some/other")
-    assert hub == [("some/other", None, "model*.safetensors"), ("some/other", None, "pytorch_model*.bin")]
-
-
-def test_no_weights_are_downloaded_to_read_a_contract_or_to_refuse_a_model(tmp_path, hub):
-    path = write_lm(tmp_path / "hub" / "renamed")
-    names = list(load_file(path / "model.safetensors"))
-    (path / "model.safetensors").unlink()
-    index = {"weight_map": {name: "model-00001-of-00002.safetensors" for name in names}}
-    (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert read_contract("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")["recipe"] == "rlhflow"
-    with pytest.raises(ValueError, match=r"meta-llama/Llama-3.1-8B-Instruct: neither"):
-        load_model("meta-llama/Llama-3.1-8B-Instruct")
-    assert hub == [("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", None), ("meta-llama/Llama-3.1-8B-Instruct", None)]
-
-
-def test_a_model_of_the_hub_in_our_format(tmp_path, hub):
-    model, encoder = load_model(WRITERS["pure"](tmp_path / "published"))
-    save_model(model, encoder, tmp_path / "hub" / "renamed")
-    assert load_model("me/my-prm")[1].recipe == "pure"
-
-
-def test_shards_are_found_by_the_index(tmp_path):
-    path = WRITERS["pure"](tmp_path)
-    whole = scores(path)
-    weights = load_file(path / "model.safetensors")
-    (path / "model.safetensors").unlink()
-    files = {name: f"model-{len(name) % 2}.safetensors" for name in weights}
-    for file in set(files.values()):
-        part = {name: value for name, value in weights.items() if files[name] == file}
-        save_file(part, path / file, metadata={"format": "pt"})
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    assert scores(path) == whole
-
-
-def test_models_that_are_nowhere(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nobody/no-such-model: no such folder, and the hub gave no model"):
-        load_model("nobody/no-such-model")
-    with pytest.raises(FileNotFoundError, match=r"no such checkpoint folder, and no model of the hub"):
-        load_model("no-such-folder")
