@@ -28,7 +28,7 @@ LLAMA = (
 )
 WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 """As Qwen's and Llama's: line ends belong to the punctuation before them."""
-MERGES = [("Ċ", "Ċ"), (".", "ĊĊ"), ("Ġ", "+"), ("Ġ", "-"), ("Ð", "º"), ("Ð", "¸"), ("Ġ", "Ðº"), ("ĠÐº", "Ð¸")]
+MERGES = [("Ċ", "Ċ"), (".", "ĊĊ"), (".", "Ċ"), ("Ġ", "+"), ("Ġ", "-"), ("Ð", "º"), ("Ð", "¸"), ("Ġ", "Ðº"), ("ĠÐº", "Ð¸")]
 SIZES = {
     "hidden_size": 128,
     "intermediate_size": 128,
@@ -50,7 +50,7 @@ def byte_level_tokenizer(
     merges: list = MERGES,
     words: str = WORDS,
 ):
-    """As Qwen2.5's and Llama 3's; `.\\n\\n`, ` +`, ` -` and ` ки` are one token each."""
+    """As Qwen2.5's and Llama 3's; `.\\n`, `.\\n\\n`, ` +`, ` -` and ` ки` are one token each."""
     special = [*dict.fromkeys([*special, eos])]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*alphabet, *("".join(pair) for pair in merges)]
