@@ -128,6 +128,13 @@ def test_text_that_holds_the_tag_and_responses_that_are_too_long(tmp_path):
         encoder.encode("How many?", ["One."], "q")
 
 
+def test_a_checkpoint_without_fast_tokenizer(tmp_path):
+    path = WRITERS["rlhflow"](tmp_path)
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json; write one beside the weights"):
+        load_model(path)
+
+
 def test_a_pqm_tokenizer_of_another_backbone(tmp_path):
     *_, path = write_pqm(tmp_path / "zeta-4", with_token=False)
     tokenizer = load_tokenizer(path)

@@ -70,8 +70,13 @@ def reference_of(files: ModelFiles, recipe: Recipe) -> str | None:
 
 
 def build_encoder(files: ModelFiles, name: str) -> StepEncoder:
-    """The contract. Raises ValueError for a tokenizer that lacks the recipe's tokens, or splits them."""
+    """The contract. Raises FileNotFoundError without tokenizer.json, ValueError for a tokenizer without the recipe's tokens."""
     recipe = RECIPES[name]
+    if not (files.folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(
+            f"{files.name}: no tokenizer.json; write one beside the weights with "
+            f"AutoTokenizer.from_pretrained({files.name!r}).save_pretrained(...), or take that of the backbone"
+        )
     tokenizer = load_tokenizer(files.folder)
     options = {"recipe": name, "max_length": MAX_LENGTH, "reference_model": reference_of(files, recipe), **recipe.contract}
     encoder = StepEncoder(tokenizer=tokenizer, **options)
