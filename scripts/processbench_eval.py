@@ -1,22 +1,18 @@
 """First-error F1 on ProcessBench, from predictions or by scoring its items with a checkpoint."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from prm.benchmarks.processbench import (
-    FirstErrorItem,
-    Prediction,
-    ProcessBenchConfig,
-    evaluate_processbench,
-    load_items,
-    load_predictions,
-    plot_processbench,
-)
-from prm.benchmarks.report import processbench_table
+from prm.benchmarks.predictions import score_items
+from prm.benchmarks.processbench import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench_items import data_sources, load_items, load_predictions
+from prm.benchmarks.processbench_report import plot_processbench, processbench_items, processbench_tables
+from prm.benchmarks.results import write_results
+from prm.benchmarks.tables import render
 from prm.config import parse_args
-from prm.files import write_json, write_jsonl
-from prm.tracking import progress, setup_logging, write_manifest
+from prm.data.hub import hash_sources
+from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")
 
@@ -25,8 +21,9 @@ logger = logging.getLogger("prm.processbench_eval")
 class ProcessBenchEvalConfig(ProcessBenchConfig):
     """Where items and predictions come from and where the results go."""
 
-    data: str = "data/processbench"
-    """Folder with one file per subset (gsm8k.json, math.json, ...), or a single subset's file."""
+    data: list[str] = field(default_factory=lambda: ["data/processbench"])
+    """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
+    subsets), `processbench:gsm8k`."""
     model: str | None = None
     """Checkpoint that scores the items."""
     predictions: str | None = None
@@ -34,7 +31,7 @@ class ProcessBenchEvalConfig(ProcessBenchConfig):
     token_budget: int = 16384
     """Tokens scored at a time by --model."""
     output_dir: str = "results/processbench"
-    """Folder for metrics.json, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
+    """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,26 +44,22 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(ProcessBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
     items = load_items(config.data)
-    predictions = load_predictions(config.predictions, items) if config.predictions else score_items(items, config)
+    if config.predictions:
+        predictions, left_out = load_predictions(config.predictions, items)
+    else:
+        responses = [item.as_response() for item in items]
+        predictions, left_out = score_items(config.model, responses, config.token_budget, output_dir / "predictions.jsonl")
     result = evaluate_processbench(items, predictions, config)
-    write_json(output_dir / "metrics.json", result)
+    result["num_other_predictions"] = left_out["other_items"]
     if not isinstance(predictions[0], int):
         plot_processbench(items, predictions, result, output_dir / "f1")
-    inputs = [config.data, *([config.predictions] if config.predictions else [])]
-    write_manifest(output_dir, config, inputs=inputs, counts={"num_items": len(items)}, extra={"model": config.model})
+    tables = processbench_tables(result)
+    write_results(output_dir, result, tables, processbench_items(items, predictions, result))
+    inputs = hash_sources([*data_sources(config.data), *([config.predictions] if config.predictions else [])])
+    counts = {"num_items": len(items), **left_out}
+    write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})
     logger.info("wrote %s", output_dir)
-    print(processbench_table(result))
-
-
-def score_items(items: list[FirstErrorItem], config: ProcessBenchEvalConfig) -> list[Prediction]:
-    """Score every item's own steps and keep the scores beside the results."""
-    from prm.scoring import score_responses
-
-    scored = score_responses(config.model, [item.as_response() for item in items], config.token_budget)
-    by_id = {s.question_id: s.step_scores for s in progress(scored, total=len(items), desc="scoring", unit="item")}
-    rows = [{"id": item.id, "step_scores": by_id[item.id]} for item in items]
-    write_jsonl(Path(config.output_dir) / "predictions.jsonl", rows)
-    return [row["step_scores"] for row in rows]
+    print(render(tables))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,20 @@ def parse(monkeypatch, script: str, argv: list[str]):
     return seen[0]
 
 
+def commands_of(text: str) -> list[str]:
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if "scripts/" in line and line.split()[0] in ("python", "deepspeed", ".venv/bin/python")]
+
+
 def readme_commands() -> list[str]:
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if "scripts/" in line and line.split()[0] in ("python", "deepspeed", ".venv/bin/python")]
+    return [command for block in blocks for command in commands_of(block)]
+
+
+def header_commands() -> list[str]:
+    """The commands in the headers of the evaluations' configs, whose files name no script of their own."""
+    texts = [path.read_text() for path in CONFIGS if path.is_relative_to(ROOT / "configs" / "eval")]
+    return sorted({command for text in texts for command in commands_of(re.sub("^# ", "", text, flags=re.M))})
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -46,8 +56,8 @@ def test_config_file_parses_and_explains_itself(monkeypatch, path):
     assert path.read_text().startswith("# "), f"{path.name}: the header says what it runs, and its time and result once measured"
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_command_parses(monkeypatch, command):
+@pytest.mark.parametrize("command", [*readme_commands(), *header_commands()])
+def test_command_parses(monkeypatch, command):
     words = shlex.split(command.split(" #")[0])
     place = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
     parse(monkeypatch, Path(words[place]).stem, words[place + 1 :])
@@ -55,3 +65,8 @@ def test_readme_command_parses(monkeypatch, command):
 
 def test_the_readme_shows_commands():
     assert len(readme_commands()) >= 5
+
+
+def test_the_paper_s_tables_are_commands():
+    scripts = {Path(command.split()[1]).stem for command in header_commands()}
+    assert scripts >= {"bon_eval", "processbench_eval", "prmbench_eval"}

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +11,11 @@ from jaxtyping import Float
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
 from prm.benchmarks.candidates import CandidatePool, build_pool
-from prm.benchmarks.plots import Curve, Panel, draw
-from prm.figures import PALETTE
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")
-GREYS = {"random": "#999999", "majority_vote": "#444444", "pass_at_n": "#bbbbbb"}
+MAJORITY = ("baselines", "majority_vote")
+Place = tuple[str, ...]
 
 
 @dataclass
@@ -31,7 +29,7 @@ class BestOfNConfig:
     num_candidates: list[int] | None = None
     """Values of N of the curves; by default the powers of two up to the smallest pool, and its size."""
     drop_small_pools: bool = False
-    """Leave out (and count) the questions with fewer candidates than the largest N asked for."""
+    """Leave out (and count) the questions with fewer candidates than the largest of --num_candidates."""
     answer_grouping: Literal["spelling", "math_verify"] = "spelling"
     """When two answers are one vote: equal normalized strings, or equal values by Math-Verify (slower)."""
     confidence: float = 0.95
@@ -46,15 +44,32 @@ class BestOfNConfig:
     def __post_init__(self) -> None:
         for name in self.aggregation:
             check_aggregation(name, self.tau)
+        if self.drop_small_pools and not self.num_candidates:
+            raise ValueError("--drop_small_pools: say with --num_candidates how many candidates a question must have")
+
+
+@dataclass(frozen=True)
+class MeasuredCurves:
+    """What every curve averages: `values[place]` and `errors[place]` hold one row per question of the pool and one column per N.
+
+    A place is ("baselines", name) or ("prms", prm, aggregation, kind); (prm, aggregation) has an array of scores per question.
+    """
+
+    pool: CandidatePool
+    ns: list[int]
+    values: dict[Place, Float[np.ndarray, "questions ns"]]
+    errors: dict[Place, Float[np.ndarray, "questions ns"]]
+    response_scores: dict[tuple[str, str], list[np.ndarray]]
+    num_questions_dropped: int
 
 
 def evaluate_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig) -> dict[str, Any]:
-    """All curves of all PRMs as plain nested dicts; N stands as a string, as JSON would have it.
+    """All curves of all PRMs as plain nested dicts: `summarize` of `measure_best_of_n`."""
+    return summarize(measure_best_of_n(records, config), config)
 
-    `prms[name][aggregation]` holds `best_of_n` (exact expectation), `first_n` (argmax over the first n, as published code does) and
-    `weighted_vote` (null for signed scores); `baselines` holds `random`, `majority_vote` (null if no candidate has an
-    extracted answer) and `pass_at_n`; `differences[aggregation][first][second]` the paired tests.
-    """
+
+def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig) -> MeasuredCurves:
+    """Every curve per question. Raises ValueError as `build_pool` does, for a product of signed scores, and an N beyond a pool."""
     pool = build_pool(records, config.answer_grouping)
     for prm in records:
         _refuse_signed(prm, pool, config.aggregation)
@@ -62,49 +77,60 @@ def evaluate_best_of_n(records: Mapping[str, Sequence[StepScores]], config: Best
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
     ns = config.num_candidates or _default_ns(int(pool.sizes.min()))
-    baselines, errors = _baseline_curves(pool, ns, config)
-    curves = {("baselines", name): values for name, values in baselines.items()}
-    aucs = {}
-    for prm in records:
-        for aggregation in config.aggregation:
-            place = ("prms", prm, aggregation)
-            scores = _response_scores(prm, pool, aggregation, config.tau)
-            aucs[place] = metrics.roc_auc(np.concatenate(scores), np.concatenate(pool.correct))
-            curves[(*place, "best_of_n")] = metrics.over_ragged(metrics.best_of_n, ns, scores, pool.correct)
-            curves[(*place, "first_n")] = metrics.over_ragged(metrics.first_n, ns, scores, pool.correct)
-            if _can_vote(pool) and not pool.is_signed(prm):
-                estimate = metrics.vote(pool.answers, pool.correct, ns, scores, config.num_vote_draws, config.seed)
-                curves[(*place, "weighted_vote")], errors[(*place, "weighted_vote")] = estimate
+    response_scores = {
+        (prm, aggregation): _response_scores(prm, pool, aggregation, config.tau)
+        for prm in records
+        for aggregation in config.aggregation
+    }
+    votes = _votes(pool, ns, response_scores, config)
+    curves: dict[Place, Float[np.ndarray, "questions ns"]] = {}
+    curves["baselines", "random"] = metrics.over_ragged(metrics.random_choice, ns, pool.correct)
+    if MAJORITY in votes:
+        curves[MAJORITY] = votes[MAJORITY].values
+    curves["baselines", "pass_at_n"] = metrics.over_ragged(metrics.pass_at_n, ns, pool.correct)
+    for (prm, aggregation), scores in response_scores.items():
+        place = ("prms", prm, aggregation)
+        curves[(*place, "best_of_n")] = metrics.over_ragged(metrics.best_of_n, ns, scores, pool.correct)
+        curves[(*place, "first_n")] = metrics.over_ragged(metrics.first_n, ns, scores, pool.correct)
+        if (*place, "weighted_vote") in votes:
+            curves[(*place, "weighted_vote")] = votes[(*place, "weighted_vote")].values
+    errors = {place: estimate.standard_error for place, estimate in votes.items()}
+    return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions))
+
+
+def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]:
+    """Means, intervals and paired tests; N stands as a string, as JSON would have it.
+
+    `prms[name][aggregation]` holds `best_of_n` (exact expectation), `first_n` (argmax over the first n, as published code does) and
+    `weighted_vote` (null for signed scores); `baselines` holds `random`, `majority_vote` (null if no candidate has an
+    extracted answer) and `pass_at_n`; `first_n` the `majority_vote` of published code; `differences[aggregation][first][second]`
+    the paired tests.
+    """
+    pool, ns = measured.pool, measured.ns
     result = {
         "num_questions": len(pool.questions),
-        "num_questions_dropped": num_questions - len(pool.questions),
+        "num_questions_dropped": measured.num_questions_dropped,
         "candidates_per_question": {"min": int(pool.sizes.min()), "max": int(pool.sizes.max())},
         "num_candidates": int(pool.sizes.sum()),
         "num_without_outcome": pool.num_without_outcome,
         "num_without_answer": pool.num_without_answer,
         "n": list(ns),
         "confidence": config.confidence,
-        **_nest(curves, errors, ns, config),
-        "differences": {a: _differences(curves, a, list(records), ns, config) for a in config.aggregation},
+        **_nest(measured.values, measured.errors, ns, config),
+        "differences": {a: _differences(measured.values, a, list(pool.step_scores), ns, config) for a in config.aggregation},
     }
-    for (_, prm, aggregation), auc in aucs.items():
+    if _can_vote(pool):
+        result["first_n"] = {"majority_vote": curve_of(metrics.first_n_vote(pool.answers, pool.correct, ns), ns, config)}
+    for (prm, aggregation), scores in measured.response_scores.items():
+        auc = metrics.roc_auc(np.concatenate(scores), np.concatenate(pool.correct))
         result["prms"][prm][aggregation]["outcome_auc"] = None if np.isnan(auc) else auc
     return result
 
 
-def plot_best_of_n(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
-    """Write `path_stem`.png and .svg: one panel per aggregation, PRMs in color, baselines in grey."""
-    aggregations = list(result["differences"])
-    baselines = {name: curve for name, curve in result["baselines"].items() if curve}
-    panels = []
-    for aggregation in aggregations:
-        curves = [_curve(name.replace("_", " "), c, GREYS[name], "--", with_interval=False) for name, c in baselines.items()]
-        for index, (prm, by_aggregation) in enumerate(result["prms"].items()):
-            color = PALETTE[index % len(PALETTE)]
-            curves.append(_curve(prm, by_aggregation[aggregation]["best_of_n"], color, "-"))
-        panels.append(Panel(f"{aggregation.replace('_', ' ')} of the step scores", curves))
-    note = f"with {100 * result['confidence']:g}% intervals over questions"
-    return draw(panels, path_stem, "N (candidates per question)", "accuracy of the selected answer (%)", log2=True, note=note)
+def curve_of(values: Float[np.ndarray, "questions ns"], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+    """Mean over questions at every N and its bootstrap interval."""
+    low, high = metrics.bootstrap_interval(values, config.confidence, config.num_bootstrap, config.seed)
+    return {"accuracy": by_n(ns, values.mean(axis=0)), "low": by_n(ns, low), "high": by_n(ns, high)}
 
 
 def _default_ns(smallest: int) -> list[int]:
@@ -131,14 +157,17 @@ def _response_scores(prm: str, pool: CandidatePool, aggregation: str, tau: float
     return np.split(scores, np.cumsum(pool.sizes)[:-1])
 
 
-def _baseline_curves(pool: CandidatePool, ns: Sequence[int], config: BestOfNConfig) -> tuple[dict, dict]:
-    curves = {"random": metrics.over_ragged(metrics.random_choice, ns, pool.correct)}
-    errors = {}
-    if _can_vote(pool):
-        estimate = metrics.vote(pool.answers, pool.correct, ns, None, config.num_vote_draws, config.seed)
-        curves["majority_vote"], errors[("baselines", "majority_vote")] = estimate
-    curves["pass_at_n"] = metrics.over_ragged(metrics.pass_at_n, ns, pool.correct)
-    return curves, errors
+def _votes(
+    pool: CandidatePool, ns: Sequence[int], response_scores: Mapping[tuple[str, str], list[np.ndarray]], config: BestOfNConfig
+) -> dict[Place, metrics.VoteEstimate]:
+    """Majority vote and the vote weighted by every PRM without signed scores; none if no candidate has an answer."""
+    if not _can_vote(pool):
+        return {}
+    is_signed = {prm: pool.is_signed(prm) for prm in pool.step_scores}
+    weightings: dict[Place, list[np.ndarray] | None] = {MAJORITY: None}
+    weightings |= {("prms", *place, "weighted_vote"): s for place, s in response_scores.items() if not is_signed[place[0]]}
+    estimates = metrics.vote_each(pool.answers, pool.correct, ns, list(weightings.values()), config.num_vote_draws, config.seed)
+    return dict(zip(weightings, estimates, strict=True))
 
 
 def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
@@ -147,12 +176,12 @@ def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) 
     nested: dict[str, Any] = {"baselines": {"random": None, "majority_vote": None}, "prms": {}}
     for index, (place, values) in enumerate(curves.items()):
         curve = {
-            "accuracy": _by_n(ns, values.mean(axis=0)),
-            "low": _by_n(ns, low[index]),
-            "high": _by_n(ns, high[index]),
+            "accuracy": by_n(ns, values.mean(axis=0)),
+            "low": by_n(ns, low[index]),
+            "high": by_n(ns, high[index]),
         }
         if place in errors:
-            curve["sampling_error"] = _by_n(ns, np.sqrt((errors[place] ** 2).sum(axis=0)) / len(values))
+            curve["sampling_error"] = by_n(ns, np.sqrt((errors[place] ** 2).sum(axis=0)) / len(values))
         *folders, name = place
         node = nested
         for folder in folders:
@@ -178,15 +207,9 @@ def _differences(curves: dict, aggregation: str, prms: Sequence[str], ns: Sequen
     )
     nested: dict[str, Any] = {prm: {} for prm in prms}
     for i, (a, b) in enumerate(pairs):
-        nested[a][b] = {name: _by_n(ns, values[i]) for name, values in vars(test).items()}
+        nested[a][b] = {name: by_n(ns, values[i]) for name, values in vars(test).items()}
     return nested
 
 
-def _by_n(ns: Sequence[int], values: Float[np.ndarray, " ns"]) -> dict[str, float]:
+def by_n(ns: Sequence[int], values: Float[np.ndarray, " ns"]) -> dict[str, float]:
     return {str(n): float(value) for n, value in zip(ns, values, strict=True)}
-
-
-def _curve(label: str, curve: Mapping[str, Any], color: str, style: str, with_interval: bool = True) -> Curve:
-    xs = [float(n) for n in curve["accuracy"]]
-    values, low, high = ([100 * v for v in curve[name].values()] for name in ("accuracy", "low", "high"))
-    return Curve(label, xs, values, *((low, high) if with_interval else (None, None)), color, style)

@@ -21,6 +21,7 @@ class CandidatePool:
     """
 
     questions: list[str]
+    keys: list[list[Key]]
     correct: list[np.ndarray]
     answers: list[np.ndarray]
     step_scores: dict[str, list[list[list[float]]]]
@@ -43,6 +44,7 @@ class CandidatePool:
             raise ValueError(f"no question has {min_size} candidates (the largest pool has {self.sizes.max()})")
         return CandidatePool(
             [self.questions[row] for row in rows],
+            [self.keys[row] for row in rows],
             [self.correct[row] for row in rows],
             [self.answers[row] for row in rows],
             {prm: [groups[row] for row in rows] for prm, groups in self.step_scores.items()},
@@ -85,7 +87,7 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
 
     Raises:
         ValueError: no records, a duplicate key, PRMs that cover different candidates or contradict each other about one,
-            a response without scores or with a NaN, or no candidate with an outcome.
+            a response without scores or with one that is not finite, or no candidate with an outcome.
     """
     by_prm = {prm: _by_key(prm, rows) for prm, rows in records.items()}
     if not by_prm or not all(by_prm.values()):
@@ -101,6 +103,7 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
     groups = [list(group) for _, group in groupby(keys, key=lambda key: key[0])]
     return CandidatePool(
         [group[0][0] for group in groups],
+        groups,
         [np.array([correct[key] is True for key in group]) for group in groups],
         GROUPINGS[grouping]([[extracted[key] for key in group] for group in groups]),
         {prm: [[rows[key].step_scores for key in group] for group in groups] for prm, rows in by_prm.items()},
@@ -129,7 +132,7 @@ def _by_key(prm: str, rows: Sequence[StepScores]) -> dict[Key, StepScores]:
     for row in rows:
         if row.key in found:
             raise ValueError(f"{prm}: candidate {row.key!r} is scored twice; keep one of the two rows")
-        if not row.step_scores or np.isnan(row.step_scores).any():
+        if not row.step_scores or not np.isfinite(row.step_scores).all():
             raise ValueError(
                 f"{prm}: candidate {row.key!r} has the step scores {row.step_scores}; "
                 "every step needs a number and every candidate a step"

@@ -171,6 +171,11 @@ def pool_scores(row: Row, place: Place) -> Iterator[StepScores]:
         yield _scores(rollout, scores, place)
 
 
+def prediction_scores(row: Row, place: Place) -> Iterator[StepScores]:
+    """A benchmark's item has one response."""
+    yield to_record({"question_id": row["id"], "sample_index": 0, "step_scores": row["step_scores"]}, StepScores, place.where)
+
+
 def split_rollouts(convert: Convert) -> Convert:
     """The same rollouts as responses, split at their blank lines."""
 

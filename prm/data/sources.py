@@ -24,6 +24,7 @@ from prm.data.shapes import (
     pool_responses,
     pool_rollouts,
     pool_scores,
+    prediction_scores,
     question,
     split_rollouts,
 )
@@ -40,6 +41,11 @@ _EVALUATION_KEYS = ("question", "answer", "response", "pred", "score")
 _POOL_KEYS = ("question", "answer", "candidates")
 
 MATH_SHEPHERD = Shape("Math-Shepherd", ("input", "label"), math_shepherd)
+
+PRMBENCH_SHAPES = (
+    Shape("PRMBench", ("idx", "classification", "modified_process", "error_steps"), prmbench),
+    Shape("PRMBench, assembled", ("idx", "question", "steps", "error_steps"), prmbench_assembled),
+)
 
 # The first shape whose keys a row has converts it.
 QUESTION_SHAPES = (
@@ -65,13 +71,13 @@ RESPONSE_SHAPES = (
     Shape("PRM800K", ("labeler", "question", "label"), prm800k),
     Shape("PRM800K, rebuilt", ("problem", "steps"), prm800k_rebuilt),
     MATH_SHEPHERD,
-    Shape("PRMBench", ("idx", "classification", "modified_process", "error_steps"), prmbench),
-    Shape("PRMBench, assembled", ("idx", "question", "steps", "error_steps"), prmbench_assembled),
+    *PRMBENCH_SHAPES,
 )
 SCORE_SHAPES = (
     Shape("step scores", ("question_id", "sample_index", "step_scores"), own(StepScores)),
     Shape("evaluation output", (*_EVALUATION_KEYS, "pred_score"), evaluation_scores),
     Shape("candidate pool", _POOL_KEYS, pool_scores),
+    Shape("benchmark predictions", ("id", "step_scores"), prediction_scores),
 )
 QUESTION_KEYS = ("question", "problem", "original_question", "prompt")
 
@@ -99,6 +105,14 @@ def iter_responses(source: str | Path, dropped: Counter[str] | None = None, skip
 def iter_placed_responses(source: str | Path) -> Iterator[tuple[Response, str]]:
     """Responses with the places of their rows; a key may stand twice, which is for the linter to say."""
     return _convert(source, "responses", RESPONSE_SHAPES, None, Counter(), skip_unreadable=False)
+
+
+def iter_prmbench(source: str | Path, dropped: Counter[str]) -> Iterator[tuple[Response, Row]]:
+    """Responses of PRMBench, each with the row that it is made of; raises for a row of any other shape."""
+    seen: Counter[str] = Counter()
+    for index, (row, where) in enumerate(read_source(source)):
+        for response in _convert_row(row, "PRMBench items", PRMBENCH_SHAPES, Place(where, index, None, seen, dropped)):
+            yield response, row
 
 
 def iter_scores(source: str | Path, prm: str | None = None) -> Iterator[StepScores]:

@@ -1,6 +1,19 @@
 """What evaluations report: scores, labels and predictions in, numbers out. Pure NumPy; nothing here imports torch."""
 
-from prm.metrics.classification import accuracy, cohen_kappa, roc_auc, step_auc
+from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
+from prm.metrics.calibration import (
+    ReliabilityBin,
+    apply_temperature,
+    bin_of,
+    brier_score,
+    calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    reliability_bins,
+    to_logits,
+)
+from prm.metrics.classification import accuracy, cohen_kappa, judged_steps, roc_auc, step_auc
 from prm.metrics.first_error import (
     UNPARSABLE,
     FirstErrorScore,
@@ -8,34 +21,75 @@ from prm.metrics.first_error import (
     f1_interval,
     first_error_score,
     predict_first_error,
+    resampled_f1,
     threshold_curve,
 )
-from prm.metrics.resampling import PairedDifference, bootstrap_interval, paired_difference, resampled_means
+from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins
+from prm.metrics.prm_score import COUNTS, StepMeasures, best_prm_threshold, count_steps, prm_score_curve, step_measures
+from prm.metrics.resampling import (
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+    percentile_interval,
+    ratio_interval,
+    resampled_means,
+)
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.voting import VoteEstimate, group_answers, vote
+from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
+    "COUNTS",
+    "PAIR_CLASSES",
     "UNPARSABLE",
     "FirstErrorScore",
     "PairedDifference",
+    "ReliabilityBin",
+    "StepMeasures",
     "VoteEstimate",
     "accuracy",
+    "apply_temperature",
     "best_of_n",
+    "best_prm_threshold",
     "best_threshold",
+    "bin_of",
     "bootstrap_interval",
+    "brier_score",
+    "calibration_error",
     "cohen_kappa",
+    "count_steps",
+    "equal_mass_bins",
+    "expected_calibration_error",
     "f1_interval",
     "first_error_score",
     "first_n",
+    "first_n_vote",
+    "fit_temperature",
     "group_answers",
+    "judged_steps",
+    "length_controlled",
+    "length_moments",
+    "length_preference",
+    "log_loss",
     "over_ragged",
+    "pair_wins",
     "paired_difference",
     "pass_at_n",
+    "percent_ranks",
+    "percentile_interval",
     "predict_first_error",
+    "prm_score_curve",
     "random_choice",
+    "rank_correlation",
+    "rank_correlation_interval",
+    "ratio_interval",
+    "reliability_bins",
+    "resampled_f1",
     "resampled_means",
     "roc_auc",
     "step_auc",
+    "step_measures",
     "threshold_curve",
+    "to_logits",
     "vote",
+    "vote_each",
 ]

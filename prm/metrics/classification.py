@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 def roc_auc(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"]) -> float:
@@ -20,15 +20,22 @@ def roc_auc(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " it
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def step_auc(step_scores: Sequence[Sequence[float]], first_errors: Int[np.ndarray, " items"]) -> float:
-    """AUC of good steps over the first wrong one (-1: no step is wrong), pooled over items; nan if undefined.
+def judged_steps(
+    step_scores: Sequence[Sequence[float]], first_errors: Int[np.ndarray, " items"]
+) -> tuple[Float[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
+    """Scores of the steps that the benchmark judges, and whether they are right, pooled over items (first error -1: none).
 
-    Steps behind the first error are left out: the benchmark does not say whether they are right.
+    Steps behind the first error are left out: nobody said whether they are right. So are items without scores.
     """
-    judged = [len(s) if label < 0 else label + 1 for s, label in zip(step_scores, first_errors, strict=True)]
+    judged = [len(s) if label < 0 else min(label + 1, len(s)) for s, label in zip(step_scores, first_errors, strict=True)]
     scores = [np.asarray(s, dtype=np.float64)[:end] for s, end in zip(step_scores, judged, strict=True)]
     good = [np.arange(end) != label for end, label in zip(judged, first_errors, strict=True)]
-    return roc_auc(np.concatenate(scores), np.concatenate(good)) if scores else float("nan")
+    return np.concatenate([np.empty(0), *scores]), np.concatenate([np.empty(0, dtype=bool), *good])
+
+
+def step_auc(step_scores: Sequence[Sequence[float]], first_errors: Int[np.ndarray, " items"]) -> float:
+    """AUC of good steps over the first wrong one, among `judged_steps`; nan if undefined."""
+    return roc_auc(*judged_steps(step_scores, first_errors))
 
 
 def accuracy(scores: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"], threshold: float = 0.5) -> float:

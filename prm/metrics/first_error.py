@@ -1,4 +1,7 @@
-"""ProcessBench's task: step scores and the first wrong step in, predicted first error, F1 and thresholds out."""
+"""ProcessBench's task: step scores and the first wrong step in, predicted first error, F1 and thresholds out.
+
+An item without scores is one that the model could not read: no prediction of it is right, under any threshold.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +27,13 @@ class FirstErrorScore:
 
 
 def predict_first_error(step_scores: Sequence[Sequence[float]], threshold: float) -> Int[np.ndarray, " items"]:
-    """Index of the first step scored below `threshold` (an equal score counts as correct), -1 if there is none."""
+    """Index of the first step scored below `threshold` (an equal score counts as correct), -1 if there is none.
+
+    `UNPARSABLE` without scores.
+    """
     below = [np.flatnonzero(np.asarray(scores) < threshold) for scores in step_scores]
-    return np.array([int(hits[0]) if hits.size else NO_ERROR for hits in below], dtype=np.int64)
+    none = [NO_ERROR if len(scores) else UNPARSABLE for scores in step_scores]
+    return np.array([int(hits[0]) if hits.size else other for hits, other in zip(below, none, strict=True)], dtype=np.int64)
 
 
 def first_error_score(predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"]) -> FirstErrorScore:
@@ -48,14 +55,21 @@ def f1_interval(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of F1, resampling items with and without an error apart: their numbers are the benchmark's."""
+    """Percentile interval of `resampled_f1`."""
+    low, high = percentile_interval(resampled_f1(predictions, labels, num_draws, seed), confidence)
+    return float(low), float(high)
+
+
+def resampled_f1(
+    predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], num_draws: int = NUM_DRAWS, seed: int = 0
+) -> Float[np.ndarray, " draws"]:
+    """F1 of resampled items; those with and without an error are resampled apart: their numbers are the benchmark's. May be nan."""
     hits, is_error = (predictions == labels).astype(np.float64), labels != NO_ERROR
     if is_error.all() or not is_error.any():
-        return float("nan"), float("nan")
+        return np.full(num_draws, np.nan)
     acc_error = resampled_means(hits[is_error], num_draws, seed)
     acc_correct = resampled_means(hits[~is_error], num_draws, seed + 1)
-    low, high = percentile_interval(_harmonic_mean(acc_error, acc_correct), confidence)
-    return float(low), float(high)
+    return _harmonic_mean(acc_error, acc_correct)
 
 
 def threshold_curve(
@@ -70,6 +84,8 @@ def threshold_curve(
         raise ValueError(f"{len(step_scores)} items have scores but {len(labels)} have labels")
     intervals = np.array([_hit_interval(scores, int(label)) for scores, label in zip(step_scores, labels, strict=True)])
     thresholds = np.unique(np.concatenate([np.asarray(scores, dtype=np.float64) for scores in step_scores]))
+    if not len(thresholds):
+        raise ValueError("no item has a step score: there is no threshold to choose")
     is_error = labels != NO_ERROR
     acc_error = _hit_rate(intervals[is_error], thresholds)
     acc_correct = _hit_rate(intervals[~is_error], thresholds)
@@ -87,8 +103,10 @@ def best_threshold(step_scores: Sequence[Sequence[float]], labels: Int[np.ndarra
 
 def _hit_interval(scores: Sequence[float], label: int) -> tuple[float, float]:
     """The item is predicted right for thresholds in (low, high]; empty if low >= high."""
-    if len(scores) == 0 or np.isnan(scores).any():
-        raise ValueError(f"step scores {list(scores)}: every item needs at least one score and none may be NaN")
+    if not len(scores):
+        return np.inf, -np.inf
+    if np.isnan(scores).any():
+        raise ValueError(f"step scores {list(scores)}: none may be NaN")
     if not NO_ERROR <= label < len(scores):
         raise ValueError(f"label {label} names no step: the item has {len(scores)} step scores")
     if label == NO_ERROR:

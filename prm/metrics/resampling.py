@@ -75,8 +75,34 @@ def percentile_interval(
     means: Float[np.ndarray, "draws *curves"], confidence: float
 ) -> tuple[Float[np.ndarray, "*curves"], Float[np.ndarray, "*curves"]]:
     """The central `confidence` share of resampled statistics: its lower and upper ends."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, such as 0.95")
-    tail = (1 - confidence) / 2
+    tail = (1 - check_confidence(confidence)) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return np.asarray(low), np.asarray(high)
+
+
+def ratio_interval(
+    numerators: Float[np.ndarray, "questions *curves"],
+    denominators: Float[np.ndarray, "questions *curves"],
+    confidence: float = CONFIDENCE,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "*curves"], Float[np.ndarray, "*curves"]]:
+    """Percentile interval of sum(numerators) / sum(denominators) when questions are resampled: of a mean over steps, say.
+
+    Resamples without anything to divide by are left out; where no question has anything, both ends are nan.
+    """
+    both = resampled_means(np.stack([numerators, denominators], axis=1).astype(np.float64), num_draws, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(both[:, 1] > 0, both[:, 0] / both[:, 1], np.nan)
+    filled = np.where(np.isnan(ratios).all(axis=0), 0.0, ratios)
+    tail = (1 - check_confidence(confidence)) / 2
+    low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
+    is_empty = np.asarray(denominators.sum(axis=0) == 0)
+    return np.where(is_empty, np.nan, low), np.where(is_empty, np.nan, high)
+
+
+def check_confidence(confidence: float) -> float:
+    """Refuse a confidence that is no share."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, such as 0.95")
+    return confidence

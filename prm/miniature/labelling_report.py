@@ -17,7 +17,6 @@ from prm.files import read_records, write_json, write_text
 from prm.miniature.problems import first_error
 from prm.records import Key, Response
 
-NUM_BINS = 10
 ANY_RIGHT = 0.5
 """Threshold between no right completion (0) and some (1)."""
 COLORS = (*PALETTE, "#777777")
@@ -130,11 +129,9 @@ def calibration(labels: Path, exact: Mapping[Key, Response]) -> dict[str, Any]:
 
 def reliability(values: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> dict[str, Any]:
     """Mean value and share of good steps in bins of equal width, and their mean distance: the expected calibration error."""
-    bins = np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)
-    found = [bins == index for index in range(NUM_BINS) if (bins == index).any()]
-    points = [{"value": values[b].mean(), "good": is_good[b].mean(), "steps": int(b.sum())} for b in found]
-    ece = sum(p["steps"] * abs(p["value"] - p["good"]) for p in points) / len(values)
-    return {"ece": float(ece), "bins": [{name: float(number) for name, number in p.items()} for p in points]}
+    bins = metrics.reliability_bins(values, is_good)
+    points = [{"value": b.mean_score, "good": b.share_positive, "steps": float(b.num_items)} for b in bins]
+    return {"ece": metrics.calibration_error(bins), "bins": points}
 
 
 def table(result: Mapping[str, Any]) -> str:

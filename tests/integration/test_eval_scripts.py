@@ -10,6 +10,7 @@ import processbench_eval
 import pytest
 from transformers import AutoTokenizer
 
+from prm.benchmarks.results import read_items, read_tables
 from prm.files import read_records, write_json, write_jsonl
 from prm.models import RewardModel, save_model
 from prm.records import Rollout, StepScores
@@ -56,7 +57,9 @@ class TestBestOfN:
         assert list(result["prms"]) == ["good", "flipped"]
         assert result["prms"]["good"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 1.0}
         assert result["prms"]["flipped"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 0.25}
-        assert {p.name for p in (tmp_path / "out").iterdir()} == {"metrics.json", "best_of_n.png", "best_of_n.svg", "manifest.json"}
+        names = {p.name for p in (tmp_path / "out").iterdir()}
+        assert names == {"metrics.json", "tables.json", "items.jsonl", "best_of_n.png", "best_of_n.svg", "manifest.json"}
+        assert list(read_items(tmp_path / "out")) == [], "scores alone have no texts"
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
         assert manifest["counts"]["num_candidates"] == 12
         assert len(manifest["inputs"]) == 2
@@ -73,6 +76,46 @@ class TestBestOfN:
         counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
         assert counts["num_unscored s"] == 3
 
+    def test_texts_become_items(self, tmp_path, rollouts):
+        write_jsonl(tmp_path / "s.jsonl", scores_of_rollouts := [s for s in scores() if s.sample_index < 3])
+        run_bon(
+            tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts, "--aggregation", "min", "--items_per_question", 2
+        )
+        items = list(read_items(tmp_path / "out"))
+        assert len(scores_of_rollouts) == 9
+        # Scored .0, .1, .2 and, without scores, 0: the best two are 1 and 2.
+        assert [item.id for item in items] == [f"q{q} #{i}" for q in range(3) for i in (1, 2)]
+        assert [item.is_selected for item in items] == [False, True] * 3
+        assert (items[1].steps, items[1].step_scores) == (["Think 0 2.", "\\boxed{0}"], [0.9, 0.2])
+        assert (items[1].response_score, items[1].correct) == (0.2, False)
+
+    def test_fields_of_a_question_file_break_the_curves_down(self, tmp_path, rollouts):
+        write_jsonl(tmp_path / "s.jsonl", scores())
+        questions = [{"id": f"q{q}", "question": f"Question {q}?", "answer": "1", "level": q // 2} for q in range(2)]
+        write_jsonl(tmp_path / "questions.jsonl", questions)
+        flags = ["--scores", tmp_path / "s.jsonl", "--rollouts", rollouts, "--questions", tmp_path / "questions.jsonl"]
+        result = run_bon(tmp_path, *flags, "--aggregation", "min", "--length_unit", "characters")
+        levels = result["breakdown"]["level"]
+        assert {level: group["num_questions"] for level, group in levels.items()} == {"0": 2, "unknown": 1}
+        assert levels["unknown"]["prms"]["s"]["min"]["accuracy"] == result["prms"]["s"]["min"]["best_of_n"]["accuracy"]
+        assert result["length"] is None, "the texts are equally long"
+        write_jsonl(tmp_path / "questions.jsonl", [{**row, "id": "other"} for row in questions[:1]])
+        assert "level" in run_bon(tmp_path, *flags)["breakdown"], "found by its text"
+        with pytest.raises(ValueError, match=r"--breakdown color: no question in .* has that field; they have answer, id, level"):
+            run_bon(tmp_path, *flags, "--breakdown", "level", "color")
+        write_jsonl(tmp_path / "questions.jsonl", [{"id": "z", "question": "Who?", "answer": "1"}])
+        with pytest.raises(ValueError, match="holds none of the 3 questions, such as 'q0'"):
+            run_bon(tmp_path, *flags)
+
+    def test_scores_of_other_steps_are_refused(self, tmp_path, rollouts):
+        write_jsonl(tmp_path / "s.jsonl", [StepScores(s.question_id, s.sample_index, [0.1] * 3, s.correct) for s in scores()])
+        with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 3 step scores but 2 steps"):
+            run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
+        write_jsonl(tmp_path / "s.jsonl", [StepScores("z", 0, [0.1], True), *scores()])
+        with pytest.raises(ValueError, match="1 scored candidates are not among the rollouts"):
+            run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
+        assert not (tmp_path / "out").exists()
+
     def test_checkpoint_scores_rollouts(self, tmp_path, rollouts, checkpoint):
         rows = list(read_records(rollouts, Rollout))
         write_jsonl(rollouts, [*rows, Rollout("q2", 4, "Question 2?", "1", " ", "stop", 0)])
@@ -85,18 +128,25 @@ class TestBestOfN:
 
     def test_real_pool_shows_every_prm(self, tmp_path, real_data):
         pool = real_data / "bon" / "bon16_gsm8k_50.jsonl"
-        command = [sys.executable, SCRIPTS / "bon_eval.py", "--scores", pool, *FAST, "--output_dir", tmp_path / "out"]
+        flags = ["--aggregation", "min", *FAST]
+        command = [sys.executable, SCRIPTS / "bon_eval.py", "--scores", pool, *flags, "--output_dir", tmp_path / "out"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "qwen_prm, weighted vote" in done.stdout
+        assert "Does the PRM win by length?" in {table.title for table in read_tables(tmp_path / "out")}
+        items = list(read_items(tmp_path / "out"))
+        assert len(items) == 7 * 800
+        assert sum(item.is_selected for item in items) == 7 * 50
+        assert all(len(item.steps) == len(item.step_scores) for item in items)
         result = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert len(result["prms"]) == 7
         assert result["n"] == [1, 2, 4, 8, 16]
-        picked = run_bon(tmp_path, "--scores", pool, "--prm", "qwen_prm", "skywork_prm")
+        assert (result["length"]["unit"], list(result["breakdown"])) == ("tokens", ["response length"])
+        picked = run_bon(tmp_path, "--scores", pool, "--prm", "qwen_prm", "skywork_prm", *flags)
         assert list(picked["prms"]) == ["qwen_prm", "skywork_prm"]
         for prm, by_aggregation in picked["prms"].items():
             assert by_aggregation["min"]["best_of_n"] == result["prms"][prm]["min"]["best_of_n"]
-        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm")["prms"]) == ["mine"]
-        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd")
+        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", *flags)["prms"]) == ["mine"]
+        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd", *flags)
         assert list(both["prms"]) == ["mine/math_shepherd", "mine/qwen_prm"]
         with pytest.raises(ValueError, match=r"--prm gpt: .* holds step scores of internlm2_1_8b_reward"):
             run_bon(tmp_path, "--scores", pool, "--prm", "gpt")
@@ -135,7 +185,7 @@ class TestProcessBench:
         assert result["results"]["fixed"]["subsets"]["gsm8k"]["f1"] == 0
         assert result["results"]["oracle"]["subsets"]["gsm8k"]["f1"] == 1
         names = {p.name for p in (tmp_path / "out").iterdir()}
-        assert names == {"metrics.json", "f1.png", "f1.svg", "manifest.json"}
+        assert names == {"metrics.json", "tables.json", "items.jsonl", "f1.png", "f1.svg", "manifest.json"}
         assert "random scores, oracle" in capsys.readouterr().out
 
     def test_checkpoint_scores_the_miniature_s_kind_of_file(self, tmp_path, checkpoint):
@@ -147,6 +197,18 @@ class TestProcessBench:
         assert list(result["results"]) == ["fixed", "oracle"]
         again = self.run(tmp_path, *flags, "--predictions", tmp_path / "out" / "predictions.jsonl")
         assert again == result
+
+    def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
+        long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}
+        write_json(tmp_path / "first_error.json", [*self.ITEMS, long])
+        result = self.run(tmp_path, "--data", tmp_path / "first_error.json", "--threshold", "oracle", "--model", checkpoint)
+        assert result["num_unreadable"] == {"first_error": 1}
+        assert result["results"]["oracle"]["subsets"]["first_error"]["num_correct"] == 2
+        assert result["results"]["oracle"]["subsets"]["first_error"]["acc_correct"] <= 0.5
+        assert "could not read 1 of first_error" in capsys.readouterr().out
+        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"] == {"num_items": 3, "too_long": 1}
+        items = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").open()]
+        assert [(item["id"], item["step_scores"] == [], "predicted" in item) for item in items][2] == ("z", True, False)
 
     def test_mistakes(self, tmp_path):
         write_json(tmp_path / "first_error.json", list(self.ITEMS))

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from prm import metrics
-from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n, plot_best_of_n
+from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n
+from prm.benchmarks.best_of_n_plots import plot_best_of_n
+from prm.benchmarks.best_of_n_tables import best_of_n_tables
 from prm.benchmarks.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
-from prm.benchmarks.report import best_of_n_table
+from prm.benchmarks.tables import render
 from prm.records import Response, StepScores
 
 # Question a: the right answer 7 is voted down but scored highest by its weakest step; b: all wrong but one.
@@ -70,12 +72,14 @@ def test_default_ns_are_powers_of_two_and_the_whole_pool():
 
 def test_ragged_pools():
     rows = ROWS[:-1]
-    assert evaluate_best_of_n({"prm": rows}, config())["n"] == [1, 2]
+    unequal = evaluate_best_of_n({"prm": rows}, config())
+    assert unequal["n"] == [1, 2]
+    assert "unequal size: the curves are defined up to N = 2" in render(best_of_n_tables(unequal))
     with pytest.raises(ValueError, match=r"n = 3 is outside 1\.\.2"):
         evaluate_best_of_n({"prm": rows}, config(num_candidates=[3]))
     result = evaluate_best_of_n({"prm": rows}, config(num_candidates=[3], drop_small_pools=True))
     assert (result["num_questions"], result["num_questions_dropped"]) == (1, 1)
-    assert "1 questions with fewer than 3" in best_of_n_table(result)
+    assert "1 questions with fewer than 3" in render(best_of_n_tables(result))
     with pytest.raises(ValueError, match="no question has 4 candidates"):
         evaluate_best_of_n({"prm": rows}, config(num_candidates=[4], drop_small_pools=True))
 
@@ -97,7 +101,7 @@ def test_paired_differences_between_prms_and_baselines():
     assert test["p_value"]["8"] < 0.01
     assert result["differences"]["min"]["oracle"]["random"]["low"]["8"] > 0
     assert "majority_vote" not in result["differences"]["min"]["oracle"], "no candidate has an answer"
-    table = best_of_n_table(result)
+    table = render(best_of_n_tables(result))
     assert "oracle - noise" in table
     assert "there is no vote" in table
 
@@ -157,6 +161,7 @@ def test_grouping_of_answers():
         ({"x": [ROWS[0], ROWS[0]]}, r"x: candidate \('a', 0\) is scored twice"),
         ({"x": replaced(1, step_scores=[])}, r"candidate \('a', 1\) has the step scores \[\]"),
         ({"x": replaced(1, step_scores=[0.5, float("nan")])}, r"\('a', 1\) has the step scores \[0\.5, nan\]"),
+        ({"x": replaced(1, step_scores=[0.5, float("inf")])}, r"\('a', 1\) has the step scores \[0\.5, inf\]"),
         ({"x": ROWS, "y": ROWS[:4]}, r"x and y score different candidates: 2 stand in one only, such as \('b', 1\)"),
         ({"x": ROWS, "y": replaced(0, correct=True)}, r"\('a', 0\): the PRMs' files disagree about 'correct'"),
         ({"x": [StepScores("a", 0, [0.1])]}, r"no candidate has an outcome.*grade_rollouts"),
@@ -165,6 +170,11 @@ def test_grouping_of_answers():
 def test_errors_name_the_candidate(records, message):
     with pytest.raises(ValueError, match=message):
         build_pool(records)
+
+
+def test_small_pools_can_only_be_dropped_below_a_number():
+    with pytest.raises(ValueError, match="--drop_small_pools: say with --num_candidates"):
+        BestOfNConfig(drop_small_pools=True)
 
 
 def test_a_wrong_aggregation_is_refused_before_anything_is_read():
@@ -194,6 +204,10 @@ def test_real_candidates_keep_their_published_numbers(real_data):
 
     records = load_scores(real_data / "rollouts" / "qwen25math_rm_100x8.jsonl")
     result = evaluate_best_of_n({"orm": records}, config(aggregation=["last"]))
+    voted = accuracy(result["baselines"]["majority_vote"])
+    # Published voting gives a tie to the answer seen first; the expectation shares it.
+    assert accuracy(result["first_n"]["majority_vote"]) == pytest.approx([0.90, 0.90, 0.93, 0.93])
+    assert (voted[0], voted[3]) == pytest.approx((0.91, 0.925))
     assert accuracy(result["prms"]["orm"]["last"]["first_n"]) == pytest.approx([0.90, 0.93, 0.93, 0.94])
     assert result["baselines"]["pass_at_n"]["accuracy"]["8"] == pytest.approx(0.96)
     assert accuracy(result["baselines"]["random"]) == pytest.approx([0.91] * 4)

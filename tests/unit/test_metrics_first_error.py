@@ -1,5 +1,7 @@
 """First-error F1, its thresholds, and AUC."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,20 @@ class TestFirstError:
         assert best == max(f1)
         assert threshold == min(t for t, value in zip(thresholds, f1, strict=True) if value == best)
 
+    def test_items_that_could_not_be_read_are_never_hit(self):
+        scores, labels = [*self.SCORES, [], []], np.array([*self.LABELS, 0, -1])
+        assert metrics.predict_first_error(scores, 0.5).tolist() == [1, -1, 0, -1, metrics.UNPARSABLE, metrics.UNPARSABLE]
+        assert metrics.best_threshold(scores, labels) == (0.5, pytest.approx(2 / 3))
+        assert metrics.step_auc(scores, labels) == metrics.step_auc(self.SCORES, self.LABELS)
+
+    def test_sweep_of_a_full_benchmark_takes_less_than_a_second(self):
+        lengths = RNG.integers(2, 15, size=3400)
+        scores = [RNG.random(length).tolist() for length in lengths]
+        labels = np.array([RNG.integers(-1, length) for length in lengths])
+        start = time.process_time()
+        metrics.best_threshold(scores, labels)
+        assert time.process_time() - start < 1
+
     def test_interval_surrounds_f1(self):
         labels = np.array([0] * 50 + [-1] * 50)
         predictions = np.where(RNG.random(100) < 0.7, labels, -2)
@@ -56,7 +72,7 @@ class TestFirstError:
     def test_errors(self):
         with pytest.raises(ValueError, match="label 2 names no step: the item has 2"):
             metrics.threshold_curve([[0.1, 0.2]], np.array([2]))
-        with pytest.raises(ValueError, match="at least one score"):
+        with pytest.raises(ValueError, match="no item has a step score"):
             metrics.threshold_curve([[]], np.array([-1]))
         with pytest.raises(ValueError, match="NaN"):
             metrics.threshold_curve([[float("nan")]], np.array([-1]))

@@ -3,15 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from prm.benchmarks.processbench import (
-    FirstErrorItem,
-    ProcessBenchConfig,
-    evaluate_processbench,
-    load_items,
-    load_predictions,
-    plot_processbench,
-)
-from prm.benchmarks.report import processbench_table
+from prm.benchmarks.processbench import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench_items import FirstErrorItem, data_sources, load_items, load_predictions
+from prm.benchmarks.processbench_report import plot_processbench, processbench_items, processbench_tables
+from prm.benchmarks.tables import render
 from prm.metrics import UNPARSABLE
 
 ITEMS = [
@@ -62,7 +57,105 @@ class TestEvaluation:
         assert result["results"]["prediction"]["subsets"]["math"]["f1"] == 1
         assert result["results"]["prediction"]["average"]["f1"] == 0.5
         assert result["step_auc"]["average"] is None
-        assert "prediction" in processbench_table(result)
+        assert "prediction" in render(processbench_tables(result))
+
+    def test_unreadable_items_are_wrong_under_every_rule(self):
+        extra = FirstErrorItem("m2", "math", "p", ["a"], -1)
+        read = evaluate_processbench(ITEMS, SCORES, config())
+        result = evaluate_processbench([*ITEMS, extra], [*SCORES, []], config())
+        assert result["num_unreadable"] == {"gsm8k": 0, "math": 1}
+        before, after = (r["results"]["oracle"]["subsets"]["math"] for r in (read, result))
+        assert (before["acc_correct"], after["acc_correct"], after["num_correct"]) == (1, 0.5, 2)
+        assert after["acc_error"] == before["acc_error"] == 1
+        assert result["step_auc"] == read["step_auc"]
+        assert result["calibration"] == read["calibration"]
+        assert "could not read 1 of math: counted as predicted wrong" in processbench_tables(result)[0].note
+        given = evaluate_processbench([*ITEMS, extra], [1, 0, 0, -1, UNPARSABLE], config())
+        assert given["results"]["prediction"]["subsets"]["math"]["acc_correct"] == 0.5
+
+    def test_calibration_by_hand(self):
+        found = evaluate_processbench(ITEMS, SCORES, config(num_calibration_bins=1))["calibration"]["math"]
+        # Judged: .6 of a wrong step and .7 of a right one. One bin: mean score .65, half of them right.
+        assert found["brier"] == pytest.approx((0.36 + 0.09) / 2, abs=1e-15)
+        assert found["ece"] == pytest.approx(0.15, abs=1e-15)
+        assert (found["brier_constant"], found["num_steps"], found["share_right"]) == (0.25, 2, 0.5)
+        signed = evaluate_processbench(ITEMS, [[8.0, 3.0], *SCORES[1:]], config())["calibration"]
+        assert (signed["gsm8k"]["brier"], signed["gsm8k"]["ece"]) == (None, None), "no probabilities"
+
+    def test_groups_by_hand(self):
+        copies = zip(ITEMS, (1, 4, 1, 9), "abba", strict=True)
+        items = [FirstErrorItem(i.id, i.subset, i.problem, i.steps * n, i.label, g) for i, n, g in copies]
+        scores = [SCORES[0], [0.4, 0.9] * 4, SCORES[2], [0.7] * 9]
+        groups = evaluate_processbench(items, scores, config())["groups"]
+        a, b = groups["generator"]["a"], groups["generator"]["b"]
+        # Fixed: g0 and m1 right; g1 called wrong at 0, m0 found at 1 instead of 0.
+        assert (a["f1"], a["num_error"], a["num_correct"], b["f1"]) == (1, 1, 1, 0)
+        assert list(groups["num_steps"]) == ["1 to 4", "5 to 8", "9 to 12"]
+        assert groups["num_steps"]["1 to 4"]["acc_error"] == 0.5
+        assert groups["num_steps"]["1 to 4"]["f1"] is None
+        titles = [table.title for table in processbench_tables(evaluate_processbench(items, scores, config(threshold=["oracle"])))]
+        assert titles[2] == "First-error F1 (%) by generator, oracle threshold (tuned on each subset), all subsets"
+
+    def test_content_free_baselines_by_hand(self):
+        # Two steps with an error at 0 or at 1; right solutions of one and of two steps. "Wrong from step 1 on" finds the second
+        # error and leaves the right solution of one step alone; "wrong at 0" spoils both right ones.
+        kinds = [(2, 0), (2, 1), (1, -1), (2, -1)]
+        items = [FirstErrorItem(str(i), "s", "p", ["a"] * n, label) for i, (n, label) in enumerate(kinds)]
+        result = evaluate_processbench(items, [[0.5] * len(i.steps) for i in items], config(threshold=["fixed"]))
+        assert result["step_number_oracle_f1"]["average"] == 0.5
+        # Every last step has score 0, so any threshold that finds an error spoils every right solution.
+        assert result["position_oracle_f1"]["average"] == result["all_correct_f1"]["average"] == 0
+
+    def test_average_has_an_interval_of_its_own(self):
+        items = [FirstErrorItem(f"{s}{i}", s, "p", ["a"], -(i % 2)) for s in ("x", "y", "z") for i in range(60)]
+        scores = [[0.9 if (i.label == -1) == (index % 3 > 0) else 0.1] for index, i in enumerate(items)]
+        results = evaluate_processbench(items, scores, config(threshold=["fixed"], num_bootstrap=2000))["results"]["fixed"]
+        average = results["average"]
+        assert average["low"] < average["f1"] < average["high"]
+        widths = [subset["high"] - subset["low"] for subset in results["subsets"].values()]
+        # Three independent subsets: narrower by the root of three.
+        assert (average["high"] - average["low"]) / np.mean(widths) == pytest.approx(3**-0.5, rel=0.1)
+
+    def test_published_values_stand_in_the_table(self):
+        result = evaluate_processbench(ITEMS, SCORES, config(published=["asym, paper=0.4699"]))
+        assert result["published"] == {"asym, paper": 0.4699}
+        assert processbench_tables(result)[0].rows[-1] == ["published: asym, paper", "", "", "47.0"]
+
+    @pytest.mark.parametrize(
+        ("entries", "message"),
+        [
+            (["0.4"], "give LABEL=VALUE"),
+            (["a=47"], "between 0 and 1"),
+            (["a=x"], "give LABEL"),
+            (["a=0.1", "a=0.2"], "second value"),
+        ],
+    )
+    def test_published_values_need_a_label_and_a_share(self, entries, message):
+        with pytest.raises(ValueError, match=message):
+            config(published=entries)
+
+    def test_tuned_numbers_are_marked(self):
+        table = processbench_tables(evaluate_processbench(ITEMS, SCORES, config()))[0]
+        marked = {row[0]: [cell.endswith("*") for cell in row[1:]] for row in table.rows}
+        assert marked["fixed threshold"] == [False, False, False]
+        assert marked["gsm8k threshold (tuned on gsm8k)"] == [True, False, False]
+        assert marked["oracle threshold (tuned on each subset)"] == [True, True, False]
+        assert table.note.startswith("* threshold tuned on the very items")
+
+    def test_items_to_look_at_follow_the_first_rule(self):
+        scores = [*SCORES[:3], []]
+        shown = processbench_items(ITEMS, scores, evaluate_processbench(ITEMS, scores, config(threshold=["oracle", "fixed"])))
+        found = [(i.id, i.group, i.first_error, i.predicted, i.step_scores) for i in shown]
+        # math can no longer be solved, and its lowest threshold, .1, finds nothing.
+        assert found == [
+            ("g0", "gsm8k", 1, 1, scores[0]),
+            ("g1", "gsm8k", -1, -1, scores[1]),
+            ("m0", "math", 0, -1, scores[2]),
+            ("m1", "math", -1, None, []),
+        ]
+        given = [1, UNPARSABLE, 0, -1]
+        shown = processbench_items(ITEMS, given, evaluate_processbench(ITEMS, given, config()))
+        assert [(i.predicted, i.step_scores) for i in shown] == [(1, []), (None, []), (0, []), (-1, [])]
 
     def test_options_matter(self):
         assert evaluate_processbench(ITEMS, SCORES, config(fixed_threshold=0.35))["results"]["fixed"]["subsets"]["gsm8k"]["f1"] == 1
@@ -88,9 +181,10 @@ class TestEvaluation:
             "num_correct": 0,
             "low": None,
             "high": None,
+            "is_tuned_here": False,
         }
         json.dumps(result, allow_nan=False)
-        assert "-" in processbench_table(result)
+        assert processbench_tables(result)[0].rows[1] == ["fixed threshold", "-", "-"]
         for rule in ("oracle", "gsm8k"):
             with pytest.raises(ValueError, match="no threshold can be tuned on subset gsm8k"):
                 evaluate_processbench(only, [[0.8, 0.3], [0.2]], config(threshold=[rule]))
@@ -128,6 +222,18 @@ class TestItems:
         assert items[0].as_response().steps == ["a", "b"]
         assert items[0].as_response().key == ("g0", 0)
 
+    def test_presets_and_lists_of_sources(self, tmp_path, monkeypatch):
+        rows = {name: [item_row(id=f"{name}-0", generator="g")] for name in ("gsm8k", "math", "olympiadbench", "omnimath")}
+        monkeypatch.setattr("prm.data.hub._stream", lambda hub: rows[hub.split])
+        assert data_sources(["processbench@main"])[1] == "processbench@main:math"
+        items = load_items("processbench")
+        assert [(item.id, item.subset) for item in items] == [(f"{name}-0", name) for name in rows]
+        assert items[0].generator == "g"
+        path = write(tmp_path / "mine.jsonl", [item_row()])
+        assert [item.subset for item in load_items(["processbench:omnimath", str(path)])] == ["omnimath", "mine"]
+        with pytest.raises(ValueError, match="no split 'algebra'"):
+            load_items("processbench:algebra")
+
     @pytest.mark.parametrize(
         ("row", "message"),
         [
@@ -158,24 +264,31 @@ class TestItems:
 class TestPredictions:
     def test_read_in_the_order_of_the_items(self, tmp_path):
         rows = [{"id": i.id, "step_scores": s} for i, s in zip(ITEMS, SCORES, strict=True)]
-        assert load_predictions(write(tmp_path / "x.jsonl", [*rows[::-1], {"id": "other", "step_scores": [1]}]), ITEMS) == SCORES
+        path = write(tmp_path / "x.jsonl", [*rows[::-1], {"id": "other", "step_scores": [1]}])
+        assert load_predictions(path, ITEMS) == (SCORES, {"other_items": 1})
+
+    def test_null_scores_are_of_items_that_could_not_be_read(self, tmp_path):
+        rows = [{"id": i.id, "step_scores": s} for i, s in zip(ITEMS, [[0.8, 0.3], None, None, [0.7]], strict=True)]
+        assert load_predictions(write(tmp_path / "x.jsonl", rows), ITEMS)[0] == [[0.8, 0.3], [], [], [0.7]]
 
     def test_step_scores_of_score_py_and_indices(self, tmp_path):
         scores = [{"question_id": i.id, "sample_index": 0, "step_scores": s} for i, s in zip(ITEMS, SCORES, strict=True)]
-        assert load_predictions(write(tmp_path / "x.jsonl", scores), ITEMS) == SCORES
+        assert load_predictions(write(tmp_path / "x.jsonl", scores), ITEMS)[0] == SCORES
         indices = [{"id": i.id, "prediction": p} for i, p in zip(ITEMS, [1, None, -1, 0], strict=True)]
         (tmp_path / "folder").mkdir()
         write(tmp_path / "folder" / "gsm8k.jsonl", indices[:2])
         write(tmp_path / "folder" / "math.jsonl", indices[2:])
-        assert load_predictions(tmp_path / "folder", ITEMS) == [1, UNPARSABLE, -1, 0]
+        assert load_predictions(tmp_path / "folder", ITEMS)[0] == [1, UNPARSABLE, -1, 0]
 
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ([{"id": "g0", "step_scores": [0.5]}], r"x\.jsonl:1: item 'g0' has 2 steps, but step_scores \[0\.5\]"),
+            ([{"id": "g0", "step_scores": [0.5]}], r"x\.jsonl:1: item 'g0' has 2 steps, but step_scores are 1 of them: \[0\.5\]"),
             ([{"id": "g0", "step_scores": [0.5, None]}], r"x\.jsonl:1: step_scores of item 'g0' must be finite"),
             ([{"id": "g0", "step_scores": [0.5, 1]}] * 2, r"x\.jsonl:2: a second prediction for item 'g0'"),
             ([{"id": "g0", "step_scores": [0.5, 1]}], "3 of 4 items have no prediction, such as 'g1'"),
+            ([{"id": "g0", "step_scores": 0.5}], r"has 2 steps, but step_scores are 0\.5"),
+            ([{"step_scores": [0.5, 1]}], r"x\.jsonl:1: a prediction without the id of its item; found \['step_scores'\]"),
             ([{"id": "g0"}], "neither step_scores nor prediction"),
             ([{"id": "g0", "prediction": "1"}], "prediction '1' of item 'g0'"),
             ([{"id": "g0", "prediction": -2}], "prediction -2 of item 'g0'"),
@@ -204,3 +317,37 @@ def test_real_items_under_an_oracle_and_under_noise(real_data):
     rng = np.random.default_rng(0)
     noise = [rng.random(len(item.steps)).tolist() for item in items]
     assert evaluate_processbench(items, noise, config())["results"]["oracle"]["average"]["f1"] < 0.35
+
+
+def official_scores(rows, predicted):
+    """The benchmark's own arithmetic (Zheng et al. 2024), from a reading of its scripts: percentages of exact matches."""
+    matches = [(row["label"] != -1, found == row["label"]) for row, found in zip(rows, predicted, strict=True)]
+    error, correct = ([hit for is_error, hit in matches if is_error is kind] for kind in (True, False))
+    a, b = 100 * sum(error) / len(error), 100 * sum(correct) / len(correct)
+    return a, b, 2 * a * b / (a + b) if a + b else 0.0
+
+
+def official_predictions(rows, by_id, threshold):
+    return [next((i for i, score in enumerate(by_id[row["id"]]) if score < threshold), -1) for row in rows]
+
+
+def test_equals_the_official_evaluation_on_real_items(real_data):
+    items = load_items(real_data / "processbench")
+    rng = np.random.default_rng(7)
+    hints = [[0.25 if index == item.label else 0.0 for index in range(len(item.steps))] for item in items]
+    scores = [(rng.beta(3, 1, len(hint)) - hint).clip(0, 1).round(2).tolist() for hint in hints]
+    by_id = {item.id: given for item, given in zip(items, scores, strict=True)}
+    subsets = {file.stem: json.loads(file.read_text()) for file in sorted((real_data / "processbench").glob("*.json"))}
+    candidates = sorted({score for given in scores for score in given})
+    best = {
+        name: max(candidates, key=lambda t, rows=rows: official_scores(rows, official_predictions(rows, by_id, t))[2])
+        for name, rows in subsets.items()
+    }
+    rules = {"fixed": dict.fromkeys(subsets, 0.35), "gsm8k": dict.fromkeys(subsets, best["gsm8k"]), "oracle": best}
+    results = evaluate_processbench(items, scores, config(fixed_threshold=0.35))["results"]
+    for rule, thresholds in rules.items():
+        expected = {n: official_scores(rows, official_predictions(rows, by_id, thresholds[n])) for n, rows in subsets.items()}
+        for name, ours in results[rule]["subsets"].items():
+            assert [100 * ours[key] for key in ("acc_error", "acc_correct", "f1")] == pytest.approx(expected[name], abs=1e-9)
+            assert 0 < ours["f1"] < 1
+        assert 100 * results[rule]["average"]["f1"] == pytest.approx(np.mean([f1 for _, _, f1 in expected.values()]), abs=1e-9)

@@ -1,0 +1,167 @@
+"""Calibration: scores and truth of steps and of responses in; Brier score, calibration error, reliability and temperature out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prm import metrics
+from prm.aggregation import check_aggregation
+from prm.benchmarks.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
+
+COMMUTES = ("min", "max", "last")
+"""Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
+
+
+@dataclass
+class CalibrationConfig:
+    """How scores are read as probabilities."""
+
+    aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
+    """How step scores become the score of a response: min, geometric_mean, softmin, product, mean, sum, last, max."""
+    tau: float = 0.1
+    """Temperature of softmin, in units of the scores."""
+    num_bins: int = metrics.calibration.NUM_BINS
+    """Bins of the calibration error and of the reliability plot."""
+    neutral: Neutral = "good"
+    """What a step labelled 0 between -1 and 1 counts as."""
+    behind_error: BehindError = "labelled"
+    """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
+    confidence: float = 0.95
+    """Share of the bootstrap distribution over questions that an interval holds."""
+    num_bootstrap: int = 2000
+    """Resamples of the questions behind each interval."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        for name in self.aggregation:
+            check_aggregation(name, self.tau)
+        if self.num_bins < 2:
+            raise ValueError(f"--num_bins {self.num_bins}: give at least 2")
+
+    @property
+    def draws(self) -> tuple[float, int, int]:
+        """What the bootstrap takes."""
+        return self.confidence, self.num_bootstrap, self.seed
+
+
+def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:
+    """`steps` against step labels and `responses[aggregation]` against outcomes, each None where there is no truth.
+
+    Signed scores (an implicit PRM's rewards, raw logits) are read as logits; product and geometric mean of them are refused.
+    """
+    steps = _measure(scored, scored.step_score, scored.step_truth, scored.question[scored.response], config)
+    responses = {
+        name: _measure(scored, scored.response_scores(name, config.tau), scored.truth, scored.question, config)
+        for name in config.aggregation
+    }
+    return {
+        "read_as": "logits" if scored.is_signed else "probabilities",
+        "num_responses": len(scored.responses),
+        "num_questions": len(np.unique(scored.question)),
+        "num_unscored": scored.num_unscored,
+        "steps": steps,
+        "responses": responses,
+    }
+
+
+def _measure(
+    scored: ScoredResponses,
+    scores: Float[np.ndarray, " items"],
+    truth: Int[np.ndarray, " items"],
+    question: Int[np.ndarray, " items"],
+    config: CalibrationConfig,
+) -> dict[str, Any] | None:
+    known = truth != UNKNOWN
+    if not known.any():
+        return None
+    labels, question = truth[known].astype(bool), question[known]
+    probabilities = scored.probabilities(scores[known])
+    logits = scores[known] if scored.is_signed else metrics.to_logits(probabilities)
+    temperature = metrics.fit_temperature(logits, labels)
+    tempered = _cross_fitted(logits, labels, question)
+    auc = metrics.roc_auc(scores[known], labels)
+    return {
+        "num_items": int(known.sum()),
+        "share_positive": float(labels.mean()),
+        "auc": None if np.isnan(auc) else auc,
+        "brier_of_constant": float(labels.mean() * (1 - labels.mean())),
+        "temperature": temperature if 0 < temperature < np.inf else None,
+        "before": _quality(probabilities, labels, question, config),
+        "after": _quality(tempered, labels, question, config),
+    }
+
+
+def _quality(
+    probabilities: Float[np.ndarray, " items"],
+    labels: Bool[np.ndarray, " items"],
+    question: Int[np.ndarray, " items"],
+    config: CalibrationConfig,
+) -> dict[str, Any]:
+    return {
+        "mean_score": float(probabilities.mean()),
+        "brier": metrics.brier_score(probabilities, labels),
+        "log_loss": metrics.log_loss(probabilities, labels),
+        "ece": metrics.expected_calibration_error(probabilities, labels, config.num_bins),
+        "ece_equal_mass": metrics.expected_calibration_error(probabilities, labels, config.num_bins, "mass"),
+        "bins": _bins(probabilities, labels, question, config),
+    }
+
+
+def _cross_fitted(
+    logits: Float[np.ndarray, " items"], labels: Bool[np.ndarray, " items"], question: Int[np.ndarray, " items"]
+) -> Float[np.ndarray, " items"]:
+    """Recalibrated by the temperature of the other half of the questions, so that no item judges a fit to itself."""
+    is_even = np.unique(question, return_inverse=True)[1] % 2 == 0
+    if is_even.all():
+        return metrics.apply_temperature(logits, metrics.fit_temperature(logits, labels))
+    tempered = np.empty(len(logits))
+    for half in (is_even, ~is_even):
+        tempered[half] = metrics.apply_temperature(logits[half], metrics.fit_temperature(logits[~half], labels[~half]))
+    return tempered
+
+
+def _bins(
+    probabilities: Float[np.ndarray, " items"],
+    labels: Bool[np.ndarray, " items"],
+    question: Int[np.ndarray, " items"],
+    config: CalibrationConfig,
+) -> list[dict[str, float]]:
+    """Reliability bins with intervals of the share of positives over questions."""
+    bins = metrics.bin_of(probabilities, config.num_bins)
+    kept = metrics.reliability_bins(probabilities, labels, config.num_bins)
+    low, high = binned_interval(bins, labels.astype(np.float64), question, config)
+    return [{**vars(found), "low": float(a), "high": float(b)} for found, a, b in zip(kept, low, high, strict=True)]
+
+
+def binned_interval(
+    bins: Int[np.ndarray, " items"],
+    values: Float[np.ndarray, " items"],
+    question: Int[np.ndarray, " items"],
+    config: CalibrationConfig,
+) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
+    """Interval of the mean value in every bin that holds items, from resamples of whole questions."""
+    _, column = np.unique(bins, return_inverse=True)
+    _, row = np.unique(question, return_inverse=True)
+    shape = row.max() + 1, column.max() + 1
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (row, column), values)
+    np.add.at(counts, (row, column), 1)
+    return metrics.ratio_interval(sums, counts, *config.draws)
+
+
+def exportable_temperature(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What `calibration.json` says: the temperature to divide step logits by, and what it was fitted on.
+
+    Step labels come first. Without them it is the response score's, of an aggregation in `COMMUTES`. `temperature` is null where
+    nothing of the kind was measured, or the fit has no minimum.
+    """
+    places = {"steps": result["steps"]}
+    places |= {f"responses, {name}": found for name, found in result["responses"].items() if name in COMMUTES}
+    for place, found in places.items():
+        if found:
+            return {"temperature": found["temperature"], "fitted_on": place, "num_items": found["num_items"]}
+    return {"temperature": None, "fitted_on": None, "num_items": 0}

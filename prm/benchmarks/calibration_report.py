@@ -1,0 +1,80 @@
+"""The calibration and bias report: scores, responses and (to perturb them) a scorer in; its folder out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prm.benchmarks.best_of_n_items import first_error, scored_steps
+from prm.benchmarks.bias import evaluate_bias
+from prm.benchmarks.calibration import CalibrationConfig, evaluate_calibration, exportable_temperature
+from prm.benchmarks.calibration_plots import plot_bias, plot_perturbations, plot_reliability
+from prm.benchmarks.calibration_tables import calibration_tables
+from prm.benchmarks.results import Item, write_results
+from prm.benchmarks.scored_steps import ScoredResponses, join_scores
+from prm.benchmarks.tables import Table
+from prm.files import write_json
+from prm.records import Response, StepScores
+from prm.steps import load_tokenizer
+
+
+def report_calibration(
+    records: Mapping[str, Sequence[StepScores]],
+    responses: Sequence[Response],
+    config: CalibrationConfig,
+    folder: str | Path,
+    tokenizer: str | None = None,
+    perturbations: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[Table]]:
+    """Evaluate and write metrics, tables, items, figures and `calibration.json` (with several PRMs, `calibration-NAME.json` each).
+
+    The length of a step is counted in tokens of `tokenizer`, without one in characters.
+    Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
+    """
+    step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
+    scored = {
+        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length) for prm, rows in records.items()
+    }
+    prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
+    result = {
+        "num_bins": config.num_bins,
+        "confidence": config.confidence,
+        "length_unit": length_unit,
+        "prms": prms,
+        "perturbations": perturbations,
+    }
+    tables = calibration_tables(result)
+    folder = Path(folder)
+    plot_reliability(result, folder / "reliability")
+    if any(found["bias"]["steps"] for found in prms.values()):
+        plot_bias(result, folder / "bias")
+    if perturbations:
+        plot_perturbations(result, folder / "perturbations")
+    for prm, found in prms.items():
+        name = "calibration" if len(prms) == 1 else f"calibration-{prm.replace('/', '-')}"
+        write_json(folder / f"{name}.json", {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
+    write_results(folder, result, tables, calibration_items(scored, config))
+    return result, tables
+
+
+def token_counter(tokenizer: str) -> Callable[[str], int]:
+    """Number of tokens of a text."""
+    loaded = load_tokenizer(tokenizer)
+    return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
+
+
+def calibration_items(scored: Mapping[str, ScoredResponses], config: CalibrationConfig) -> Iterator[Item]:
+    """Every scored response, with its first labelled error and its score under the first aggregation; grouped by PRM."""
+    for prm, one in scored.items():
+        values = one.response_scores(config.aggregation[0], config.tau)
+        for response, step_scores, value in zip(one.responses, one.step_scores, values, strict=True):
+            name = f"{response.question_id} #{response.sample_index}"
+            yield Item(
+                id=name if len(scored) == 1 else f"{prm}: {name}",
+                group=prm,
+                question=response.question,
+                steps=scored_steps(response, len(step_scores)),
+                step_scores=step_scores,
+                first_error=first_error(response),
+                correct=response.correct,
+                response_score=float(value),
+            )

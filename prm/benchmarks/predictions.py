@@ -1,0 +1,106 @@
+"""Predictions on the items of a benchmark: a file of them, or a checkpoint that scores the items, in; one for each item out.
+
+An item that the model cannot read (longer than its `max_length`, text that its contract cannot hold) has no scores, an empty list.
+It is never cut to fit, and each benchmark says what becomes of it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prm.files import data_files, read_rows, write_jsonl
+from prm.records import Response, Row
+from prm.tracking import progress
+
+Item = TypeVar("Item")
+ID_KEYS = ("id", "question_id", "idx")
+NOT_DATA = ("manifest.json", "metrics.json", "metrics.jsonl")
+
+
+def read_predictions(
+    path: str | Path, items: Mapping[str, Item], convert: Callable[[Row, Item, str], Any], keep_first: bool = False
+) -> tuple[list[Any], Counter[str]]:
+    """What `convert(row, item, place)` makes of each item's row, in the order of `items`, and counts of the rows left out.
+
+    Rows of other items are left out (`other_items`); of a second row with the same id the first is kept with `keep_first`
+    (`repeated`). Raises ValueError for a second row otherwise, and for an item without a row.
+    """
+    found: dict[str, Any] = {}
+    left_out: Counter[str] = Counter()
+    for file in prediction_files(path):
+        for row, place in read_rows(file):
+            # PRMBench's toolkit keeps each of its rows inside another.
+            row = row["results"] if isinstance(row.get("results"), dict) else row
+            name = next((str(row[key]) for key in ID_KEYS if key in row), None)
+            if name is None:
+                raise ValueError(f"{place}: a prediction without the id of its item; found {sorted(row)}")
+            if name not in items:
+                left_out["other_items"] += 1
+            elif name not in found:
+                found[name] = convert(row, items[name], place)
+            elif keep_first:
+                left_out["repeated"] += 1
+            else:
+                raise ValueError(f"{place}: a second prediction for item {name!r}; keep one of the two")
+    if missing := [name for name in items if name not in found]:
+        raise ValueError(
+            f"{path}: {len(missing)} of {len(items)} items have no prediction, such as {missing[0]!r}; "
+            'write {"id", "step_scores": null} for an item that the model cannot read'
+        )
+    return [found[name] for name in items], left_out
+
+
+def prediction_files(path: str | Path) -> list[Path]:
+    """A file, or those of a folder, `.json` arrays among them, without what evaluations leave there."""
+    path = Path(path)
+    if not path.is_dir():
+        return data_files(path)
+    files = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl") and f.name not in NOT_DATA and f.name[0] != ".")
+    if not files:
+        raise FileNotFoundError(f"{path}: the folder holds no .json or .jsonl file")
+    return files
+
+
+def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list[float]:
+    """A row's `step_scores` as one finite number per step; null, of an item that the model could not read, as an empty list."""
+    if scores is None:
+        return []
+    if not isinstance(scores, list) or len(scores) != num_steps:
+        found = f"{len(scores)} of them: {scores!r:.80}" if isinstance(scores, list) else f"{scores!r:.80}"
+        raise ValueError(f"{place}: item {name!r} has {num_steps} steps, but step_scores are {found}")
+    if not all(isinstance(s, int | float) and not isinstance(s, bool) and isfinite(s) for s in scores):
+        raise ValueError(f"{place}: step_scores of item {name!r} must be finite numbers, found {scores!r:.80}")
+    return [float(score) for score in scores]
+
+
+def score_items(
+    model: str | Path, items: Sequence[Response], token_budget: int, path: Path
+) -> tuple[list[list[float]], Counter[str]]:
+    """Score the items' own steps, keep the scores in `path`, and count by reason the items that the model cannot read.
+
+    A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.
+    """
+    from prm.scoring import score_responses
+
+    unreadable: Counter[str] = Counter()
+    scored = score_responses(model, [_without_blanks(item) for item in items], token_budget, dropped=unreadable)
+    by_id = {s.question_id: s.step_scores for s in progress(scored, total=len(items), desc="scoring", unit="item")}
+    scores = [_with_blanks(by_id[item.question_id], item.steps) if item.question_id in by_id else [] for item in items]
+    write_jsonl(path, [{"id": item.question_id, "step_scores": s or None} for item, s in zip(items, scores, strict=True)])
+    return scores, unreadable
+
+
+def _without_blanks(item: Response) -> Response:
+    return dataclasses.replace(item, steps=[step for step in item.steps if step.strip()])
+
+
+def _with_blanks(scores: Sequence[float], steps: Sequence[str]) -> list[float]:
+    place = -1
+    spread = []
+    for step in steps:
+        place += bool(step.strip())
+        spread.append(scores[max(place, 0)])
+    return spread

@@ -1,0 +1,241 @@
+"""PRMBench: items with their wrong steps and step scores (or labels) in; PRMScore in all, per area and per category out.
+
+On the whole benchmark the content-free baselines reach a PRMScore of 0.4572 (every step right), 0.5501 (`1 - (i+1)/n`, oracle
+threshold) and 0.501 (uniform random, oracle threshold). A PRM below them has learnt nothing that the benchmark sees.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prm import metrics
+from prm.benchmarks.baselines import position_scores, random_scores
+from prm.benchmarks.prmbench_items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
+from prm.benchmarks.published import parse_published
+from prm.benchmarks.step_calibration import step_calibration, without_nan
+from prm.metrics.prm_score import ratio
+
+THRESHOLDS = {"score": 0.5, "difference": -0.05}
+
+
+@dataclass
+class PRMBenchConfig:
+    """When a step is called good, and what stands beside the results."""
+
+    rule: Literal["score", "difference"] = "score"
+    """What must lie above the threshold for a step to be called good: its `score`, or the `difference` to the score of the step
+    before (of the first step, its score), as the benchmark reads Skywork's PRMs."""
+    threshold: float | None = None
+    """The `fixed` threshold; by default 0.5, of differences -0.05. The best one, `oracle`, is reported beside it."""
+    num_random_draws: int = 20
+    """Draws of uniform random scores behind the content-free baseline."""
+    num_calibration_bins: int = 10
+    """Bins of equal width behind the calibration error."""
+    published: list[str] = field(default_factory=list)
+    """Published PRMScores to show beside the measured one, LABEL=VALUE (a share, such as 0.55)."""
+    confidence: float = 0.95
+    """Share of the bootstrap distribution of PRMScore that an interval holds."""
+    num_bootstrap: int = metrics.resampling.NUM_DRAWS
+    """Resamples of the items of each category behind the intervals."""
+    seed: int = 0
+    """Seed of the bootstrap and of the random scores."""
+
+    def __post_init__(self) -> None:
+        parse_published(self.published)
+
+    @property
+    def fixed_threshold(self) -> float:
+        return THRESHOLDS[self.rule] if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps of the items that the model could read, one after another, and what the benchmark knows of them."""
+
+    category: list[str]
+    lengths: list[int]
+    item: Int[np.ndarray, " steps"]
+    """Of each step its item."""
+    is_good: Bool[np.ndarray, " steps"]
+    is_scored: Bool[np.ndarray, " steps"]
+    """Whether the step is of an item with an error: the others are only compared with."""
+    first_error: Int[np.ndarray, " items"]
+    """Of each item its first wrong step among all steps, -1: none."""
+    correct_item: Int[np.ndarray, " items"]
+    """Of each item the solution before its errors were put in, -1: not there."""
+
+
+def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> dict[str, Any]:
+    """Everything that the benchmark's own code reports, with intervals, for the fixed and the best threshold and the baselines.
+
+    Given labels have one rule, `prediction`, and neither threshold nor AUC. Items without a prediction (the model could not read
+    them) are left out, as the benchmark does; `validity_rate` is the share of the others. -1 is what the benchmark gives for a
+    ratio of nothing by nothing; an area of which a category is missing is None.
+    """
+    if config.rule == "difference" and any(isinstance(value, bool) for prediction in predictions for value in prediction):
+        raise ValueError("--rule difference compares step scores, but the predictions are labels: leave it out")
+    is_read = [len(given) == len(item.steps) for item, given in zip(items, predictions, strict=True)]
+    steps = lay_out([item for item, kept in zip(items, is_read, strict=True) if kept])
+    if not steps.is_scored.any():
+        raise ValueError("the model could read no item that counts: there is nothing to evaluate")
+    given = np.array([value for prediction in predictions for value in judged_scores(prediction, config.rule)])
+    is_error = [item.category != CORRECT for item in items]
+    result: dict[str, Any] = {
+        "num_items": sum(is_error),
+        "num_correct_items": len(items) - sum(is_error),
+        "num_steps": int(steps.is_scored.sum()),
+        "num_unreadable": is_read.count(False),
+        "validity_rate": sum(a and b for a, b in zip(is_error, is_read, strict=True)) / sum(is_error),
+        "rule": config.rule,
+    }
+    if given.dtype == bool:
+        result |= {
+            "results": {"prediction": {"threshold": None, **measure(steps, given, config)}},
+            "step_auc": None,
+            "calibration": {},
+        }
+    else:
+        scored, good = given[steps.is_scored], steps.is_good[steps.is_scored]
+        rules = {"fixed": config.fixed_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
+        result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
+        raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
+        result |= {"step_auc": metrics.roc_auc(scored, good)}
+        result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins)}
+    return without_nan(result | {"baselines": _baselines(steps, config), "published": parse_published(config.published)})
+
+
+def judged_scores(prediction: Prediction, rule: str) -> Prediction:
+    """What is held against the threshold: the scores, or their differences, the first one's to 0."""
+    return prediction if rule == "score" else [b - a for a, b in zip([0.0, *prediction], prediction, strict=False)]
+
+
+def called_good(prediction: Prediction, config: PRMBenchConfig) -> list[bool]:
+    """Whether each step is called good under the fixed threshold; labels stay."""
+    return [v if isinstance(v, bool) else v > config.fixed_threshold for v in judged_scores(prediction, config.rule)]
+
+
+def lay_out(items: Sequence[PRMBenchItem]) -> Steps:
+    lengths = [len(item.steps) for item in items]
+    starts = np.cumsum([0, *lengths])
+    places = {item.id: index for index, item in enumerate(items)}
+    first = [-1 if item.first_error is None else start + item.first_error for item, start in zip(items, starts, strict=False)]
+    of_item = np.repeat(np.arange(len(items)), lengths)
+    is_error = np.array([item.category != CORRECT for item in items], dtype=bool)
+    return Steps(
+        category=[item.category for item in items],
+        lengths=lengths,
+        item=of_item,
+        is_good=np.array([good for item in items for good in item.is_good], dtype=bool),
+        is_scored=is_error[of_item],
+        first_error=np.array(first, dtype=np.int64),
+        correct_item=np.array([places.get(item.correct_id, -1) if e else -1 for item, e in zip(items, is_error, strict=True)]),
+    )
+
+
+def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig | None = None) -> dict[str, Any]:
+    """What the benchmark reports of one way of calling steps good; with a config, intervals beside every PRMScore."""
+    counts = metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
+    is_found = np.where(steps.first_error >= 0, ~called_good[steps.first_error], np.nan)
+    similarity = _similarity(steps, counts)
+    categories = np.array(steps.category)
+    groups = {name: np.flatnonzero(categories == name) for name in (*CATEGORIES, CORRECT) if name in categories}
+    by_category = {name: _measure_group(counts[own], is_found[own], similarity[own], name) for name, own in groups.items()}
+    scored = np.flatnonzero(categories != CORRECT)
+    measured = {
+        **_measure_group(counts[scored], is_found[scored], similarity[scored]),
+        "areas": {area: {"prm_score": _mean_of(by_category, own)} for area, own in AREAS.items()},
+        "categories": by_category,
+    }
+    if config is not None:
+        _add_intervals(measured, {name: counts[own] for name, own in groups.items() if name != CORRECT}, config)
+    return measured
+
+
+def _similarity(steps: Steps, counts: Int[np.ndarray, "items 4"]) -> Float[np.ndarray, " items"]:
+    """How far the share of steps called good lies from that of the solution without errors; nan where there is no such number.
+
+    As in the benchmark's code, a correct solution of which no step is called good counts as none at all.
+    """
+    called = counts[:, 0] + counts[:, 1]
+    share = ratio(called.astype(np.float64), counts.sum(axis=1).astype(np.float64))
+    is_compared = (steps.correct_item >= 0) & (share[steps.correct_item] != 0) & (share != -1)
+    return np.where(is_compared, np.abs(share - share[steps.correct_item]), np.nan)
+
+
+def _measure_group(
+    counts: Int[np.ndarray, "items 4"],
+    is_found: Float[np.ndarray, " items"],
+    similarity: Float[np.ndarray, " items"],
+    name: str = "",
+) -> dict[str, Any]:
+    total = counts.sum(axis=0)
+    tp, fp, fn, tn = total.tolist()
+    found = metrics.step_measures(total[None])
+    shares = ratio(np.array([tp, tn, tp + tn], dtype=np.float64), np.array([tp + fn, tn + fp, total.sum()], dtype=np.float64))
+    return {
+        "num_items": len(counts),
+        **dict(zip(metrics.COUNTS, (tp, fp, fn, tn), strict=True)),
+        **{key: values.item() for key, values in vars(found).items()},
+        "prm_score": _score_of(found, name).item(),
+        **dict(zip(("correct_step_acc", "wrong_step_acc", "total_step_acc"), shares.tolist(), strict=True)),
+        "first_error_acc": _mean_or_minus_one(is_found),
+        "similarity": _mean_or_minus_one(similarity),
+    }
+
+
+def _score_of(found: metrics.StepMeasures, category: str) -> Float[np.ndarray, " *batch"]:
+    """Of `multi_solutions`, other ways to the same answer without any error, the benchmark takes the F1 of right steps alone."""
+    return found.f1 if category == "multi_solutions" else found.prm_score
+
+
+def _mean_or_minus_one(values: Float[np.ndarray, " items"]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else -1.0
+
+
+def _mean_of(by_category: Mapping[str, Mapping[str, Any]], categories: Sequence[str]) -> float | None:
+    if any(name not in by_category for name in categories):
+        return None
+    return sum(by_category[name]["prm_score"] for name in categories) / len(categories)
+
+
+def _add_intervals(measured: dict[str, Any], counts: Mapping[str, Int[np.ndarray, "_ 4"]], config: PRMBenchConfig) -> None:
+    """Put `low` and `high` beside each PRMScore, resampling the items of each category apart: their numbers are the benchmark's."""
+    draws, total = {}, np.zeros((config.num_bootstrap, 4))
+    for index, (name, own) in enumerate(counts.items()):
+        sums = metrics.resampled_means(own.astype(np.float64), config.num_bootstrap, config.seed + index) * len(own)
+        draws[name] = _score_of(metrics.step_measures(sums), name)
+        total += sums
+        _set_interval(measured["categories"][name], draws[name], config.confidence)
+    _set_interval(measured, metrics.step_measures(total).prm_score, config.confidence)
+    for area, categories in AREAS.items():
+        if measured["areas"][area]["prm_score"] is not None:
+            _set_interval(measured["areas"][area], np.mean([draws[name] for name in categories], axis=0), config.confidence)
+
+
+def _set_interval(measured: dict[str, Any], draws: Float[np.ndarray, " draws"], confidence: float) -> None:
+    low, high = metrics.percentile_interval(draws, confidence)
+    measured |= {"low": float(low), "high": float(high)}
+
+
+def _baselines(steps: Steps, config: PRMBenchConfig) -> dict[str, Any]:
+    draws = random_scores(steps.lengths, config.num_random_draws, config.seed)
+    return {
+        "all_correct": measure(steps, np.ones(len(steps.item), dtype=bool)),
+        "position_oracle": measure(steps, _best_calls(steps, position_scores(steps.lengths))),
+        "random_oracle": _mean_of_dicts([measure(steps, _best_calls(steps, scores)) for scores in draws]),
+    }
+
+
+def _best_calls(steps: Steps, scores: Sequence[Sequence[float]]) -> Bool[np.ndarray, " steps"]:
+    flat = np.array([score for given in scores for score in given])
+    return flat > metrics.best_prm_threshold(flat[steps.is_scored], steps.is_good[steps.is_scored])[0]
+
+
+def _mean_of_dicts(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {name: _mean_of_dicts([value[name] for value in values]) for name in values[0]}
+    return None if values[0] is None else float(np.mean(values))

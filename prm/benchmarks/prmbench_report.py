@@ -1,0 +1,142 @@
+"""PRMBench for people: items, predictions and metrics in; tables, a figure and the items to look at out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from prm import metrics
+from prm.benchmarks.plots import Curve, Panel, draw
+from prm.benchmarks.prmbench import PRMBenchConfig, called_good, judged_scores
+from prm.benchmarks.prmbench_items import AREAS, CORRECT, Prediction, PRMBenchItem
+from prm.benchmarks.results import Item
+from prm.benchmarks.step_calibration import calibration_table
+from prm.benchmarks.tables import Table
+
+BASELINES = {
+    "all_correct": "every step right",
+    "position_oracle": "1 - (i+1)/n at step i of n, oracle threshold",
+    "random_oracle": "random scores, oracle threshold",
+}
+LEFT_OUT = {
+    "duplicate_id": "items whose id had been there before were left out, as in the benchmark",
+    "error_step_out_of_range": "error steps name no step of their solution and were ignored, as in the benchmark",
+    "other_items": "predictions of items that are not in the data were left out",
+    "repeated": "second predictions of an item were left out, as in the benchmark",
+}
+"""What the notes say of what was left out, by reason."""
+GREYS = ("#bbbbbb", "#777777", "#444444")
+MAX_POINTS = 1000
+"""Points of a curve; the benchmark has more distinct scores than a figure can show."""
+
+
+def prmbench_tables(result: Mapping[str, Any]) -> list[Table]:
+    """PRMScore of every threshold and baseline, the same per category, the counts behind it, and calibration."""
+    tables = [_main_table(result), _category_table(result), _count_table(result)]
+    return [*tables, calibration_table(result["calibration"])] if result["calibration"] else tables
+
+
+def plot_prmbench(
+    items: Sequence[PRMBenchItem], predictions: Sequence[list[float]], result: Mapping[str, Any], path_stem: str | Path
+) -> list[Path]:
+    """Write PRMScore over the threshold with its best point, and what the content-free baselines reach."""
+    read = [(i, p) for i, p in zip(items, predictions, strict=True) if i.category != CORRECT and len(p) == len(i.steps)]
+    good = np.array([right for item, _ in read for right in item.is_good], dtype=bool)
+    judged = np.array([value for _, scores in read for value in judged_scores(scores, result["rule"])], dtype=np.float64)
+    curve = _curve("PRM", judged, good)
+    ends = [curve.x[0], curve.x[-1]]
+    heights = {name: [100 * result["baselines"][key]["prm_score"]] * 2 for key, name in BASELINES.items()}
+    flat = [Curve(_short(name), ends, y, color=grey, style="--") for (name, y), grey in zip(heights.items(), GREYS, strict=True)]
+    line = {"fixed threshold": result["results"]["fixed"]["threshold"]}
+    return draw([Panel("", [curve, *flat], line)], path_stem, f"threshold on the step {result['rule']}", "PRMScore (%)")
+
+
+def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> Iterator[Item]:
+    """Every item with its first wrong step and the first that is called wrong (null: the model could not read the item)."""
+    for item, given in zip(items, predictions, strict=True):
+        calls = called_good(given, config)
+        predicted = calls.index(False) if False in calls else -1
+        scores = [float(value) for value in given]
+        first_error = item.is_good.index(False) if False in item.is_good else -1
+        shown = predicted if len(given) == len(item.steps) else None
+        yield Item(item.id, item.category, item.question, item.steps, scores, first_error=first_error, predicted=shown)
+
+
+def _main_table(result: Mapping[str, Any]) -> Table:
+    rows = [["", "PRMScore", "interval", "F1", "negative F1", *AREAS, "first error found", "similarity", "threshold"]]
+    for name, found in _systems(result).items():
+        areas = [_share(found["areas"][area]["prm_score"]) for area in AREAS]
+        threshold = f"{found['threshold']:.4g}" if found.get("threshold") is not None else ""
+        both, rest = ([_share(found[key]) for key in keys] for keys in (("f1", "negative_f1"), ("first_error_acc", "similarity")))
+        rows.append([name, _share(found["prm_score"]), _interval(found), *both, *areas, *rest, threshold])
+    rows += [[f"published: {label}", _share(value), *[""] * (len(rows[0]) - 2)] for label, value in result["published"].items()]
+    title = f"PRMBench: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
+    return Table(title, rows, _notes(result))
+
+
+def _notes(result: Mapping[str, Any]) -> str:
+    notes = [] if result["step_auc"] is None else [f"Step AUC {_share(result['step_auc'])}% (random scores: 50%)"]
+    if "oracle" in result["results"]:
+        notes.append("oracle: the threshold is tuned on the very items that it is measured on, as it is for the baselines")
+    if result["rule"] == "difference":
+        notes.append("A step is called good if its score less the score of the step before is above the threshold.")
+    if unreadable := result["num_unreadable"]:
+        rate = f"validity rate {100 * result['validity_rate']:.2f}%"
+        notes.append(f"The model could not read {unreadable} items: left out, as the benchmark does ({rate}), never cut to fit.")
+    counts = result.get("left_out", {})
+    return "\n".join(notes + [f"{counts[reason]} {text}." for reason, text in LEFT_OUT.items() if counts.get(reason)])
+
+
+def _category_table(result: Mapping[str, Any]) -> Table:
+    systems = _systems(result)
+    first, *others = systems
+    rows = [["category", first, "interval", *map(_short, others), "first error found", "items", "steps"]]
+    for area, categories in AREAS.items():
+        for category in (name for name in categories if name in systems[first]["categories"]):
+            own = {name: found["categories"][category] for name, found in systems.items()}
+            num_steps = sum(own[first][key] for key in metrics.COUNTS)
+            scores = [_share(own[name]["prm_score"]) for name in others]
+            sizes = [_share(own[first]["first_error_acc"]), str(own[first]["num_items"]), str(num_steps)]
+            rows.append([f"{area}: {category}", _share(own[first]["prm_score"]), _interval(own[first]), *scores, *sizes])
+    note = "-1: nothing to divide by, as the benchmark gives it. multi_solutions: F1 of the right steps alone, as in the benchmark."
+    return Table("PRMScore (%) per category", rows, note)
+
+
+def _count_table(result: Mapping[str, Any]) -> Table:
+    keys = ("precision", "recall", "negative_precision", "negative_recall")
+    rows = [["", *metrics.COUNTS, *(key.replace("_", " ") for key in keys), "steps right in correct items"]]
+    for name, found in _systems(result).items():
+        counts = [f"{found[key]:.0f}" for key in metrics.COUNTS]
+        correct = _share(found["categories"][CORRECT]["correct_step_acc"]) if CORRECT in found["categories"] else "-"
+        rows.append([name, *counts, *(_share(found[key]) for key in keys), correct])
+    return Table("Steps called right (P) and wrong (N); shares in %", rows)
+
+
+def _systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The PRM under each rule, then the baselines."""
+    rules = {rule if rule == "prediction" else f"{rule} threshold": found for rule, found in result["results"].items()}
+    return rules | {name: result["baselines"][key] for key, name in BASELINES.items()}
+
+
+def _curve(label: str, scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> Curve:
+    """A step is good iff its score is above the threshold, so a value holds from its threshold up to the next one."""
+    thresholds, values = metrics.prm_score_curve(scores, is_good)
+    last = len(values) - 2
+    shown = np.unique([*np.linspace(0, last, MAX_POINTS).astype(int), min(int(values.argmax()), last)])
+    ends, heights = thresholds[shown + 1], 100 * values[shown]
+    best = (float(ends[heights.argmax()]), float(heights.max()))
+    return Curve(label, ends.tolist(), heights.tolist(), marks=[best])
+
+
+def _short(name: str) -> str:
+    return name.replace(", oracle threshold", "").replace(" at step i of n", "")
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"[{_share(found['low'])}, {_share(found['high'])}]" if "low" in found else ""
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else "-1" if value == -1 else f"{100 * value:.1f}"

@@ -1,0 +1,111 @@
+"""ProcessBench for people: items, predictions and metrics in; tables, a figure and the items to look at out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prm import metrics
+from prm.benchmarks.plots import Curve, Panel, draw
+from prm.benchmarks.processbench import first_errors, split_subsets
+from prm.benchmarks.processbench_items import FirstErrorItem, Prediction
+from prm.benchmarks.results import Item
+from prm.benchmarks.step_calibration import calibration_table
+from prm.benchmarks.tables import Table, percent
+from prm.figures import PALETTE
+
+BASELINES = {
+    "random_oracle_f1": "random scores, oracle threshold",
+    "step_number_oracle_f1": "-(i+1) at step i, oracle threshold",
+    "position_oracle_f1": "1 - (i+1)/n at step i of n, oracle threshold",
+    "all_correct_f1": "every step right",
+}
+
+
+def processbench_tables(result: Mapping[str, Any]) -> list[Table]:
+    """F1 per subset and rule with the baselines, calibration, and F1 per generator and number of steps."""
+    tables = [_main_table(result)]
+    if result["calibration"]:
+        note = "Up to the first error only: what stands behind it is not judged."
+        tables.append(calibration_table(result["calibration"], note))
+    rule = next(iter(result["results"]))
+    for kind, title in (("generator", "generator"), ("num_steps", "number of steps")):
+        groups = result["groups"].get(kind, {})
+        if len(groups) > 1:
+            tables.append(_group_table(f"First-error F1 (%) by {title}, {_rule_name(rule)}, all subsets", title, groups))
+    return tables
+
+
+def plot_processbench(
+    items: Sequence[FirstErrorItem], predictions: Sequence[list[float]], result: Mapping[str, Any], path_stem: str | Path
+) -> list[Path]:
+    """Write F1 over the threshold, one curve per subset, with the best of each marked and the shared thresholds drawn."""
+    curves = []
+    for (name, subset), color in zip(split_subsets(items, predictions).items(), PALETTE * len(items), strict=False):
+        thresholds, f1 = metrics.threshold_curve(subset.given, subset.labels)
+        best = [(float(thresholds[f1.argmax()]), float(100 * f1.max()))]
+        curves.append(Curve(name, thresholds.tolist(), (100 * f1).tolist(), color=color, marks=best))
+    shared = {rule: result["results"][rule]["subsets"] for rule in ("fixed", "gsm8k") if rule in result["results"]}
+    lines = {f"{rule} threshold": next(iter(by_subset.values()))["threshold"] for rule, by_subset in shared.items()}
+    return draw([Panel("", curves, lines)], path_stem, "threshold on the step score", "F1 (%)")
+
+
+def processbench_items(
+    items: Sequence[FirstErrorItem], predictions: Sequence[Prediction], result: Mapping[str, Any]
+) -> Iterator[Item]:
+    """Every item with its true first error and the one predicted under the first rule (null: none could be made)."""
+    by_subset = next(iter(result["results"].values()))["subsets"]
+    thresholds = {name: scores["threshold"] for name, scores in by_subset.items() if scores["threshold"] is not None}
+    predicted = first_errors(split_subsets(items, predictions), thresholds).tolist()
+    for item, given, found in zip(items, predictions, predicted, strict=True):
+        scores = given if isinstance(given, list) else []
+        shown = None if found == metrics.UNPARSABLE else found
+        correct = item.final_answer_correct
+        yield Item(item.id, item.subset, item.problem, item.steps, scores, first_error=item.label, predicted=shown, correct=correct)
+
+
+def _main_table(result: Mapping[str, Any]) -> Table:
+    subsets = list(result["step_auc"]["subsets"])
+    rows = [["", *subsets, "average"]]
+    for rule, by_rule in result["results"].items():
+        scores = [by_rule["subsets"][name] for name in subsets]
+        columns = [*scores, by_rule["average"]]
+        stars = ["*" if score["is_tuned_here"] else "" for score in scores]
+        f1 = [percent(score["f1"]) + star for score, star in zip(scores, stars, strict=True)]
+        rows.append([_rule_name(rule), *f1, percent(by_rule["average"]["f1"])])
+        rows.append(["  interval", *(f"[{percent(score['low'])}, {percent(score['high'])}]" for score in columns)])
+        if rule != "prediction":
+            rows.append(["  value", *(f"{score['threshold']:.4g}" for score in scores), ""])
+        for name, key in (("  items with an error", "acc_error"), ("  correct items", "acc_correct")):
+            rows.append([name, *(percent(score[key]) for score in scores), percent(by_rule["average"][key])])
+    for key, name in {**BASELINES, "step_auc": "step AUC"}.items():
+        rows.append([name, *(percent(result[key]["subsets"][subset]) for subset in subsets), percent(result[key]["average"])])
+    rows += [[f"published: {label}", *[""] * len(subsets), percent(value)] for label, value in result["published"].items()]
+    return Table("ProcessBench: F1 of the first wrong step (%)", rows, _notes(result))
+
+
+def _rule_name(rule: str) -> str:
+    tuned = {"gsm8k": "gsm8k threshold (tuned on gsm8k)", "oracle": "oracle threshold (tuned on each subset)"}
+    return tuned.get(rule, rule if rule == "prediction" else f"{rule} threshold")
+
+
+def _notes(result: Mapping[str, Any]) -> str:
+    notes = []
+    if {"gsm8k", "oracle"} & result["results"].keys():
+        notes.append("* threshold tuned on the very items that it is measured on")
+    if unreadable := {name: number for name, number in result["num_unreadable"].items() if number}:
+        counts = ", ".join(f"{number} of {name}" for name, number in unreadable.items())
+        notes.append(f"The model could not read {counts}: counted as predicted wrong, never cut to fit.")
+    if other := result.get("num_other_predictions"):
+        notes.append(f"{other} predictions of items that are not in the data were left out.")
+    return "\n".join(notes)
+
+
+def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
+    rows = [[kind, "F1", "interval", "with an error", "correct", "random", "-(i+1)", "items (error + correct)"]]
+    for name, found in groups.items():
+        interval = f"[{percent(found['low'])}, {percent(found['high'])}]"
+        accuracies = [percent(found["acc_error"]), percent(found["acc_correct"])]
+        baselines = [percent(found[f"{baseline}_oracle_f1"]) for baseline in ("random", "step_number")]
+        size = f"{found['num_error']} + {found['num_correct']}"
+        rows.append([name, percent(found["f1"]), interval, *accuracies, *baselines, size])
+    return Table(title, rows, "random and -(i+1): content-free scores with the best threshold of each subset, on the same items")

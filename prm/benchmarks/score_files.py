@@ -1,0 +1,126 @@
+"""What an evaluation reads: score files as curves by name, and the texts, lengths and question fields that belong to them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prm.data.hub import read_source
+from prm.data.shapes import Place
+from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
+from prm.records import Key, Response, Row, StepScores
+
+ID_KEYS = ("question_id", "unique_id", "problem_id", "id", "idx")
+
+
+def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> dict[str, list[StepScores]]:
+    """Curve label -> records, from `FILE` or `NAME=FILE` of step scores and of candidate pools; `prms` chooses in the pools.
+
+    Raises ValueError for two curves of one name and for `prms` that a pool does not hold.
+    """
+    records: dict[str, list[StepScores]] = {}
+    for entry in entries:
+        label, path = split_name(entry)
+        names = list_prms(path)
+        chosen = [name for name in names if prms is None or name in prms]
+        if names and not chosen:
+            raise ValueError(f"--prm {' '.join(prms or [])}: {path} holds step scores of {', '.join(names)}")
+        prefix = f"{label}/" if label and len(chosen) > 1 else label
+        curves = {f"{prefix or ''}{'' if prefix == label and label else name}": name for name in chosen}
+        for curve, name in (curves or {label or Path(path).stem: None}).items():
+            if curve in records:
+                raise ValueError(f"--scores {entry}: a second curve named {curve!r}; name the files apart, NAME={path}")
+            records[curve] = load_scores(path, name)
+    return records
+
+
+def split_name(entry: str) -> tuple[str | None, str]:
+    """`NAME=FILE` or `FILE`."""
+    name, _, path = entry.rpartition("=")
+    return (None, entry) if not name or Path(entry).exists() else (name, path)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The responses behind scores, and how many tokens the policy generated where the source says so."""
+
+    responses: dict[Key, Response] = field(default_factory=dict)
+    num_tokens: dict[Key, int] = field(default_factory=dict)
+
+
+def load_texts(sources: Iterable[str]) -> Texts:
+    """The texts of those sources that hold any (rollouts, responses, candidate pools); files of bare scores are passed over."""
+    texts = Texts()
+    for source in sources:
+        row, _ = next(iter(read_source(source)))
+        if any(shape.matches(row) for shape in RESPONSE_SHAPES):
+            texts.responses.update((response.key, response) for response in iter_responses(source))
+        if any(shape.matches(row) for shape in ROLLOUT_SHAPES):
+            texts.num_tokens.update((rollout.key, rollout.num_tokens) for rollout in iter_rollouts(source) if rollout.num_tokens)
+    return texts
+
+
+def check_steps(prm: str, records: Sequence[StepScores], responses: Mapping[Key, Response]) -> None:
+    """Raises ValueError where steps and scores differ in number, unless there is one score (an outcome model's)."""
+    for record in records:
+        response = responses.get(record.key)
+        if response and response.steps and len(record.step_scores) not in (1, len(response.steps)):
+            raise ValueError(
+                f"{prm}: response {record.key!r} has {len(record.step_scores)} step scores but {len(response.steps)} steps; "
+                "give the responses in the steps that were scored, or leave the texts out"
+            )
+
+
+@dataclass(frozen=True)
+class QuestionFields:
+    """Fields such as source, level or subject, found by a question's id or, for a file with other ids, by its text."""
+
+    by_id: dict[str, Row]
+    by_text: dict[str, Row]
+
+    def of(self, question_id: str, text: str | None) -> Row:
+        """The fields of a question, none if it is unknown."""
+        return self.by_id.get(question_id) or self.by_text.get(_plain(text or ""), {})
+
+
+def load_question_fields(source: str) -> QuestionFields:
+    """The plain fields (strings, numbers) of every row of a question file, a candidate pool or rollouts."""
+    by_id, by_text = {}, {}
+    for index, (row, where) in enumerate(read_source(source)):
+        place = Place(where, index)
+        fields = {name: value for name, value in row.items() if isinstance(value, str | int | float)}
+        given = [row[name] for name in ID_KEYS if row.get(name) is not None]
+        for question_id in {place.question_id(name) for name in given or [None]}:
+            by_id.setdefault(question_id, fields)
+        if any(isinstance(row.get(name), str) for name in ("question", "problem")):
+            by_text.setdefault(_plain(question_text(row, where)), fields)
+    return QuestionFields(by_id, by_text)
+
+
+def groups_by_field(
+    fields: QuestionFields,
+    questions: Sequence[tuple[str, str | None]],
+    names: Sequence[str] | None,
+    defaults: Sequence[str],
+    source: str,
+) -> dict[str, list[str]]:
+    """The value of each named field for every question (id, text); "unknown" where a question has none.
+
+    Without `names`, those of `defaults` that there are. Raises ValueError if no question is found, or none has a field asked for.
+    """
+    rows = [fields.of(question_id, text) for question_id, text in questions]
+    if not any(rows):
+        raise ValueError(f"{source}: holds none of the {len(rows)} questions, such as {questions[0][0]!r}, by id or by text")
+    found = {name: [_value(row.get(name)) for row in rows] for name in names or defaults}
+    if missing := [name for name in names or () if not any(name in row for row in rows)]:
+        known = sorted({name for row in rows for name in row})
+        raise ValueError(f"--breakdown {missing[0]}: no question in {source} has that field; they have {', '.join(known)}")
+    return {name: values for name, values in found.items() if set(values) != {"unknown"}}
+
+
+def _value(value: Any) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,127 @@
+"""Scores joined with what is known of their responses: score records and labelled responses in, flat arrays out."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from prm.aggregation import aggregate_lists
+from prm.benchmarks.score_files import check_steps
+from prm.records import Key, Response, StepScores
+
+logger = logging.getLogger(__name__)
+
+Neutral = Literal["good", "bad", "ignored"]
+BehindError = Literal["labelled", "ignored"]
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class ScoredResponses:
+    """One PRM's scores of responses, in the order of the responses. `truth` holds 1 good or right, 0 bad or wrong, -1 unknown.
+
+    The arrays of steps have an entry per step of the responses that are scored by step; `response` has the response of each, and
+    `question` the question of each response, as numbers.
+    """
+
+    responses: list[Response]
+    step_scores: list[list[float]]
+    question: Int[np.ndarray, " responses"]
+    truth: Int[np.ndarray, " responses"]
+    response: Int[np.ndarray, " steps"]
+    step_score: Float[np.ndarray, " steps"]
+    step_truth: Int[np.ndarray, " steps"]
+    position: Int[np.ndarray, " steps"]
+    step_length: Int[np.ndarray, " steps"]
+    is_signed: bool
+    """Whether a score lies outside [0, 1]; signed scores are read as logits."""
+    num_unscored: int
+
+    @property
+    def num_steps(self) -> Int[np.ndarray, " responses"]:
+        """Steps of each response."""
+        return np.array([len(response.steps) for response in self.responses])
+
+    def response_scores(self, aggregation: str, tau: float = 0.1) -> Float[np.ndarray, " responses"]:
+        """The aggregated score of every response."""
+        return aggregate_lists(self.step_scores, aggregation, tau, self.is_signed)
+
+    def probabilities(self, scores: Float[np.ndarray, " items"]) -> Float[np.ndarray, " items"]:
+        """The scores, or the sigmoid of signed ones."""
+        return 0.5 * (1 + np.tanh(0.5 * scores)) if self.is_signed else scores
+
+
+def join_scores(
+    prm: str,
+    records: Sequence[StepScores],
+    responses: Iterable[Response],
+    neutral: Neutral = "good",
+    behind_error: BehindError = "labelled",
+    step_length: Callable[[str], int] = len,
+    needs_truth: bool = True,
+) -> ScoredResponses:
+    """Put scores and responses together. Responses without scores are left out and counted.
+
+    A response with one score and several steps was scored as a whole (by an outcome model): it has no step scores.
+
+    Raises:
+        ValueError: scores of a response that is not there, steps and scores that differ in number, a score that is not finite, or
+            (unless told that none is needed) neither an outcome nor a step label anywhere.
+    """
+    known = {response.key: response for response in responses}
+    scores = {record.key: record.step_scores for record in records}
+    _check(prm, records, scores, known)
+    kept = [response for key, response in known.items() if key in scores and response.steps]
+    by_step = [(i, r, scores[r.key]) for i, r in enumerate(kept) if len(scores[r.key]) == len(r.steps)]
+    is_soft = any(0 < label < 1 for r in kept for label in r.step_labels or () if label is not None)
+    labels = [truth for _, r, _ in by_step for truth in step_truths(r, neutral, behind_error, is_soft)]
+    joined = ScoredResponses(
+        kept,
+        [scores[r.key] for r in kept],
+        np.unique([r.question_id for r in kept], return_inverse=True)[1],
+        np.array([UNKNOWN if r.correct is None else int(r.correct) for r in kept]),
+        np.array([i for i, r, _ in by_step for _ in r.steps], dtype=np.int64),
+        np.array([score for _, _, given in by_step for score in given], dtype=np.float64),
+        np.array(labels, dtype=np.int64),
+        np.array([position for _, r, _ in by_step for position in range(len(r.steps))], dtype=np.int64),
+        np.array([step_length(step) for _, r, _ in by_step for step in r.steps], dtype=np.int64),
+        any(not 0 <= score <= 1 for r in kept for score in scores[r.key]),
+        len(known) - len(kept),
+    )
+    if needs_truth and (joined.truth == UNKNOWN).all() and (joined.step_truth == UNKNOWN).all():
+        raise ValueError(
+            f"{prm}: no response has an outcome or a step label: grade them (scripts/grade_rollouts.py) or label their steps"
+        )
+    return joined
+
+
+def step_truths(response: Response, neutral: Neutral, behind_error: BehindError, is_soft: bool) -> list[int]:
+    """`truth_of` each step's label; with `behind_error` ignored, unknown behind the first bad step."""
+    truths = [truth_of(label, neutral, is_soft) for label in response.step_labels or [None] * len(response.steps)]
+    if behind_error == "ignored" and 0 in truths:
+        first = truths.index(0)
+        truths[first + 1 :] = [UNKNOWN] * (len(truths) - first - 1)
+    return truths
+
+
+def truth_of(label: float | None, neutral: Neutral, is_soft: bool) -> int:
+    """1 good, 0 bad, -1 unknown. Soft labels (shares of right completions) are good from 0.5 up; of others, 0 is neutral."""
+    if label is None:
+        return UNKNOWN
+    if is_soft:
+        return int(label >= 0.5)
+    return {"good": 1, "bad": 0, "ignored": UNKNOWN}[neutral] if label == 0 else int(label > 0)
+
+
+def _check(prm: str, records: Sequence[StepScores], scores: dict[Key, list[float]], known: dict[Key, Response]) -> None:
+    if not records:
+        raise ValueError(f"{prm}: no scores (scripts/score.py makes them)")
+    if strangers := scores.keys() - known.keys():
+        raise ValueError(f"{prm}: {len(strangers)} scored responses are not among --responses, such as {min(strangers)!r}")
+    for key, given in scores.items():
+        if not given or not np.isfinite(given).all():
+            raise ValueError(f"{prm}: response {key!r} has the step scores {given}; every step needs a number")
+    check_steps(prm, records, known)

@@ -1,0 +1,47 @@
+"""Calibration of step scores: scores and which steps are right in, Brier score and calibration error with their table out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from prm import metrics
+from prm.benchmarks.tables import Table, percent
+
+
+def step_calibration(
+    scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"], num_bins: int
+) -> dict[str, float | int]:
+    """Of the scores as probabilities of a right step; nan where scores lie outside [0, 1].
+
+    `brier_constant` is the Brier score of always saying the share of right steps.
+    """
+    share = float(is_good.mean()) if len(is_good) else float("nan")
+    is_probability = bool(((scores >= 0) & (scores <= 1)).all())
+    return {
+        "brier": metrics.brier_score(scores, is_good) if is_probability else float("nan"),
+        "brier_constant": share * (1 - share),
+        "ece": metrics.expected_calibration_error(scores, is_good, num_bins) if is_probability else float("nan"),
+        "num_steps": len(scores),
+        "share_right": share,
+    }
+
+
+def calibration_table(by_name: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
+    rows = [["", "Brier score", "of the share alone", "ECE", "right steps", "steps"]]
+    for name, found in by_name.items():
+        numbers = ["-" if found[key] is None else f"{found[key]:.4f}" for key in ("brier", "brier_constant", "ece")]
+        rows.append([name, *numbers, f"{percent(found['share_right'])}%", str(found["num_steps"])])
+    if any(found["brier"] is None for found in by_name.values()):
+        note = f"{note} Undefined (-) for scores outside [0, 1].".strip()
+    return Table("Calibration of the step scores as probabilities of a right step", rows, note)
+
+
+def without_nan(value: Any) -> Any:
+    """The same nested metrics as JSON can hold them: what is undefined is None, and NumPy's numbers are Python's."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and np.isnan(value) else value

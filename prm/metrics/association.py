@@ -1,0 +1,68 @@
+"""How one quantity goes with another: paired values in; percent ranks, equal-mass bins and rank correlations out."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from prm.metrics.resampling import CONFIDENCE, NUM_DRAWS, percentile_interval, resampled_means
+
+Values = Float[np.ndarray, " items"]
+Cells = Int[np.ndarray, " items"]
+
+
+def percent_ranks(values: Values) -> Values:
+    """Share of the values below each one, ties counting half: within (0, 1), and 0.5 on average."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts / 2)[inverse] / len(values)
+
+
+def equal_mass_bins(values: Values, num_bins: int) -> Cells:
+    """Number, from 0, of the bin that each value's middle rank falls into: equally many in each, equal values together."""
+    return np.minimum((percent_ranks(values) * num_bins).astype(np.int64), num_bins - 1)
+
+
+def rank_correlation(x: Values, y: Values, cells: Cells | None = None) -> float:
+    """Spearman's correlation; with `cells`, of the ranks less their mean in each cell. nan where x or y does not vary.
+
+    With responses as cells, only steps of one response are compared, so that a hard question with long and badly scored solutions
+    makes no correlation.
+    """
+    return float(_ratio(_products(x, y, cells).sum(axis=0, keepdims=True))[0])
+
+
+def rank_correlation_interval(
+    x: Values,
+    y: Values,
+    questions: Cells,
+    cells: Cells | None = None,
+    confidence: float = CONFIDENCE,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval of `rank_correlation` over questions, with the ranks and cell means of the whole sample; nan as there."""
+    if np.isnan(rank_correlation(x, y, cells)):
+        return float("nan"), float("nan")
+    products = _products(x, y, cells)
+    _, place = np.unique(questions, return_inverse=True)
+    sums = np.stack([np.bincount(place, weights=column) for column in products.T], axis=1)
+    means = resampled_means(sums, num_draws, seed)
+    values = _ratio(means)
+    low, high = percentile_interval(values[~np.isnan(values)], confidence)
+    return float(low), float(high)
+
+
+def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "items 3"]:
+    groups = np.zeros(len(x), dtype=np.int64) if cells is None else np.unique(cells, return_inverse=True)[1]
+    a, b = (_less_cell_means(percent_ranks(values), groups) for values in (x, y))
+    return np.stack([a * b, a * a, b * b], axis=1)
+
+
+def _less_cell_means(values: Values, groups: Cells) -> Values:
+    gaps = values - (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
+    # What does not vary in its cell leaves rounding errors, whose correlation would be one of noise.
+    return np.where(np.abs(gaps) < 1e-9, 0.0, gaps)
+
+
+def _ratio(sums: Float[np.ndarray, "draws 3"]) -> Float[np.ndarray, " draws"]:
+    xy, xx, yy = sums.T
+    spread = np.sqrt(xx * yy)
+    return np.where(spread > 0, xy / np.where(spread > 0, spread, 1.0), np.nan)

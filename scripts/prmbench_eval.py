@@ -1,0 +1,66 @@
+"""PRMScore on PRMBench, from predictions or by scoring its items with a checkpoint, beside content-free baselines."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from prm.benchmarks.predictions import score_items
+from prm.benchmarks.prmbench import PRMBenchConfig, evaluate_prmbench
+from prm.benchmarks.prmbench_items import load_items, load_predictions
+from prm.benchmarks.prmbench_report import plot_prmbench, prmbench_items, prmbench_tables
+from prm.benchmarks.results import write_results
+from prm.benchmarks.tables import render
+from prm.config import parse_args
+from prm.data.hub import hash_sources
+from prm.tracking import setup_logging, write_manifest
+
+logger = logging.getLogger("prm.prmbench_eval")
+
+
+@dataclass
+class PRMBenchEvalConfig(PRMBenchConfig):
+    """Where items and predictions come from and where the results go."""
+
+    data: str = "prmbench"
+    """The benchmark, raw or assembled: a file, a folder, or the hub's dataset `prmbench`."""
+    model: str | None = None
+    """Checkpoint that scores the items."""
+    predictions: str | None = None
+    """Predictions, a file or folder of rows {id, step_scores} or of the benchmark's own toolkit, in place of --model."""
+    strip_numbering: bool = True
+    """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs."""
+    token_budget: int = 16384
+    """Tokens scored at a time by --model."""
+    output_dir: str = "results/prmbench"
+    """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json; with --model, predictions.jsonl."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.model) == bool(self.predictions):
+            raise ValueError("give either --model OUT or --predictions FILE")
+
+
+def main(argv: list[str] | None = None) -> None:
+    setup_logging()
+    config = parse_args(PRMBenchEvalConfig, argv, __doc__)
+    output_dir = Path(config.output_dir)
+    items, left_out = load_items(config.data)
+    if config.predictions:
+        predictions, counts = load_predictions(config.predictions, items)
+    else:
+        responses = [item.as_response(config.strip_numbering) for item in items]
+        predictions, counts = score_items(config.model, responses, config.token_budget, output_dir / "predictions.jsonl")
+    result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
+    if "fixed" in result["results"]:
+        plot_prmbench(items, predictions, result, output_dir / "prm_score")
+    tables = prmbench_tables(result)
+    write_results(output_dir, result, tables, prmbench_items(items, predictions, config))
+    inputs = hash_sources([config.data, *([config.predictions] if config.predictions else [])])
+    extra = {"model": config.model}
+    write_manifest(output_dir, config, inputs=inputs, counts={"num_items": len(items), **result["left_out"]}, extra=extra)
+    logger.info("wrote %s", output_dir)
+    print(render(tables))
+
+
+if __name__ == "__main__":
+    main()
