@@ -71,6 +71,6 @@ def batches(path: Path, encoder: StepEncoder) -> Iterator[pyarrow.RecordBatch]:
 def fingerprint(path: Path, encoder: StepEncoder) -> str:
     """What the tokens depend on: the responses, and all of the contract and the tokenizer that has a say in their encoding."""
     tokenizer = encoder.tokenizer
-    parts = [VERSION, hash_path(path), encoder.layout, encoder.separator, encoder.system_prompt]
+    parts = [VERSION, hash_path(path), encoder.encoding()]
     parts += [tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.backend_tokenizer.to_str()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
 
-from prm.attention import PACKED, check_packable, document_kwargs
+from prm.attention import PACKED, check_packable, document_kwargs, shared_keys
 from prm.models.packing import Batch
 from prm.steps import read_prm_config
 
@@ -42,9 +42,11 @@ class PackedModel(PreTrainedModel):
         cu_seqlens: Int[Tensor, " documents_plus_1"],
         max_seqlen: int,
     ) -> Float[Tensor, "tokens hidden"]:
-        """The decoder's last hidden states of a packed row."""
+        """The decoder's last hidden states of a packed row; without gradients, documents of it may continue a shared prefix."""
+        # Looking for one waits for the device, and training shares none.
+        shared = None if torch.is_grad_enabled() else shared_keys(position_ids, cu_seqlens)
         output = self.model(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False, **document_kwargs(cu_seqlens, max_seqlen)
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, **document_kwargs(cu_seqlens, max_seqlen, shared)
         )
         return output.last_hidden_state[0]
 

@@ -1,4 +1,7 @@
-"""Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree."""
+"""Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree.
+
+`load_model` is the one entrance for all of them, those of others, too.
+"""
 
 import dataclasses
 import logging
@@ -11,7 +14,9 @@ from torch import Tensor
 
 from prm.models.adapt import merged_state_dict
 from prm.models.backbone import PackedModel
+from prm.models.files import model_folder
 from prm.models.implicit import ImplicitPRM
+from prm.models.published import load_published, published_contract
 from prm.models.reward_model import RewardModel
 from prm.models.step_scores import score_batch
 from prm.records import Response
@@ -66,18 +71,42 @@ def save_model(
     encoder.save(directory, self_test=result)
 
 
-def load_model(
-    directory: str | Path, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu"
-) -> tuple[PackedModel, StepEncoder]:
-    """Load model and contract, in eval mode, and repeat the self-test.
+def is_own(folder: Path) -> bool:
+    """Whether a model is a checkpoint of this project and not a published one."""
+    return (folder / CONFIG_NAME).is_file()
 
-    Raises FileNotFoundError or ValueError when `directory` is not a complete checkpoint of ours, or no longer scores as saved.
+
+def read_contract(name_or_path: str | Path, recipe: str | None = None) -> dict[str, Any]:
+    """The contract of a checkpoint of ours or of a published PRM, before any weight is loaded. Raises as `load_model` does."""
+    folder = model_folder(name_or_path, with_weights=False)
+    if not is_own(folder):
+        return published_contract(name_or_path, recipe)
+    if recipe is not None:
+        raise ValueError(
+            f"--recipe {recipe}: {name_or_path} is a checkpoint of this project, whose {CONFIG_NAME} says how to read it"
+        )
+    return read_prm_config(folder)
+
+
+def load_model(
+    name_or_path: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: torch.device | str = "cpu",
+    recipe: str | None = None,
+) -> tuple[PackedModel, StepEncoder]:
+    """Load model and contract, in eval mode: a checkpoint of ours, whose self-test is repeated, or a published PRM.
+
+    Either is a folder or a name of the hub, `owner/name` or `owner/name@revision`. A published PRM is read by `recipe`, or by
+    the one that its files tell. Raises FileNotFoundError or ValueError for what is neither, is incomplete, or no longer scores
+    as saved.
     """
-    config = read_prm_config(directory)
-    encoder = StepEncoder.load(directory)
+    if not is_own(model_folder(name_or_path, with_weights=False)):
+        return load_published(name_or_path, recipe, dtype, device)
+    config, folder = read_contract(name_or_path, recipe), model_folder(name_or_path)
+    encoder = StepEncoder.load(folder)
     model_class = ImplicitPRM if config["num_labels"] == 0 else RewardModel
-    model = model_class.from_pretrained(directory, dtype=dtype).to(device).eval()
-    check_self_test(model, encoder, config.get("self_test"), directory)
+    model = model_class.from_pretrained(folder, dtype=dtype).to(device).eval()
+    check_self_test(model, encoder, config.get("self_test"), name_or_path)
     return model, encoder
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
 
 from prm.models.backbone import CONFIG_FILE, PackedModel, whole_on_every_rank
+from prm.models.files import model_folder, weight_files
 from prm.models.log_probs import LogProbHead
 from prm.models.packing import batch_by_tokens, pack_responses, to_device
 from prm.steps import CONFIG_NAME, EncodedResponse
@@ -127,10 +127,11 @@ def cached_ref_logps(
 
 def hash_model(name_or_path: str | Path) -> str:
     """SHA-256 over the weights, config, tokenizer and contract of a model, wherever its folder lies and whatever else is in it."""
-    folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(cached_file(str(name_or_path), CONFIG_FILE)).parent
+    folder = model_folder(name_or_path)
     digest = hashlib.sha256()
+    weights = weight_files(folder)
     for file in sorted(folder.iterdir()):
-        if file.suffix == ".safetensors" or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
+        if file in weights or file.suffix == ".safetensors" or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
             digest.update(f"{file.name}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
 

@@ -10,33 +10,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prm.models.prefixes import lay_out
 from prm.steps import EncodedResponse
 
 Batch = dict[str, Any]
 """What `pack_responses` returns: tensors, and `max_seqlen` as an int."""
 
 
-def pack(sequences: Sequence[Sequence[int]]) -> Batch:
-    """Lay token ids end to end: `input_ids`, restarting `position_ids` [1, tokens], `cu_seqlens` [responses + 1], `max_seqlen`."""
+def pack(sequences: Sequence[Sequence[int]], first_positions: Sequence[int] | None = None) -> Batch:
+    """Lay token ids end to end: `input_ids`, restarting `position_ids` [1, tokens], `cu_seqlens` [documents + 1], `max_seqlen`.
+
+    A sequence whose first position is p > 0 continues the first p tokens of the last sequence before it that starts at 0.
+    """
     lengths = [len(ids) for ids in sequences]
     if not lengths or min(lengths) == 0:
         raise ValueError(f"cannot pack {len(lengths)} sequences of lengths {lengths[:8]}: each must hold at least one token")
+    positions = zip(first_positions or [0] * len(lengths), lengths, strict=True)
     return {
         "input_ids": torch.tensor([token for ids in sequences for token in ids])[None],
-        "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],
+        "position_ids": torch.cat([torch.arange(first, first + n) for first, n in positions])[None],
         "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
         "max_seqlen": max(lengths),
     }
 
 
-def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = False) -> Batch:
+def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = False, share_prompts: bool = False) -> Batch:
     """`pack`, and where the scores are read: `step_ends` [steps] as positions in the row, `step_counts` [responses].
 
     `with_targets` adds, for models of token log-probs, `target_positions` [targets], the place of every response token in the
-    row, and `target_steps` [targets], the index of its step among all steps of the row.
+    row, and `target_steps` [targets], the index of its step among all steps of the row. With `share_prompts`, for inference,
+    neighbors with one prompt share it: it stands before them once, and each continues it.
     """
-    batch = pack([response.input_ids for response in encoded])
-    starts = batch["cu_seqlens"][:-1].tolist()
+    documents, first_positions, starts = lay_out(encoded, with_targets, share_prompts)
+    batch = pack(documents, first_positions)
     batch["step_counts"] = torch.tensor([len(response.step_ends) for response in encoded])
     batch["step_ends"] = torch.tensor(
         [start + end for start, response in zip(starts, encoded, strict=True) for end in response.step_ends]

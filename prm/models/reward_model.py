@@ -13,22 +13,27 @@ from prm.models.backbone import PackedModel
 ARCHITECTURE_SUFFIXES = {1: "ForRewardModel", 2: "ForProcessRewardModel"}
 """Heads that vLLM serves by these names (for Qwen2) without a plugin: raw logits for one output, softmax for two."""
 OTHER_SUFFIX = "ForStepClassification"
+LINEAR_SUFFIX = "ForTokenClassification"
+"""A head of one linear layer, as transformers saves and loads it under this name."""
 
 
 class RewardModel(PackedModel):
-    """Decoder `.model` and a two-layer head `.score`, in the weight names of Qwen2.5-Math-PRM: `model.*`, `score.0.*`, `score.2.*`.
+    """Decoder `.model` and a head `.score`, which runs at step ends only; there is no lm_head.
 
-    The head runs at step ends only; there is no lm_head.
+    The head has two layers, in the weight names of Qwen2.5-Math-PRM (`model.*`, `score.0.*`, `score.2.*`), or is a linear one, as
+    published checkpoints have it, in those of transformers' token classification (`model.*`, `score.*`).
     """
 
     auto_class = AutoModel
     batch_keys = (*PackedModel.batch_keys, "step_ends")
 
-    def __init__(self, config: PreTrainedConfig, backbone: PreTrainedModel | None = None, head: nn.Sequential | None = None):
+    def __init__(
+        self, config: PreTrainedConfig, backbone: PreTrainedModel | None = None, head: nn.Sequential | nn.Linear | None = None
+    ):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = self.auto_class.from_config(config) if backbone is None else backbone
-        self.score = build_head(config.hidden_size, config.num_labels) if head is None else head
+        self.score = build_head(config.hidden_size, config.num_labels, is_linear(config)) if head is None else head
         self.post_init()
 
     @classmethod
@@ -56,6 +61,8 @@ class RewardModel(PackedModel):
     @property
     def architecture(self) -> str:
         family = type(self.model).__name__.removesuffix("Model")
+        if isinstance(self.score, nn.Linear):
+            return family + LINEAR_SUFFIX
         return family + ARCHITECTURE_SUFFIXES.get(self.num_labels, OTHER_SUFFIX)
 
     @classmethod
@@ -78,6 +85,13 @@ class RewardModel(PackedModel):
         return self.score(hidden[step_ends])
 
 
-def build_head(hidden_size: int, num_labels: int) -> nn.Sequential:
-    """The head of Qwen2.5-Math-PRM."""
+def is_linear(config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint of this config has a head of one linear layer."""
+    return any(name.endswith(LINEAR_SUFFIX) for name in config.architectures or [])
+
+
+def build_head(hidden_size: int, num_labels: int, linear: bool = False) -> nn.Sequential | nn.Linear:
+    """The head of Qwen2.5-Math-PRM, or one linear layer."""
+    if linear:
+        return nn.Linear(hidden_size, num_labels)
     return nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, num_labels))

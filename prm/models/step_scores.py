@@ -14,6 +14,7 @@ from prm.steps import EncodedResponse, StepEncoder
 ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sigmoid": lambda logits, _: logits[:, 0].sigmoid(),
     "softmax": lambda logits, good_class: logits.softmax(-1)[:, good_class],
+    "difference": lambda logits, good_class: logits.softmax(-1)[:, good_class] - logits.softmax(-1)[:, 0],
     "identity": lambda logits, _: logits[:, 0],
 }
 """Step logits [steps, labels] and the index of the good class -> step scores [steps]."""
@@ -21,19 +22,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 @torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
 def score_batch(
-    model: PackedModel, encoder: StepEncoder, encoded: Sequence[EncodedResponse], reference: ImplicitPRM | None = None
+    model: PackedModel,
+    encoder: StepEncoder,
+    encoded: Sequence[EncodedResponse],
+    reference: ImplicitPRM | None = None,
+    share_prompts: bool = False,
 ) -> list[list[float]]:
-    """Step scores of responses that fit into one packed row.
+    """Step scores of responses that fit into one packed row; with `share_prompts`, neighbors' common prompt is computed once.
 
-    An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi.
+    An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi; summed up to each step where the
+    contract is cumulative.
     """
     is_implicit = isinstance(model, ImplicitPRM)
-    batch = to_device(pack_responses(encoded, with_targets=is_implicit), model.device)
+    batch = to_device(pack_responses(encoded, is_implicit, share_prompts), model.device)
     if is_implicit:
         scores = _step_rewards(model, batch, encoder.beta, reference)
     else:
         scores = ACTIVATIONS[encoder.activation](model(**model.inputs(batch)).float(), encoder.good_class)
-    return [part.tolist() for part in scores.cpu().split(batch["step_counts"].tolist())]
+    by_response = scores.cpu().split(batch["step_counts"].tolist())
+    return [(part.cumsum(0) if encoder.is_cumulative else part).tolist() for part in by_response]
 
 
 def _step_rewards(model: ImplicitPRM, batch: Batch, beta: float, reference: ImplicitPRM | None) -> Float[Tensor, " steps"]:

@@ -69,7 +69,7 @@ def validation_metrics(scored: Sequence[Scored], encoder: StepEncoder) -> dict[s
     step_scores = [scores for batch in scored for scores in batch.step_scores]
     correct = np.array([label for batch in scored for label in batch.correct])
     aggregation = "sum" if is_implicit else encoder.aggregation
-    responses = aggregate_lists(step_scores, aggregation, encoder.tau, signed=is_implicit)[~np.isnan(correct)]
+    responses = aggregate_lists(step_scores, aggregation, encoder.tau, signed=encoder.is_signed)[~np.isnan(correct)]
     correct = correct[~np.isnan(correct)]
     metrics = {
         "loss": sum(batch.loss for batch in scored) / max(sum(batch.num_items for batch in scored), 1),

@@ -10,17 +10,12 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, MistralConfig, MistralModel, Qwen2Config, Qwen2Model
 
-import prm.attention
-from prm.attention import (
-    PACKED,
-    attention_by_document,
-    check_packable,
-    document_kwargs,
-    packed_attention,
-    sliding_mask,
-    varlen_attention,
-)
+import prm.attention.varlen
+from prm.attention import PACKED, check_packable, document_kwargs, packed_attention
+from prm.attention.documents import attention_by_document, causal_mask
+from prm.attention.varlen import Boundaries, varlen_attention
 
+CPU = torch.device("cpu")
 MODULE = torch.nn.Identity()
 
 
@@ -45,7 +40,12 @@ def test_window_of_two_sees_the_token_and_the_one_before():
     zero = torch.zeros_like(value)
     output = attention_by_document(zero, zero, value, [0, 4, 6], scaling=1.0, window=2)
     torch.testing.assert_close(output.flatten(), torch.tensor([1, 1.5, 2.5, 3.5, 10, 15]))
-    assert sliding_mask(3, 2, torch.device("cpu")).tolist() == [[True, False, False], [True, True, False], [False, True, True]]
+    assert causal_mask(3, 3, 2, CPU).tolist() == [[True, False, False], [True, True, False], [False, True, True]]
+
+
+def test_masks_of_the_last_queries_by_hand():
+    assert causal_mask(2, 4, None, CPU).tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert causal_mask(2, 4, 2, CPU).tolist() == [[False, True, True, False], [False, False, True, True]]
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -84,12 +84,12 @@ def test_packed_model_equals_transformers_own_attention_on_each_document(model_c
     torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
 
 
-def reference_varlen(query, key, value, cu_seq, window):
-    """What the CUDA kernel computes, through a dense mask."""
-    position = torch.arange(len(query))
-    document = torch.searchsorted(cu_seq[1:].contiguous(), position, right=True)
-    distance = position[:, None] - position[None]
-    mask = (document[:, None] == document[None]) & (distance >= 0)
+def reference_varlen(query, key, value, cu_seq_q, cu_seq_k, window):
+    """What the CUDA kernel computes, through a dense mask: the queries of a document are its last tokens."""
+    documents = [torch.repeat_interleave(cu_seq.diff()) for cu_seq in (cu_seq_q, cu_seq_k)]
+    behind = (cu_seq_k[1:] - cu_seq_q[1:])[documents[0]]
+    distance = (torch.arange(len(query)) + behind)[:, None] - torch.arange(len(key))[None]
+    mask = (documents[0][:, None] == documents[1][None]) & (distance >= 0)
     if window >= 0:
         mask &= distance <= window
     states = (s.transpose(0, 1) for s in (query, key, value))
@@ -98,44 +98,48 @@ def reference_varlen(query, key, value, cu_seq, window):
 
 def varlen_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, scale=None):
     assert is_causal
-    return reference_varlen(query, key, value, cu_seq_q, -1)
+    return reference_varlen(query, key, value, cu_seq_q, cu_seq_k, -1)
 
 
 def varlen_2_11(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
     assert window_size[1] == 0
-    return reference_varlen(query, key, value, cu_seq_q, window_size[0])
+    return reference_varlen(query, key, value, cu_seq_q, cu_seq_k, window_size[0])
 
 
 def varlen_2_12(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
     assert window_size[1] == 0
     if enable_gqa:
         key, value = (s.repeat_interleave(query.shape[1] // s.shape[1], 1) for s in (key, value))
-    return reference_varlen(query, key, value, cu_seq_q, window_size[0])
+    return reference_varlen(query, key, value, cu_seq_q, cu_seq_k, window_size[0])
 
 
-def flash(query, key, value, cu_seqlens_q, max_seqlen_q, softmax_scale, causal, window_size):
+def flash(query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlens, softmax_scale, causal, window_size):
     assert causal
-    assert max_seqlen_q == 7
+    assert max_seqlens == [int(cu_seqlens.diff().max()) for cu_seqlens in (cu_seqlens_q, cu_seqlens_k)]
     key, value = (s.repeat_interleave(query.shape[1] // s.shape[1], 1) for s in (key, value))
-    return reference_varlen(query * softmax_scale * 8**0.5, key, value, cu_seqlens_q, window_size[0])
+    return reference_varlen(query * softmax_scale * 8**0.5, key, value, cu_seqlens_q, cu_seqlens_k, window_size[0])
 
 
 def flash_2_0(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False):
-    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, (-1, -1))
+    lengths = [max_seqlen_q, max_seqlen_k]
+    return flash(q, k, v, cu_seqlens_q, cu_seqlens_k, lengths, softmax_scale or 8**-0.5, causal, (-1, -1))
 
 
 def flash_2(
     q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
     window_size=(-1, -1), softcap=0.0,
 ):  # fmt: skip
-    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, window_size)
+    lengths = [max_seqlen_q, max_seqlen_k]
+    return flash(q, k, v, cu_seqlens_q, cu_seqlens_k, lengths, softmax_scale or 8**-0.5, causal, window_size)
 
 
 def flash_3(
     q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, softmax_scale=None, causal=False,
     window_size=(-1, -1),
 ):  # fmt: skip
-    return flash(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale or 8**-0.5, causal, window_size), torch.zeros(4, 12)
+    lengths = [max_seqlen_q, max_seqlen_k]
+    output = flash(q, k, v, cu_seqlens_q, cu_seqlens_k, lengths, softmax_scale or 8**-0.5, causal, window_size)
+    return output, torch.zeros(4, 12)
 
 
 def package(kernel) -> types.SimpleNamespace:
@@ -148,12 +152,12 @@ def package(kernel) -> types.SimpleNamespace:
     ("name", "kernel"), [("flash_attn", flash_2_0), ("flash_attn", flash_2), ("flash_attn_interface", flash_3)]
 )
 def test_flash_attn_stands_in_where_torch_has_no_varlen_kernel(monkeypatch, name, kernel, window, scaling):
-    monkeypatch.setattr(prm.attention, "varlen_attn", None)
+    monkeypatch.setattr(prm.attention.varlen, "varlen_attn", None)
     monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
-    for module in prm.attention.FLASH_MODULES:
+    for module in prm.attention.varlen.FLASH_MODULES:
         monkeypatch.setitem(sys.modules, module, None)  # not installed
     query, key, value = random_states(4, 2, 12)
-    arguments = {"cu_seq_lens_q": torch.tensor([0, 5, 12], dtype=torch.int32), "max_length_q": 7, "sliding_window": window}
+    arguments = document_kwargs(torch.tensor([0, 5, 12], dtype=torch.int32), 7) | {"sliding_window": window}
     with pytest.raises(ValueError, match="packed attention in half precision on CUDA needs torch"):
         packed_attention(MODULE, query, key, value, None, **arguments)
     monkeypatch.setitem(sys.modules, name, package(kernel))
@@ -178,11 +182,11 @@ def test_grouped_queries_share_their_key_and_value_heads_gradients_too():
 @pytest.mark.parametrize("kernel", [varlen_2_10, varlen_2_11, varlen_2_12])
 @pytest.mark.parametrize("window", [None, 3])
 def test_varlen_kernel_of_every_torch_gives_the_loop_s_result(monkeypatch, kernel, window):
-    monkeypatch.setattr(prm.attention, "varlen_attn", kernel)
+    monkeypatch.setattr(prm.attention.varlen, "varlen_attn", kernel)
     monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
     query, key, value = random_states(4, 2, 12)
     boundaries = torch.tensor([0, 5, 12], dtype=torch.int32)
-    arguments = {"cu_seq_lens_q": boundaries, "max_length_q": 7, "sliding_window": window}
+    arguments = document_kwargs(boundaries, 7) | {"sliding_window": window}
     if window and kernel is varlen_2_10:
         with pytest.raises(ValueError, match="with a sliding window, here 3"):
             packed_attention(MODULE, query, key, value, None, **arguments)
@@ -193,23 +197,23 @@ def test_varlen_kernel_of_every_torch_gives_the_loop_s_result(monkeypatch, kerne
 
 
 def test_window_longer_than_every_document_needs_no_window(monkeypatch):
-    monkeypatch.setattr(prm.attention, "varlen_attn", varlen_2_10)
+    monkeypatch.setattr(prm.attention.varlen, "varlen_attn", varlen_2_10)
     states = [s[0].transpose(0, 1) for s in random_states(2, 2, 4)]
     boundaries = torch.tensor([0, 4], dtype=torch.int32)
-    assert varlen_attention(*states, boundaries, 4, None, None).shape == (4, 2, 8)
+    assert varlen_attention(*states, Boundaries(boundaries, boundaries, 4, 4), None, None).shape == (4, 2, 8)
 
 
 def test_autocast_brings_rotated_queries_to_the_values_precision():
     query, key, value = random_states(2, 2, 4)
     boundaries = torch.tensor([0, 4], dtype=torch.int32)
     with torch.autocast("cpu", torch.bfloat16):
-        output, _ = packed_attention(MODULE, query, key, value.bfloat16(), None, cu_seq_lens_q=boundaries, max_length_q=4)
+        output, _ = packed_attention(MODULE, query, key, value.bfloat16(), None, **document_kwargs(boundaries, 4))
     assert output.dtype == torch.bfloat16
 
 
 def test_errors(monkeypatch):
     states = random_states(2, 2, 4)
-    boundaries = {"cu_seq_lens_q": torch.tensor([0, 4], dtype=torch.int32), "max_length_q": 4}
+    boundaries = document_kwargs(torch.tensor([0, 4], dtype=torch.int32), 4)
     with pytest.raises(ValueError, match="no document boundaries"):
         packed_attention(MODULE, *states, None)
     with pytest.raises(ValueError, match="neither an attention mask"):

@@ -177,9 +177,11 @@ def test_a_checkpoint_without_self_test_loads_with_a_warning(checkpoint, caplog)
 
 
 def test_directories_that_are_no_checkpoint(checkpoint, tiny_backbone, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no prm_config.json.*scripts/train.py"):
+        RewardModel.from_pretrained(tiny_backbone)
+    with pytest.raises(ValueError, match=r"neither a checkpoint of scripts/train.py .* nor a published PRM that is known"):
+        load_model(tiny_backbone)
     for load in (RewardModel.from_pretrained, load_model):
-        with pytest.raises(FileNotFoundError, match=r"no prm_config.json.*scripts/train.py"):
-            load(tiny_backbone)
         with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
             load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="asym trained a head"):

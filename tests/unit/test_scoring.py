@@ -1,6 +1,8 @@
 """Scoring: the order of the responses whatever the batches, nothing skipped in silence, outputs that name what made them."""
 
 import json
+import sys
+import types
 from collections import Counter
 from dataclasses import replace
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-import prm.scoring
+import prm.scoring.engines
+import prm.scoring.scorer
 from prm.files import read_records, write_jsonl
 from prm.models import ImplicitPRM, RewardModel, save_model
 from prm.models.packing import pack_responses
@@ -63,16 +66,40 @@ def test_scores_do_not_depend_on_batches_or_order(name, request):
     assert [s.key for s in together] == [r.key for r in RESPONSES]
     assert [len(s.step_scores) for s in together] == [3, 1, 2, 5]
     assert (together[0].correct, together[0].answer, together[0].extracted) == (True, "7", "7")
-    scorer.token_budget = 1
+    scorer.engine.token_budget = 1
     alone = list(scorer.score(RESPONSES[::-1]))[::-1]
     for one, other in zip(together, alone, strict=True):
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "implicit"])
+@pytest.mark.parametrize("token_budget", [100, 4096])
+def test_a_shared_prompt_changes_no_score(name, token_budget, request):
+    scorer = Scorer.load(request.getfixturevalue(name), token_budget)
+    samples = [[f"Step {i}.", *["More."] * (i % 4), f"\\boxed{{{i}}}"] for i in range(20)]
+    responses = [*RESPONSES, *(Response(f"q{i % 3}", i, f"Question {i % 3}?", steps) for i, steps in enumerate(samples))]
+    encoded = scorer.encoder.encode_batch(responses)
+    assert scorer.engine.share_prompts
+    shared_rows = scorer.engine.rows(encoded)
+    shared = scorer.engine.score_encoded(encoded)
+    scorer.engine.share_prompts = False
+    assert len(scorer.engine.rows(encoded)) >= len(shared_rows)
+    for one, other in zip(shared, scorer.engine.score_encoded(encoded), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_no_sharing_where_a_kernel_takes_queries_for_the_first_tokens(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr(prm.scoring.engines, "aligns_right", lambda device, dtype, window: False)
+    assert not Scorer.load(checkpoint).engine.share_prompts
+    assert "every prompt is computed anew" in caplog.text
+
+
 def test_copies_are_scored_once(checkpoint, monkeypatch):
     scored = []
-    real = prm.scoring.score_batch
-    monkeypatch.setattr(prm.scoring, "score_batch", lambda m, e, batch, r: scored.extend(batch) or real(m, e, batch, r))
+    real = prm.scoring.engines.score_batch
+    monkeypatch.setattr(
+        prm.scoring.engines, "score_batch", lambda m, e, batch, *rest: scored.extend(batch) or real(m, e, batch, *rest)
+    )
     copies = [replace(RESPONSES[index % 4], sample_index=10 + index) for index in range(9)]
     # The same tokens with other step ends are another response.
     split = Response("c", 99, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}", "!"])
@@ -82,9 +109,47 @@ def test_copies_are_scored_once(checkpoint, monkeypatch):
     assert [s.step_scores for s in scores[4:13]] == [scores[index % 4].step_scores for index in range(9)]
 
 
+class Constant:
+    """An engine that knows nothing, and says it `count` times a step."""
+
+    def __init__(self, value: float, count: int = 1):
+        self.value, self.count = value, count
+
+    def score_encoded(self, encoded):
+        return [[self.value] * len(tokens.step_ends) * self.count for tokens in encoded]
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Constant(float("nan")), r"b #0: step 0 got the score nan"),
+        (Constant(float("inf")), r"b #0: step 0 got the score inf"),
+        (Constant(0.5, count=2), r"b #0: the engine gave 6 scores for 3 steps"),
+    ],
+)
+def test_what_an_engine_gets_wrong_names_the_response(checkpoint, engine, message):
+    scorer = Scorer(engine, Scorer.load(checkpoint).encoder)
+    with pytest.raises(ValueError, match=message):
+        list(scorer.score(RESPONSES))
+
+
+def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpoint, implicit, monkeypatch):
+    class VLLMEngine(Constant):
+        def __init__(self, directory, encoder, dtype="auto"):
+            super().__init__(0.25)
+            self.made_of = (directory, encoder.loss, dtype)
+
+    monkeypatch.setitem(sys.modules, "prm.models.vllm_pooling", types.SimpleNamespace(VLLMEngine=VLLMEngine))
+    scorer = Scorer.load(checkpoint, dtype="bfloat16", engine="vllm")
+    assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
+    assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3
+    with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
+        Scorer.load(implicit, engine="vllm")
+
+
 def test_windows_keep_the_order(checkpoint, monkeypatch):
     whole = list(score_responses(checkpoint, RESPONSES))
-    monkeypatch.setattr(prm.scoring, "WINDOW", 3)
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (3, 3))
     for one, other in zip(score_responses(checkpoint, iter(RESPONSES)), whole, strict=True):
         assert one.key == other.key
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
@@ -94,16 +159,16 @@ def test_discriminative_scores_are_the_sigmoid_of_the_logits(checkpoint):
     scorer = Scorer.load(checkpoint)
     encoded = scorer.encoder.encode_batch(RESPONSES[:1])[0]
     with torch.no_grad():
-        logits = scorer.model(**scorer.model.inputs(pack_responses([encoded])))
+        logits = scorer.engine.model(**scorer.engine.model.inputs(pack_responses([encoded])))
     assert next(scorer.score(RESPONSES[:1])).step_scores == pytest.approx(logits[:, 0].sigmoid().tolist(), abs=1e-6)
 
 
 def test_implicit_scores_are_taken_against_the_reference(implicit, tiny_backbone):
     scorer = Scorer.load(implicit)
-    assert scorer.reference is not None
+    assert scorer.engine.reference is not None
     with_reference = next(scorer.score(RESPONSES))
     assert all(abs(score) < 1 for score in with_reference.step_scores)
-    scorer.model = scorer.reference
+    scorer.engine.model = scorer.engine.reference
     assert next(scorer.score(RESPONSES)).step_scores == [0.0, 0.0, 0.0]
 
 

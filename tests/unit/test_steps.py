@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from prm.data.sources import load_responses
 from prm.records import Response
 from prm.steps import CONTRACTS, SequenceTooLongError, StepEncoder, join_steps, read_prm_config, split_steps
+from prm.steps.layouts import tokenize
 
 STEPS = ["3 + 4 = 7.", "So 7 * 2 = 14.", "The answer is \\boxed{14}."]
 
@@ -164,7 +165,7 @@ def test_whole_text_equals_step_by_step(encoder):
     ]
     steps = [step for step in edges if step.strip()]
     responses = [Response("q", i, "How many?", [first, second, first]) for i, first in enumerate(steps) for second in steps]
-    assert encoder._parts_at_separators
+    assert encoder.parts_at_separators
     assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
 
 
@@ -174,7 +175,8 @@ def test_truncation_and_padding_of_a_saved_tokenizer_do_not_count(encoder):
     encoder.tokenizer.backend_tokenizer.enable_truncation(5)
     encoder.tokenizer.backend_tokenizer.enable_padding()
     assert (
-        encoder._tokenize(["3 + 4 = 7. So 7 * 2 = 14.", "a"]) == encoder.tokenizer(["3 + 4 = 7. So 7 * 2 = 14.", "a"])["input_ids"]
+        tokenize(encoder.tokenizer, ["3 + 4 = 7. So 7 * 2 = 14.", "a"])
+        == encoder.tokenizer(["3 + 4 = 7. So 7 * 2 = 14.", "a"])["input_ids"]
     )
     assert encoder.encode_batch(responses) == expected
 
@@ -184,7 +186,7 @@ def test_a_tokenizer_that_marks_first_words_is_given_single_steps(tiny_tokenizer
     tiny_tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_", prepend_scheme="first")
     encoder = StepEncoder.for_loss("asym", tiny_tokenizer)
     responses = [Response("q", 0, "How many?", ["a b", "a"]), Response("q", 1, "How many?", ["b"])]
-    assert not encoder._parts_at_separators
+    assert not encoder.parts_at_separators
     assert encoder.encode_batch(responses) == [encoder.encode_by_step(response) for response in responses]
 
 

@@ -35,6 +35,25 @@ def speed_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     return "\n".join([title, align(rows), *notes])
 
 
+def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    """Speed of every way of scoring and its ratios."""
+    clock = "CPU-s" if hardware["threads"] else "s"
+    references = list(next(iter(speed["ratios"].values()), {}))
+    share = ["matrix rate"] if speed["matrix_flops_per_second"] else []
+    header = ["scoring", f"tokens/{clock}", f"responses/{clock}", *(f"/ {name}" for name in references), *share, "difference"]
+    rows = [header]
+    for name, variant in speed["variants"].items():
+        speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
+        quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
+        difference = variant["largest_difference"]
+        shares = [percent(variant["matrix_share"])] if share else []
+        rows.append([name, *speeds, *quotients, *shares, "-" if difference is None else f"{difference:.0e}"])
+    where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
+    work = speed["candidates"]
+    title = f"{speed['model']['shape']} in {speed['dtype']} on {where}; {work['responses']} candidates, {work['tokens']} tokens"
+    return "\n".join([title, align(rows)])
+
+
 def balance_table(ranks: Mapping[str, Any]) -> str:
     rows = [[f"{ranks['world_size']} ranks, FLOPs of {ranks['shape']}", "busiest / mean", "worst batch", "useful work"]]
     for name in ("packed_balanced", "padded_random"):

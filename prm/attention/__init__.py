@@ -1,0 +1,135 @@
+"""Attention over packed rows: queries, keys, values and document boundaries in, each document's own causal attention out.
+
+A document may continue another one of its row: responses to one question share what they begin with, `SharedKeys`. Its queries
+then see the keys and values of that prefix before its own, as if it stood there whole.
+
+`PACKED` is an attention implementation of transformers (`attn_implementation=PACKED`). It is registered as an attention only, not
+as a mask, so transformers builds no mask at all; the boundaries reach every layer as keyword arguments of the backbone's forward.
+
+Shapes: 1 is the row, `tokens` all its tokens, `documents` the packed sequences, `h`/`kv` query and key-value heads, `d` head size,
+`keys` the tokens that the documents see, those of a shared prefix once for each.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig
+
+from prm.attention.documents import attention_by_document
+from prm.attention.varlen import Boundaries, fits_varlen, varlen_attention
+
+PACKED = "packed"
+"""Name under which transformers knows this attention."""
+
+PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class SharedKeys(NamedTuple):
+    """What the documents of a row see where some continue a prefix: `index` holds places in the row, `cu_seqlens` bounds them."""
+
+    index: Int[Tensor, " keys"]
+    cu_seqlens: Int[Tensor, " documents_plus_1"]
+    max_seqlen: int
+
+
+def shared_keys(position_ids: Int[Tensor, "1 tokens"], cu_seqlens: Int[Tensor, " documents_plus_1"]) -> SharedKeys | None:
+    """Keys of a row in which a document whose positions start at p > 0 continues the first p tokens of the last that starts at 0.
+
+    None where every document starts at 0.
+    """
+    starts = cu_seqlens[:-1].long()
+    prefix_lengths = position_ids[0, starts]
+    if not prefix_lengths.any():
+        return None
+    prefix_starts = torch.where(prefix_lengths == 0, starts, 0).cummax(0).values
+    lengths = cu_seqlens.diff() + prefix_lengths
+    ends = lengths.cumsum(0)
+    document = torch.repeat_interleave(lengths)
+    place = torch.arange(len(document), device=lengths.device) - (ends - lengths)[document]
+    own = starts[document] + place - prefix_lengths[document]
+    index = torch.where(place < prefix_lengths[document], prefix_starts[document] + place, own)
+    return SharedKeys(index, F.pad(ends, (1, 0)).to(torch.int32), int(lengths.max()))
+
+
+def document_kwargs(
+    cu_seqlens: Int[Tensor, " documents_plus_1"], max_seqlen: int, shared: SharedKeys | None = None
+) -> dict[str, Any]:
+    """The boundaries under the names that transformers passes through every layer (its FlashAttentionKwargs)."""
+    return {
+        "cu_seq_lens_q": cu_seqlens,
+        "cu_seq_lens_k": cu_seqlens if shared is None else shared.cu_seqlens,
+        "max_length_q": max_seqlen,
+        "max_length_k": max_seqlen if shared is None else shared.max_seqlen,
+        "key_index": None if shared is None else shared.index,
+    }
+
+
+def check_packable(config: PreTrainedConfig) -> None:
+    """Raise ValueError for a backbone whose layers carry a state from one document of a row into the next."""
+    foreign = set(getattr(config, "layer_types", None) or []) - PACKABLE_LAYERS
+    if foreign:
+        raise ValueError(
+            f"{config.model_type}: layers of type {sorted(foreign)} cannot be packed without mixing responses; "
+            f"use a backbone with {sorted(PACKABLE_LAYERS)} layers only"
+        )
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 h tokens d"],
+    key: Float[Tensor, "1 kv tokens d"],
+    value: Float[Tensor, "1 kv tokens d"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Int[Tensor, " documents_plus_1"] | None = None,
+    cu_seq_lens_k: Int[Tensor, " documents_plus_1"] | None = None,
+    max_length_q: int | None = None,
+    max_length_k: int | None = None,
+    key_index: Int[Tensor, " keys"] | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "1 tokens h d"], None]:
+    """Causal attention within each document, in the signature of transformers' attention functions.
+
+    Half precision on CUDA takes the varlen kernel, everything else a loop over documents, whose results equal those of each
+    document alone bit for bit. `sliding_window` counts the tokens seen, the query itself included, as in transformers' masks.
+    """
+    if cu_seq_lens_q is None or cu_seq_lens_k is None or max_length_q is None or max_length_k is None:
+        raise ValueError(
+            f"attention {PACKED!r} got no document boundaries: pass **document_kwargs(cu_seqlens, max_seqlen) to the model's "
+            f"forward, or load the model with attn_implementation='sdpa'"
+        )
+    unsupported = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if attention_mask is not None or unsupported:
+        raise ValueError(f"attention {PACKED!r} supports neither an attention mask nor {unsupported or 'soft caps and sinks'}")
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary embeddings leave float32 queries and keys beside half-precision values.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    window = sliding_window if sliding_window is not None and sliding_window < max_length_k else None
+    if fits_varlen(query):
+        if dropout:
+            raise ValueError(f"attention dropout {dropout} on CUDA: the varlen kernel has none; set attention_dropout to 0")
+        query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+        if key_index is not None:
+            key, value = key[key_index], value[key_index]
+        boundaries = Boundaries(cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k)
+        return varlen_attention(query, key, value, boundaries, scaling, window)[None], None
+    prefixes = None if key_index is None else prefix_places(cu_seq_lens_q, cu_seq_lens_k, key_index)
+    return attention_by_document(query, key, value, cu_seq_lens_q.tolist(), scaling, window, dropout, prefixes), None
+
+
+def prefix_places(
+    cu_seqlens_q: Int[Tensor, " documents_plus_1"], cu_seqlens_k: Int[Tensor, " documents_plus_1"], index: Int[Tensor, " keys"]
+) -> list[slice]:
+    """Where in the row each document's prefix stands; an empty slice for a document without."""
+    lengths = cu_seqlens_k.diff() - cu_seqlens_q.diff()
+    starts = index[cu_seqlens_k[:-1].long()]
+    return [slice(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+
+
+AttentionInterface.register(PACKED, packed_attention)

@@ -1,0 +1,145 @@
+"""Speed of scoring: candidates in; tokens and responses per second, ratios and largest difference of every way of scoring out.
+
+Every way scores the same responses; repetitions are interleaved and ratios taken within one. Tokens are those of the responses,
+each counted whole: padding never, a prompt that is computed once for several for each of them. Time is the CPU time of this process
+and of an engine's own on a CPU, and wall time on a GPU.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
+from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
+from prm.benchmarks.speed.workload import SHAPES
+from prm.scoring import ScoringEngine
+from prm.steps import EncodedResponse
+from prm.tracking import progress
+from prm.training.flops import forward_flops
+
+REFERENCES = ("padded", "packed", "vllm", "vllm_compiled")
+"""Variants whose speed the table sets the others in relation to."""
+WARM_UP = 48
+"""Candidates that every engine scores before it is measured: enough to compile for rows of several lengths."""
+MATRIX_SIZE, MATRIX_PRODUCTS = 8192, 30
+
+
+@dataclass(frozen=True)
+class ScoringRun:
+    """One variant in one repetition."""
+
+    seconds: float
+    tokens: int
+    responses: int
+    largest_difference: float | None
+    """Of a step score from the first variant's; none for implicit PRMs, which score otherwise."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+def clock(engine: ScoringEngine, device: torch.device) -> float:
+    """Seconds that this process and the engine's, where it has one, have worked; wall time on CUDA."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    seconds = time.process_time()
+    if (process := getattr(engine, "process", None)) is not None:
+        parent = psutil.Process(process.pid)
+        for one in (parent, *parent.children(recursive=True)):
+            times = one.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
+    """All repetitions of all variants: every measurement, medians, and ratios to `REFERENCES`."""
+    os.environ["OMP_NUM_THREADS"] = str(config.num_threads)  # of engines that are processes
+    names = list(dict.fromkeys(config.variants or default_variants(config.torch_compile)))
+    encoded = make_candidates(config)
+    expected: list[list[float]] | None = None
+    runs: dict[str, list[ScoringRun]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        engines = {name: VARIANTS[name](config, Path(folder) / name) for name in names}
+        for engine in progress(engines.values(), desc="warming up", unit="engine"):
+            if hasattr(engine, "close"):
+                stack.callback(engine.close)
+            engine.score_encoded(encoded[:WARM_UP])
+        turns = [name for turn in range(config.repetitions) for name in (names if turn % 2 == 0 else reversed(names))]
+        for name in progress(turns, desc="scoring", unit="run"):
+            seconds, scores = measure(engines[name], encoded, config.device)
+            expected = scores if expected is None else expected
+            difference = None if name.startswith("implicit") else largest_difference(scores, expected)
+            runs[name].append(ScoringRun(seconds, sum(len(r.input_ids) for r in encoded), len(encoded), difference))
+    rate = None if config.use_cpu else matrix_rate(getattr(torch, config.dtype))
+    return {
+        "model": {"shape": config.shape, **SHAPES[config.shape]},
+        "dtype": config.dtype,
+        "candidates": {"responses": len(encoded), "tokens": sum(len(r.input_ids) for r in encoded), "copies": config.copies},
+        "matrix_flops_per_second": rate,
+        "variants": {name: summary(name, runs[name], config, encoded, rate) for name in names},
+        "ratios": {name: ratios(runs[name], runs) for name in names},
+    }
+
+
+def measure(engine: ScoringEngine, encoded: list[EncodedResponse], device: torch.device) -> tuple[float, list[list[float]]]:
+    start = clock(engine, device)
+    scores = engine.score_encoded(encoded)
+    return clock(engine, device) - start, scores
+
+
+def largest_difference(scores: list[list[float]], expected: list[list[float]]) -> float:
+    pairs = zip((s for row in scores for s in row), (s for row in expected for s in row), strict=True)
+    return max(abs(one - other) for one, other in pairs)
+
+
+def summary(
+    name: str, runs: list[ScoringRun], config: ScoringSpeedConfig, encoded: list[EncodedResponse], rate: float | None
+) -> dict[str, Any]:
+    """Medians over repetitions, and the repetitions themselves."""
+    seconds = statistics.median(run.seconds for run in runs)
+    num_targets = sum(len(response.input_ids) - response.response_start for response in encoded)
+    heads = {"num_targets": num_targets} if name.startswith("implicit") else {"num_steps": sum(len(r.step_ends) for r in encoded)}
+    flops = forward_flops(config.model_config, [len(response.input_ids) for response in encoded], **heads)
+    passes = 2 if name == "implicit" else 1
+    return {
+        "tokens_per_second": runs[0].tokens / seconds,
+        "responses_per_second": runs[0].responses / seconds,
+        "flops_per_second": passes * flops / seconds,
+        "matrix_share": passes * flops / seconds / rate if rate else None,
+        "largest_difference": runs[0].largest_difference,
+        "repetitions": [asdict(run) for run in runs],
+    }
+
+
+def ratios(runs: list[ScoringRun], by_name: dict[str, list[ScoringRun]]) -> dict[str, Any]:
+    """Speed over that of each reference: median, and every repetition's."""
+    result = {}
+    for reference in (name for name in REFERENCES if name in by_name):
+        pairs = zip(runs, by_name[reference], strict=True)
+        values = [other.seconds / run.seconds for run, other in pairs]
+        result[reference] = {"median": statistics.median(values), "repetitions": values}
+    return result
+
+
+def matrix_rate(dtype: torch.dtype) -> float:
+    """FLOPs per second of large square matrix products on the GPU, best of three."""
+    left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype, device="cuda") for _ in range(2))
+    seconds = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(MATRIX_PRODUCTS):
+            left @ right
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * MATRIX_SIZE**3 * MATRIX_PRODUCTS / min(seconds[1:])

@@ -1,0 +1,75 @@
+"""Scores of many steps in, an error out when they are one and the same: a PRM that is not read as it was trained.
+
+A separator that the tokenizer splits, another chat template, a head that was never loaded: all give a score (often near 0.5) that
+hardly depends on the step, and every benchmark turns it into a number that looks like a result.
+"""
+
+import math
+from collections.abc import Sequence
+
+MIN_STEPS = 100
+"""Different steps before anything is said: a few steps may well deserve one score."""
+LOGIT_DEVIATION = 0.01
+"""Standard deviation of the logits below which probabilities count as constant: 0.0025 around 0.5. Trained PRMs reach 1 to 5."""
+SATURATION = 6.0
+"""|logit| beyond which constant scores are taken for certainty, rounded by half precision: under 0.0025 or over 0.9975."""
+RELATIVE_DEVIATION = 1e-3
+"""The same for scores that are no probabilities, relative to the largest of them."""
+
+
+class DegenerateDetector:
+    """Watches a run, response by response: hold scores back until `has_enough`, and `check` before they are passed on.
+
+    `activation` is the contract's: `sigmoid` and `softmax` give probabilities p, `difference` 2p - 1, `identity` anything.
+    """
+
+    def __init__(self, model: str, activation: str):
+        self.model, self.activation = model, activation
+        self.different_steps: set[str] = set()
+        self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, 0.0
+        self.lowest_score, self.highest_score = math.inf, -math.inf
+
+    def update(self, steps: Sequence[str], scores: Sequence[float]) -> None:
+        """Take the scores of one response in."""
+        if not self.has_enough:
+            self.different_steps.update(steps)
+        for score in scores:
+            value = self._value(score)
+            self.count += 1
+            offset = value - self.mean
+            self.mean += offset / self.count
+            self.squares += offset * (value - self.mean)  # Welford's sum: no cancellation where all are alike
+            self.largest = max(self.largest, abs(value))
+            self.lowest_score, self.highest_score = min(self.lowest_score, score), max(self.highest_score, score)
+
+    def _value(self, score: float) -> float:
+        if self.activation == "identity":
+            return score
+        probability = (1 + score) / 2 if self.activation == "difference" else score
+        probability = min(max(probability, 1e-7), 1 - 1e-7)
+        return math.log(probability / (1 - probability))
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there were enough different steps to tell a constant."""
+        return len(self.different_steps) >= MIN_STEPS
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether at least `MIN_STEPS` different steps got what is one score, certainty aside."""
+        if not self.has_enough:
+            return False
+        deviation = math.sqrt(self.squares / self.count)
+        if self.activation == "identity":
+            return deviation <= RELATIVE_DEVIATION * self.largest
+        return deviation <= LOGIT_DEVIATION and abs(self.mean) < SATURATION
+
+    def check(self) -> None:
+        """Raise ValueError when the scores so far are degenerate."""
+        if self.is_degenerate:
+            raise ValueError(
+                f"{self.model}: {self.count} scores of {len(self.different_steps)} or more different steps lie between "
+                f"{self.lowest_score:.6g} and {self.highest_score:.6g}: this is a constant, not a judgment. The model is probably "
+                "not read as it was trained: check tokenizer, separator and chat template, that the head's weights were loaded, "
+                "for a published PRM --recipe, and for an implicit PRM that --reference is not the model itself"
+            )

@@ -1,0 +1,132 @@
+"""The name or path of a model in; its folder on disk, its config and its weights by name out. No remote code, no open pickles."""
+
+import json
+from collections.abc import Iterable
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from prm.models.backbone import CONFIG_FILE, is_path
+
+WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
+"""Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model"]
+
+
+def model_folder(name_or_path: str | Path, with_weights: bool = True) -> Path:
+    """Folder of a model on disk, or of one of the hub as `owner/name` or `owner/name@revision`, which is downloaded if it must be.
+
+    Of a model that has safetensors no other weights are taken; without weights, config and tokenizer only. Raises FileNotFoundError
+    for one that is neither here nor there.
+    """
+    name = str(name_or_path)
+    if Path(name).is_dir():
+        return Path(name)
+    if is_path(name) or name.count("/") != 1:
+        raise FileNotFoundError(f"{name}: no such checkpoint folder, and no model of the hub, whose names read owner/name")
+    for pattern in WEIGHT_PATTERNS if with_weights else ():
+        folder = download(name, pattern)
+        if any(folder.glob(pattern)):
+            return folder
+    return download(name)
+
+
+@cache
+def download(name: str, *weights: str) -> Path:
+    """Snapshot of a model of the hub in its cache: config, tokenizer and the weights that match. Asked for once a process."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*SMALL_FILES, *weights]))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{name}: no such folder, and the hub gave no model of this name ({error}); check the name, the revision, the network, "
+            "HF_HUB_OFFLINE, and for gated models HF_TOKEN"
+        ) from error
+
+
+class ModelFiles:
+    """A model's folder: config.json as it stands, and weights by name, downloaded and read only when asked for."""
+
+    def __init__(self, name_or_path: str | Path):
+        self.name = str(name_or_path)
+        self.folder = model_folder(name_or_path, with_weights=False)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.name}: no {CONFIG_FILE}; a folder of weights alone needs the config and tokenizer of its backbone beside it"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def architecture(self) -> str:
+        return (self.config.get("architectures") or ["none"])[0]
+
+    @cached_property
+    def known_as(self) -> str:
+        """Names of the checkpoint in lower case, each behind a slash: its own, its folder's, and what config.json remembers."""
+        names = [*Path(self.name).absolute().parts[-2:], *Path(self.config.get("_name_or_path") or "").parts[-2:]]
+        return "".join(f"/{name}" for name in names).lower().replace("_", "-")
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """File of every weight, by the index where there is one. Raises FileNotFoundError for a folder without weights."""
+        if indexes := sorted(self.folder.glob("*.index.json")):
+            return json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"]
+        if files := weight_files(model_folder(self.name)):
+            return {name: file.name for file in files for name in weight_names(file)}
+        raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")
+
+    def file_of(self, name: str) -> Path:
+        """Where a weight lies. Raises ValueError for one that the checkpoint lacks."""
+        if name not in self.weights:
+            raise ValueError(f"{self.name}: has no weight {name}; it is another kind of model, or incomplete: copy it again")
+        return model_folder(self.name) / self.weights[name]
+
+    def num_rows(self, name: str) -> int:
+        """First dimension of a weight, which is not read for it where it lies in safetensors."""
+        if self.file_of(name).suffix == ".safetensors":
+            with safe_open(self.file_of(name), "pt") as weights:
+                return weights.get_slice(name).get_shape()[0]
+        return len(self.tensors([name])[name])
+
+    def tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Weights by name. Raises ValueError for one that the checkpoint lacks."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.file_of(name), []).append(name)
+        return {name: tensor for file, wanted in by_file.items() for name, tensor in read_tensors(file, wanted).items()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights: safetensors, or without any the older kind."""
+    return next((files for pattern in WEIGHT_PATTERNS if (files := sorted(folder.glob(pattern)))), [])
+
+
+def weight_names(file: Path) -> list[str]:
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as weights:
+            return list(weights.keys())
+    return [name for name, value in read_pickle(file).items() if isinstance(value, Tensor)]
+
+
+def read_tensors(file: Path, names: list[str]) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as weights:
+            return {name: weights.get_tensor(name) for name in names}
+    weights = read_pickle(file)
+    return {name: weights[name] for name in names}
+
+
+def read_pickle(file: Path) -> dict[str, Any]:
+    """A file of the time before safetensors: `weights_only` reads tensors and runs nothing that the file brings along."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -1,0 +1,7 @@
+"""Step scores of any responses under any PRM: `Scorer` for responses in memory, `score_file` for files."""
+
+from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.scorer import Scorer, reference_of, score_responses
+
+__all__ = ["Scorer", "ScoringConfig", "ScoringEngine", "TorchEngine", "reference_of", "score_file", "score_responses"]

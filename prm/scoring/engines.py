@@ -1,0 +1,102 @@
+"""Scoring engines: encoded responses in, one score per step end of each out, in order."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from prm.attention.varlen import aligns_right
+from prm.models import ImplicitPRM, load_model
+from prm.models.backbone import PackedModel
+from prm.models.kernels import compile_layers
+from prm.models.packing import batch_by_tokens
+from prm.models.prefixes import batch_by_prompt
+from prm.models.step_scores import score_batch
+from prm.steps import EncodedResponse, StepEncoder
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("torch", "vllm")
+"""This project's packed forward pass, and vLLM's pooling models of an exported checkpoint."""
+
+
+TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
+"""Tokens of a packed row. On a CPU the activations of longer rows leave its cache and are mapped anew every time."""
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """A loaded model that scores. `Scorer` drops copies before, and checks number and finiteness of the scores after."""
+
+    def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        """One list per response, in order, with as many scores as it has step ends."""
+        ...
+
+
+@dataclass
+class TorchEngine:
+    """The model in this process: responses sorted by length, packed into rows of `token_budget` tokens, a prompt once a row."""
+
+    model: PackedModel
+    encoder: StepEncoder
+    reference: ImplicitPRM | None = None
+    token_budget: int | None = None
+    share_prompts: bool = True
+
+    def __post_init__(self) -> None:
+        if self.token_budget is None:
+            self.token_budget = TOKEN_BUDGETS["cuda" if self.model.device.type == "cuda" else "cpu"]
+        if self.share_prompts and not self.can_share:
+            logger.warning("the attention kernel here does not align queries with the last keys: every prompt is computed anew")
+            self.share_prompts = False
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        token_budget: int | None = None,
+        reference: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        torch_compile: bool = False,
+        recipe: str | None = None,
+    ) -> "TorchEngine":
+        """Load a checkpoint or a published PRM and, for an implicit PRM, its reference."""
+        device = resolve_device(device)
+        model, encoder = load_model(directory, resolve_dtype(dtype, device), device, recipe)
+        loaded = None if reference is None else ImplicitPRM.from_backbone(reference, model.dtype).to(device).eval()
+        for part in (model, loaded):
+            if torch_compile and part is not None:
+                compile_layers(part)
+        return cls(model, encoder, loaded, token_budget)
+
+    @property
+    def can_share(self) -> bool:
+        windows = {None, getattr(self.model.config, "sliding_window", None)}
+        return all(aligns_right(self.model.device, self.model.dtype, window) for window in windows)
+
+    def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        scores: dict[int, list[float]] = {}
+        for indices in self.rows(encoded):
+            batch = [encoded[i] for i in indices]
+            values = score_batch(self.model, self.encoder, batch, self.reference, self.share_prompts)
+            scores.update(zip(indices, values, strict=True))
+        return [scores[index] for index in range(len(encoded))]
+
+    def rows(self, encoded: list[EncodedResponse]) -> list[list[int]]:
+        """Which responses share a packed row."""
+        if self.share_prompts:
+            return batch_by_prompt(encoded, self.token_budget, isinstance(self.model, ImplicitPRM))
+        return batch_by_tokens([len(response.input_ids) for response in encoded], self.token_budget)
+
+
+def resolve_device(device: str) -> str:
+    """cpu, cuda or cuda:N; of `auto`, CUDA where there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """Precision of the weights; of `auto`, bfloat16 on CUDA and the checkpoint's own, still `auto`, elsewhere."""
+    return "bfloat16" if dtype == "auto" and device.startswith("cuda") else dtype

@@ -1,0 +1,214 @@
+"""Responses and a loaded PRM in, one score per step out, in the order of the responses.
+
+What cannot be scored (no step, longer than the contract's `max_length`, text that the contract cannot hold) raises, or is dropped
+and counted by reason where the caller passes a counter: never skipped or cut in silence.
+"""
+
+import dataclasses
+import logging
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from prm.metrics.degenerate import DegenerateDetector
+from prm.models import read_contract
+from prm.models.backbone import is_path
+from prm.records import Response, StepScores
+from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.steps import EncodedResponse, StepEncoder
+
+logger = logging.getLogger(__name__)
+
+WINDOWS = (32, 2048)
+"""Fewest and most responses that an engine gets at a time, to sort and to share what they begin with."""
+WINDOW_SECONDS = 30.0
+"""Windows grow while they take less: scores reach the caller, and a file, only when their window is done."""
+MAX_NAMED = 10
+"""How many dropped responses are named in warnings."""
+
+
+@dataclass
+class Scorer:
+    """A loaded PRM, ready to score."""
+
+    engine: ScoringEngine
+    encoder: StepEncoder
+    name: str = "the model"
+    """What errors call it."""
+    speed: "Speed" = field(default_factory=lambda: Speed(), init=False)
+    """Of all calls so far."""
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        token_budget: int | None = None,
+        reference: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        engine: str = "torch",
+        torch_compile: bool = False,
+        recipe: str | None = None,
+    ) -> "Scorer":
+        """Load a checkpoint, and for an implicit PRM its reference. Raises FileNotFoundError or ValueError where one is missing."""
+        reference = reference_of(directory, reference, recipe)
+        if engine == "vllm":
+            if reference is not None:
+                raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
+            from prm.models.vllm_pooling import VLLMEngine
+
+            encoder = StepEncoder.load(directory)
+            return cls(VLLMEngine(directory, encoder, dtype), encoder, str(directory))
+        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile, recipe)
+        return cls(loaded, loaded.encoder, str(directory))
+
+    def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
+        """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
+
+        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
+        naming the model, when all steps so far got the same score; the first scores are held back until that can be told.
+        """
+        remaining, size = iter(responses), WINDOWS[0]
+        detector, held = DegenerateDetector(self.name, self.encoder.activation), []
+        while window := list(islice(remaining, size)):
+            start = time.monotonic()
+            encoded = encode_each(self.encoder, window, dropped)
+            kept = [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
+            scores = self.score_encoded([tokens for _, tokens in kept])
+            seconds = time.monotonic() - start
+            self.speed.add(len(kept), sum(len(tokens.input_ids) for _, tokens in kept), seconds)
+            size = next_window(size, seconds)
+            for (r, _), step_scores in zip(kept, scores, strict=True):
+                check_scores(r, step_scores)
+                detector.update(r.steps, step_scores)
+                held.append(StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted))
+            detector.check()
+            if detector.has_enough:
+                yield from held
+                held.clear()
+        yield from held
+
+    def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
+        keys = [(tuple(tokens.input_ids), tuple(tokens.step_ends)) for tokens in encoded]
+        unique = dict(zip(keys, encoded, strict=True))
+        by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
+        return [list(by_key[key]) for key in keys]
+
+
+@dataclass
+class Speed:
+    """Responses and their tokens, padding and shared prompts aside, over the seconds of encoding and scoring."""
+
+    responses: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, responses: int, tokens: int, seconds: float) -> None:
+        self.responses, self.tokens, self.seconds = self.responses + responses, self.tokens + tokens, self.seconds + seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Each response counted whole, whatever an engine computes once for several."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def summary(self) -> dict[str, float]:
+        """For the manifest."""
+        rates = {"tokens_per_second": self.tokens_per_second, "responses_per_second": self.responses / max(self.seconds, 1e-9)}
+        return dataclasses.asdict(self) | rates
+
+    def __str__(self) -> str:
+        rate = self.responses / max(self.seconds, 1e-9)
+        return f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s"
+
+
+def next_window(size: int, seconds: float) -> int:
+    """Responses of the next window after one of `size` took `seconds`."""
+    fewest, most = WINDOWS
+    if seconds > 2 * WINDOW_SECONDS:
+        return max(size // 2, fewest)
+    return min(2 * size, most) if seconds < WINDOW_SECONDS / 2 else size
+
+
+def check_scores(response: Response, step_scores: list[float]) -> None:
+    """Raise ValueError, naming the response, for scores that are not one finite number per step."""
+    name = f"{response.question_id} #{response.sample_index}"
+    if len(step_scores) != len(response.steps):
+        raise ValueError(f"{name}: the engine gave {len(step_scores)} scores for {len(response.steps)} steps")
+    for index, score in enumerate(step_scores):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{name}: step {index} got the score {score}; the weights are damaged or overflow in this precision: "
+                "try --dtype float32"
+            )
+
+
+def score_responses(
+    model: str | Path | Scorer,
+    responses: Iterable[Response],
+    token_budget: int | None = None,
+    device: str = "auto",
+    dropped: Counter[str] | None = None,
+    recipe: str | None = None,
+) -> Iterator[StepScores]:
+    """Score responses under a checkpoint, a published PRM or a loaded `Scorer` (with a token budget and a device of its own)."""
+    scorer = model if isinstance(model, Scorer) else Scorer.load(model, token_budget, device=device, recipe=recipe)
+    return scorer.score(responses, dropped)
+
+
+def encode_each(
+    encoder: StepEncoder, responses: list[Response], dropped: Counter[str] | None = None
+) -> list[EncodedResponse | None]:
+    """Encode responses; with `dropped`, what cannot be encoded is None and counted there: `no_steps`, `too_long`, `unreadable`."""
+    if dropped is None:
+        return list(encoder.encode_batch(responses))
+    unlimited = dataclasses.replace(encoder, max_length=sys.maxsize)
+    with_steps = [response for response in responses if response.steps]
+    found = iter(_encode_readable(unlimited, with_steps, dropped))
+    encoded = [next(found) if response.steps else None for response in responses]
+    for index, (response, tokens) in enumerate(zip(responses, encoded, strict=True)):
+        name = f"{response.question_id} #{response.sample_index}"
+        if not response.steps:
+            _drop(dropped, "no_steps", f"{name} is empty")
+        elif tokens is not None and len(tokens.input_ids) > encoder.max_length:
+            _drop(dropped, "too_long", f"{name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}")
+            encoded[index] = None
+    return encoded
+
+
+def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: Counter[str]) -> list[EncodedResponse | None]:
+    try:
+        return list(encoder.encode_batch(responses)) if responses else []
+    except ValueError as error:
+        if len(responses) > 1:
+            middle = len(responses) // 2
+            halves = responses[:middle], responses[middle:]
+            return [tokens for half in halves for tokens in _encode_readable(encoder, half, dropped)]
+        _drop(dropped, "unreadable", str(error))
+        return [None]
+
+
+def _drop(dropped: Counter[str], reason: str, message: str) -> None:
+    dropped[reason] += 1
+    if dropped.total() <= MAX_NAMED:
+        logger.warning("dropped (%s): %s", reason, message)
+
+
+def reference_of(directory: str | Path, reference: str | None = None, recipe: str | None = None) -> str | None:
+    """Reference model of a checkpoint; None for a model with a head. Raises FileNotFoundError when it is not where it was."""
+    config = read_contract(directory, recipe)
+    if config["num_labels"] != 0:
+        if reference is not None:
+            raise ValueError(f"--reference {reference}: {directory} is no implicit PRM ({config['loss']}) and has no reference")
+        return None
+    name = reference or config["reference_model"]
+    if name is None:
+        raise ValueError(f"{directory}: names no reference model; give --reference")
+    if is_path(name) and not Path(name).is_dir():
+        raise FileNotFoundError(f"{name}: the reference model of {directory} is not there; give its new place with --reference")
+    return name

