@@ -11,13 +11,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prm.benchmarks.results import ITEMS, METRICS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import Response, Row
 from prm.tracking import progress
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
-NOT_DATA = ("manifest.json", "metrics.json", "metrics.jsonl")
+NOT_DATA = ("manifest.json", "metrics.jsonl", METRICS, TABLES, ITEMS)
 
 
 def read_predictions(

@@ -197,6 +197,7 @@ class TestProcessBench:
         assert list(result["results"]) == ["fixed", "oracle"]
         again = self.run(tmp_path, *flags, "--predictions", tmp_path / "out" / "predictions.jsonl")
         assert again == result
+        assert self.run(tmp_path, *flags, "--predictions", tmp_path / "out") == result, "the folder holds no other predictions"
 
     def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
         long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}

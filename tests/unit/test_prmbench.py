@@ -211,7 +211,7 @@ class TestEvaluation:
     def test_plot(self, items, tmp_path):
         paths = plot_prmbench(items, SCORES, evaluate_prmbench(items, SCORES, config()), tmp_path / "curve")
         assert paths[0].read_bytes().startswith(b"\x89PNG")
-        assert "every step right" in paths[1].read_text()
+        assert all(f">{label}<" in paths[1].read_text() for label in ("PRM", "every step right", "1 - (i+1)/n", "fixed threshold"))
 
 
 def best_position(items):
