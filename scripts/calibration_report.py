@@ -36,7 +36,7 @@ class CalibrationReportConfig(CalibrationConfig):
     """Checkpoint that scores --responses, as they are and perturbed."""
     perturbations: list[str] = field(default_factory=lambda: list(PERTURBATIONS))
     """What --model scores anew: merge (two steps as one), split (a step per sentence), filler (steps that say nothing)."""
-    num_perturbed: int = 400
+    num_perturbed: int = 2000
     """Responses to perturb, of whole questions chosen by the seed; 0 for none."""
     tokenizer: str | None = None
     """Tokenizer, a folder or a hub name, whose tokens step length is counted in; by default characters."""

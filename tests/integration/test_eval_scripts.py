@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from prm.benchmarks.results import read_items, read_tables
+from prm.benchmarks.score_files import read_scores
 from prm.files import read_records, write_json, write_jsonl
 from prm.models import RewardModel, save_model
 from prm.records import Rollout, StepScores
@@ -145,9 +146,8 @@ class TestBestOfN:
         assert list(picked["prms"]) == ["qwen_prm", "skywork_prm"]
         for prm, by_aggregation in picked["prms"].items():
             assert by_aggregation["min"]["best_of_n"] == result["prms"][prm]["min"]["best_of_n"]
-        assert list(run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", *flags)["prms"]) == ["mine"]
-        both = run_bon(tmp_path, "--scores", f"mine={pool}", "--prm", "qwen_prm", "math_shepherd", *flags)
-        assert list(both["prms"]) == ["mine/math_shepherd", "mine/qwen_prm"]
+        assert list(read_scores([f"mine={pool}"], ["qwen_prm"])) == ["mine"]
+        assert list(read_scores([f"mine={pool}"], ["qwen_prm", "math_shepherd"])) == ["mine/math_shepherd", "mine/qwen_prm"]
         with pytest.raises(ValueError, match=r"--prm gpt: .* holds step scores of internlm2_1_8b_reward"):
             run_bon(tmp_path, "--scores", pool, "--prm", "gpt")
 
