@@ -1,0 +1,142 @@
+"""A PRM with a head in; a folder out that vLLM serves without any code of this project.
+
+| head                                | written as                          | a served row is                     |
+|-------------------------------------|-------------------------------------|-------------------------------------|
+| two layers, 1 or 2 outputs, Qwen2   | Qwen2For(Process)RewardModel        | the score; P(bad), P(good)          |
+| one linear layer, any decoder       | {family}ForTokenClassification      | the score; one probability a class  |
+| any other two layers                | {family}Model and its Dense modules | one logit an output                 |
+
+The third is the format of sentence-transformers for layers behind a decoder, with which vLLM serves late-interaction embeddings:
+three outputs need no plugin there, nor do heads on Qwen3, Llama or Mistral, for which vLLM has no reward model.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from prm.files import write_json, write_text
+from prm.models.backbone import CONFIG_FILE
+from prm.models.checkpoint import save_model
+from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
+from prm.models.vllm_pooling import MODULES, pooling_task, read_config, served_length
+from prm.steps import StepEncoder
+
+SERVE_OPTIONS = "vllm.yaml"
+"""Options of `vllm serve`, read with its --config."""
+LIBRARY = "sentence_transformers.models"
+
+
+@dataclass
+class ExportConfig:
+    """Write a PRM for vLLM, and check that vLLM scores as this project does."""
+
+    model: str
+    """Checkpoint folder written by scripts/train.py, or a published PRM with a head, by folder or hub name."""
+    output: str
+    """Folder to write; it must not exist yet."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the written weights, and of serving; auto is the checkpoint's own."""
+    temperature: float = 1.0
+    """Divides the head's outputs, so that served scores are calibrated: the temperature of scripts/calibration_report.py."""
+    parity: bool = True
+    """Score with torch and with vLLM and compare. False writes the folder unchecked, on a machine without vLLM."""
+    input: str | None = None
+    """Responses for the comparison beside the built-in ones: rollouts, responses or candidate pools; the first 64 are taken."""
+
+    def check(self) -> None:
+        """Raise ValueError for what no export can do."""
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature is {self.temperature}; it must be positive")
+        if self.input is not None and not self.parity:
+            raise ValueError(f"--input {self.input}: nothing is compared with --parity False; leave one of the two out")
+        if Path(self.output).exists():
+            raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
+
+
+def head_layers(head: nn.Module) -> list[nn.Linear]:
+    """The one linear layer, or the two with a ReLU between. Raises ValueError for another head."""
+    layers = list(head) if isinstance(head, nn.Sequential) else [head]
+    if [type(layer) for layer in layers] not in ([nn.Linear], [nn.Linear, nn.ReLU, nn.Linear]):
+        raise ValueError(f"vLLM serves heads of one linear layer, or two with a ReLU between; this one is {head}")
+    return layers[::2]
+
+
+def served_architecture(model: RewardModel) -> str:
+    """Name of the class by which vLLM loads the exported folder."""
+    family = type(model.model).__name__.removesuffix("Model")
+    if len(head_layers(model.score)) == 1:
+        return f"{family}ForTokenClassification"
+    if family == "Qwen2" and model.num_labels in ARCHITECTURE_SUFFIXES:
+        return family + ARCHITECTURE_SUFFIXES[model.num_labels]
+    return f"{family}Model"
+
+
+@torch.no_grad()
+def divide_outputs(model: RewardModel, encoder: StepEncoder, temperature: float) -> None:
+    """Divide the head's logits by `temperature`, in its last layer. Raises ValueError where scores are no probabilities."""
+    if temperature == 1.0:
+        return
+    if encoder.activation not in ("sigmoid", "softmax"):
+        raise ValueError(f"--temperature {temperature}: calibrates probabilities, and {encoder.loss} scores are none; leave it out")
+    last = head_layers(model.score)[-1]
+    for weight in last.parameters():
+        weight.copy_(weight.float() / temperature)
+
+
+def write_served(model: RewardModel, encoder: StepEncoder, directory: str | Path) -> None:
+    """Write weights, tokenizer, contract and the options of `vllm serve`."""
+    folder, architecture = Path(directory), served_architecture(model)
+    is_classifier = not architecture.endswith("Model") or architecture.endswith("RewardModel")
+    state = model.state_dict()
+    if not is_classifier:
+        state = {name: weight for name, weight in state.items() if not name.startswith("score.")}
+    save_model(model, encoder, folder, state_dict=state)
+    config = {**read_config(folder), "architectures": [architecture]}
+    if encoder.activation == "identity":
+        config["problem_type"] = "regression"  # vLLM's word for outputs without an activation
+    write_json(folder / CONFIG_FILE, config)
+    if not is_classifier:
+        write_dense_layers(head_layers(model.score), folder)
+    write_text(folder / SERVE_OPTIONS, yaml.safe_dump(serve_options(config, encoder, folder), sort_keys=False))
+
+
+def write_dense_layers(layers: list[nn.Linear], folder: Path) -> None:
+    """The head as modules of sentence-transformers behind the decoder: each layer a folder with weights and activation."""
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    write_json(folder / "1_Pooling" / CONFIG_FILE, {"word_embedding_dimension": layers[0].in_features, "pooling_mode": "all"})
+    for index, layer in enumerate(layers):
+        place = f"{len(modules)}_Dense"
+        modules.append((place, "Dense"))
+        activation = "Identity" if index == len(layers) - 1 else "ReLU"
+        shape = {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
+        path = "linear.Identity" if activation == "Identity" else "activation.ReLU"
+        write_json(folder / place / CONFIG_FILE, {**shape, "activation_function": f"torch.nn.modules.{path}"})
+        state = {f"linear.{name}": weight.detach().contiguous() for name, weight in layer.named_parameters()}
+        save_file(state, folder / place / "model.safetensors", metadata={"format": "pt"})
+    listing = [{"idx": i, "name": str(i), "path": path, "type": f"{LIBRARY}.{kind}"} for i, (path, kind) in enumerate(modules)]
+    write_json(folder / MODULES, listing)
+
+
+def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) -> dict[str, Any]:
+    """What `vllm serve FOLDER --config FOLDER/vllm.yaml` has to know: one row comes back per separator, in order."""
+    pooler: dict[str, Any] = {"task": pooling_task(config, folder), "tok_pooling_type": "ALL"}
+    if encoder.layout == "separator":
+        pooler |= {"tok_pooling_type": "STEP", "step_tag_id": encoder.separator_id}
+    if pooler["task"] == "token_embed":
+        pooler["use_activation"] = False  # which would be a normalization to length 1
+    return {
+        "runner": "pooling",
+        "dtype": config["dtype"],
+        "max-model-len": served_length(config, encoder),
+        "pooler-config": pooler,
+    }
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
