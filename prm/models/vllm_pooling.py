@@ -55,7 +55,9 @@ class VLLMEngine(PipedProcess):
         if not 0 < length <= self.settings.max_model_len:
             raise ValueError(f"response {index} has {length} tokens, the served model takes 1 to {self.settings.max_model_len}")
         if not all(0 <= token < self.vocab_size for token in response.input_ids):
-            raise ValueError(f"response {index} holds token {max(response.input_ids)}, the vocabulary ends at {self.vocab_size - 1}")
+            raise ValueError(
+                f"response {index} holds token {max(response.input_ids)}, the vocabulary ends at {self.vocab_size - 1}"
+            )
         if not all(0 <= end < length for end in response.step_ends):
             raise ValueError(f"response {index} has step ends {response.step_ends} outside of its {length} tokens")
 
