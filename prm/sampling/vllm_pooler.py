@@ -3,7 +3,7 @@
 `prm.models.vllm_pooling` starts `main` in a new interpreter, with the pipe's descriptor as argument, and speaks this protocol:
 
     parent -> worker    PoolingSettings, once; then lists of Job
-    worker -> parent    ("ready", longest prompt) once loaded; after every forward pass ("outputs", [Outputs]) until all have come
+    worker -> parent    ("ready", None) once loaded; after every forward pass ("outputs", [Outputs]) until all have come
 
 Every token's output is pooled and the positions are taken here: vLLM's own choice by separator (STEP) drops a step without a word
 when the token is not the one that it looks for, and knows nothing of recipes that read elsewhere.
@@ -107,6 +107,6 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     settings: PoolingSettings = connection.recv()
     engine = start_engine(settings)
-    connection.send(("ready", engine.vllm_config.model_config.max_model_len))
+    connection.send(("ready", None))
     with contextlib.suppress(EOFError, BrokenPipeError):
         serve(engine, settings.task, connection)
