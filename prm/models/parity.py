@@ -10,7 +10,7 @@ import torch
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
 from prm.models.step_scores import score_batch
-from prm.models.vllm_pooling import VLLMEngine
+from prm.models.vllm_pooling import VLLMEngine, served_length
 from prm.records import Response
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
 
@@ -39,8 +39,8 @@ class ParityError(RuntimeError):
 
 
 def built_in_responses(encoder: StepEncoder) -> list[EncodedResponse]:
-    """The self-test's example and longer ones made of it, as far as the contract's `max_length` holds them."""
-    encoded = []
+    """The self-test's example and longer ones made of it, up to the contract's `max_length`."""
+    encoded: list[EncodedResponse] = []
     for repeats in REPEATS:
         try:
             encoded += encoder.encode_batch([replace(EXAMPLE, steps=EXAMPLE.steps * repeats)])
@@ -67,9 +67,10 @@ def score_with_torch(model: PackedModel, encoder: StepEncoder, encoded: Sequence
 
 def check_parity(model: PackedModel, encoder: StepEncoder, directory: str | Path, responses: Sequence[Response] = ()) -> Parity:
     """Compare on the built-in responses and these. Raises ParityError above the limit, ValueError for what cannot be encoded."""
+    encoder = replace(encoder, max_length=served_length(model.config.to_dict(), encoder))
     encoded = [*built_in_responses(encoder), *(encoder.encode_batch(responses) if responses else ())]
     if not encoded:
-        raise ValueError(f"max_length {encoder.max_length} holds not even the built-in example; give responses with --input")
+        raise ValueError(f"max_length {encoder.max_length} holds not even the built-in example; give shorter responses with --input")
     dtype = str(model.dtype).removeprefix("torch.")
     ours = score_with_torch(model, encoder, encoded)
     with VLLMEngine(directory, encoder, dtype) as engine:

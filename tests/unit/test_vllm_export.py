@@ -172,8 +172,12 @@ def test_built_in_responses_fit_the_contract(make):
     model, encoder = make()
     assert [len(response.step_ends) for response in built_in_responses(encoder)] == [2, 4, 10]
     assert [len(r.step_ends) for r in built_in_responses(replace(encoder, max_length=4096))] == [2, 4, 10, 24, 60]
-    with pytest.raises(ValueError, match="max_length 9 holds not even the built-in example; give responses with --input"):
+    with pytest.raises(ValueError, match="max_length 9 holds not even the built-in example; give shorter responses with --input"):
         check_parity(model, replace(encoder, max_length=9), "nowhere")
+    # The model's own positions are a limit too.
+    model.config.max_position_embeddings = 10
+    with pytest.raises(ValueError, match="max_length 10 holds not even"):
+        check_parity(model, encoder, "nowhere")
 
 
 def test_a_server_s_tokenizer_that_reads_otherwise_is_noticed(make, tiny_backbone, tmp_path):
