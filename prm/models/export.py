@@ -130,12 +130,15 @@ def write_dense_layers(layers: list[nn.Linear], folder: Path) -> None:
 
 
 def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) -> dict[str, Any]:
-    """What `vllm serve FOLDER --config FOLDER/vllm.yaml` has to know: one row comes back per separator, in order."""
+    """What `vllm serve FOLDER --config FOLDER/vllm.yaml` has to know.
+
+    One row comes back per separator, in order; per token where the separator may stand elsewhere too: take those at `step_ends`.
+    """
     task = pooling_task(config, folder)
     # Of token_classify it is sigmoid or softmax, by the number of outputs; of token_embed a normalization to length 1.
     use_activation = task == "token_classify" and encoder.activation != "identity"
     pooler = {"task": task, "use_activation": use_activation, "tok_pooling_type": "ALL"}
-    if encoder.layout == "separator":
+    if marks_steps_alone(encoder):
         pooler |= {"tok_pooling_type": "STEP", "step_tag_id": encoder.separator_id}
     return {
         "runner": "pooling",
@@ -143,6 +146,11 @@ def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) ->
         "max-model-len": served_length(config, encoder),
         "pooler-config": pooler,
     }
+
+
+def marks_steps_alone(encoder: StepEncoder) -> bool:
+    """Whether the separator is a token of its own, which no text holds (the contract refuses one that does)."""
+    return encoder.layout == "separator" and encoder.separator in encoder.tokenizer.get_added_vocab()
 
 
 def export_checkpoint(config: ExportConfig, responses: Sequence[Response] = ()) -> Parity | None:
@@ -183,9 +191,9 @@ def chat_messages(encoder: StepEncoder, response: Response) -> list[dict[str, st
 
 def is_chat_alike(directory: str | Path, encoder: StepEncoder) -> bool:
     """Whether a server makes of the messages of a chat the tokens that the contract makes: its tokenizer may be another class."""
-    if encoder.layout != "separator":
-        return False
     tokenizer = AutoTokenizer.from_pretrained(str(directory))
+    if not (marks_steps_alone(encoder) and tokenizer.chat_template):
+        return False
     options = {"continue_final_message": True, "tokenize": True, "return_dict": False}
     ids = tokenizer.apply_chat_template(chat_messages(encoder, EXAMPLE), **options)
     return ids == encoder.encode(EXAMPLE.question, EXAMPLE.steps, EXAMPLE.question_id).input_ids

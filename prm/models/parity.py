@@ -70,7 +70,7 @@ def check_parity(model: PackedModel, encoder: StepEncoder, directory: str | Path
     encoder = replace(encoder, max_length=served_length(model.config.to_dict(), encoder))
     encoded = [*built_in_responses(encoder), *(encoder.encode_batch(responses) if responses else ())]
     if not encoded:
-        raise ValueError(f"max_length {encoder.max_length} holds not even the built-in example; give shorter responses with --input")
+        raise ValueError(f"max_length {encoder.max_length} is below the built-in example; give shorter responses by --input")
     dtype = str(model.dtype).removeprefix("torch.")
     ours = score_with_torch(model, encoder, encoded)
     with VLLMEngine(directory, encoder, dtype) as engine:

@@ -122,7 +122,8 @@ def test_scores_that_no_separator_marks_come_back_for_every_token(make, tmp_path
     model, encoder = make()
     write_served(model, encoder, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert export.serve_options(config, replace(encoder, layout="plain"), tmp_path)["pooler-config"]["tok_pooling_type"] == "ALL"
+    for other in (replace(encoder, layout="plain"), replace(encoder, separator="\n")):
+        assert export.serve_options(config, other, tmp_path)["pooler-config"]["tok_pooling_type"] == "ALL"
     assert export.serve_options({**config, "max_position_embeddings": 100}, encoder, tmp_path)["max-model-len"] == 100
 
 
@@ -172,11 +173,11 @@ def test_built_in_responses_fit_the_contract(make):
     model, encoder = make()
     assert [len(response.step_ends) for response in built_in_responses(encoder)] == [2, 4, 10]
     assert [len(r.step_ends) for r in built_in_responses(replace(encoder, max_length=4096))] == [2, 4, 10, 24, 60]
-    with pytest.raises(ValueError, match="max_length 9 holds not even the built-in example; give shorter responses with --input"):
+    with pytest.raises(ValueError, match="max_length 9 is below the built-in example; give shorter responses by --input"):
         check_parity(model, replace(encoder, max_length=9), "nowhere")
     # The model's own positions are a limit too.
     model.config.max_position_embeddings = 10
-    with pytest.raises(ValueError, match="max_length 10 holds not even"):
+    with pytest.raises(ValueError, match="max_length 10 is below"):
         check_parity(model, encoder, "nowhere")
 
 
@@ -189,6 +190,8 @@ def test_a_server_s_tokenizer_that_reads_otherwise_is_noticed(make, tiny_backbon
     # AutoTokenizer puts Qwen2's own pre-tokenizer in the place of the saved one.
     assert not is_chat_alike(tmp_path / "other", other)
     assert not is_chat_alike(tmp_path / "alike", replace(encoder, layout="plain"))
+    (tmp_path / "alike" / "chat_template.jinja").unlink()
+    assert not is_chat_alike(tmp_path / "alike", encoder)
 
 
 @pytest.mark.parametrize(
