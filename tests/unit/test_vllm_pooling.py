@@ -10,6 +10,7 @@ import torch
 from prm.models import vllm_pooling
 from prm.models.vllm_pooling import VLLMEngine, pooling_task, resolve
 from prm.sampling.base import EngineError
+from prm.sampling.vllm_pooler import Job, pick
 from prm.steps import EncodedResponse, StepEncoder
 
 FAKE_WORKER = """
@@ -123,6 +124,14 @@ def test_a_folder_that_vllm_cannot_serve_names_the_export(folder, encoder):
     assert pooling_task({**config, "architectures": ["MistralForTokenClassification"]}, folder) == "token_classify"
     with pytest.raises(FileNotFoundError, match=r"nowhere/config.json: no such file"):
         VLLMEngine(folder / "nowhere", encoder)
+
+
+def test_the_worker_takes_the_asked_positions_of_all_tokens():
+    pooled = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=torch.bfloat16)
+    number, logits = pick(Job(7, [10, 11, 12], [0, 2]), pooled)
+    assert (number, logits.tolist()) == (7, [[1.0, 2.0], [5.0, 6.0]])
+    with pytest.raises(AssertionError):
+        pick(Job(7, [10, 11, 12], [0]), pooled[:2])
 
 
 def test_precision_is_that_of_the_torch_engine(monkeypatch):
