@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from vllm import LLMEngine
 
 BATCH_TOKENS = 16384
-"""Tokens of one forward pass; a longer prompt gets a pass of its own."""
+CPU_BATCH_TOKENS = 4096
+"""Tokens of one forward pass, at most, unless the longest prompt has more. vLLM tries such a pass out while it starts."""
 MAX_NUM_SEQS = 1024
 
 
@@ -59,7 +60,7 @@ def start_engine(settings: PoolingSettings) -> "LLMEngine":
     from vllm.platforms import current_platform
 
     gc.freeze()  # as in prm.sampling.vllm_engine
-    batch_tokens = max(BATCH_TOKENS, settings.max_model_len)
+    batch_tokens = max(CPU_BATCH_TOKENS if current_platform.is_cpu() else BATCH_TOKENS, settings.max_model_len)
     options: dict[str, Any] = {"enable_chunked_prefill": False}
     if current_platform.is_cpu():
         # Keys and values are held for the prompts of one pass alone, whose last blocks may be nearly empty.
