@@ -19,7 +19,7 @@ SHELVES = [
 ]
 SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
 HEAVY_HOMES = {
-    "vllm": {"sampling/vllm_engine.py", "models/export.py"},
+    "vllm": {"sampling/vllm_engine.py", "sampling/vllm_pooler.py"},
     "math_verify": {"grading/answers.py"},
     "wandb": set(),
     "deepspeed": {"training/zero.py"},

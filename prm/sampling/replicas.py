@@ -5,18 +5,13 @@ vLLM is imported only there: this process stays small, keeps no thread or child 
 
 import itertools
 import logging
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
 from prm.sampling.base import EngineConfig, EngineError, SampleRequest, SampleResult, SamplingConfig
+from prm.sampling.processes import PipedProcess, num_cores, visible_gpus, vllm_environment
 from prm.sampling.vllm_engine import Chunk, Finished, Job
 
 logger = logging.getLogger(__name__)
@@ -24,8 +19,6 @@ logger = logging.getLogger(__name__)
 REPLICA = "from prm.sampling.vllm_engine import main; main()"
 CPU_REPLICAS = 8
 DEAL_SIZE = 32
-CLOSE_SECONDS = 10.0
-LOG_TAIL = 2000
 
 
 class VllmEngine:
@@ -50,17 +43,8 @@ class VllmEngine:
                 yield from replica.receive() if replica.connection in ready else replica.check()
 
     def _environment(self, index: int) -> dict[str, str]:
-        env = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
-        if self.devices:
-            first = index * self.config.tensor_parallel_size
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices[first : first + self.config.tensor_parallel_size])
-        else:
-            # In one process vLLM imports itself once instead of three times, and its threads are ours to count.
-            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            # Threads that spin while they wait cost a factor of ten as soon as another process wants their core.
-            env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            env.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // self.num_replicas)))
-        return env
+        size = self.config.tensor_parallel_size
+        return vllm_environment(self.devices[index * size : (index + 1) * size], max(1, num_cores() // self.num_replicas))
 
     def close(self) -> None:
         for replica in self.replicas:
@@ -68,7 +52,7 @@ class VllmEngine:
         self.replicas = []
 
 
-class Replica:
+class Replica(PipedProcess):
     """One vLLM process and what it owes: of its requests those sent and the chunk that comes next, the others are not made yet."""
 
     def __init__(self, config: EngineConfig, environment: dict[str, str]):
@@ -80,12 +64,7 @@ class Replica:
         self._start()
 
     def _start(self) -> None:
-        self.connection, theirs = Pipe()
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-P", "-c", REPLICA, str(theirs.fileno())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": self.log, "stderr": self.log, "pass_fds": [theirs.fileno()]}
-        self.process = subprocess.Popen(command, env=self.environment, start_new_session=True, **pipes)
-        theirs.close()
+        self.start_process(REPLICA, self.environment)
         self.connection.send(self.config)
         self.is_ready, self.is_waiting, self.last_heard = False, False, time.monotonic()
         self.unsent = deque(self.pending)
@@ -147,8 +126,8 @@ class Replica:
 
     def _restart(self, reason: str) -> None:
         """Start again with what is unfinished. Raises EngineError if it never came up, or `max_restarts` times died."""
-        self._kill()
-        log = self._log_tail()
+        self.kill()
+        log = self.log_tail()
         if not self.is_ready and self.num_restarts == 0:
             raise EngineError(f"vLLM could not start; the end of its log:\n{log}")
         if self.num_restarts >= self.config.max_restarts:
@@ -159,28 +138,6 @@ class Replica:
         self.num_restarts += 1
         logger.warning("a vLLM replica %s; restart %d of %d", reason, self.num_restarts, self.config.max_restarts)
         self._start()
-
-    def _log_tail(self) -> str:
-        with self.log:
-            self.log.seek(0)
-            return self.log.read()[-LOG_TAIL:].decode(errors="replace")
-
-    def _kill(self) -> None:
-        # The whole session: vLLM may have workers of its own.
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdin.close()
-        self.connection.close()
-
-    def close(self) -> None:
-        """Hang up and let the process leave by itself, so that it removes what it shares; kill it if it stays."""
-        self.connection.close()
-        try:
-            self.process.wait(CLOSE_SECONDS)
-            self.process.stdin.close()
-        except subprocess.TimeoutExpired:
-            self._kill()
-        self.log.close()
 
 
 def deal(requests: Sequence[SampleRequest], index: int, count: int) -> Iterator[SampleRequest]:
@@ -200,15 +157,3 @@ def num_replicas(config: EngineConfig, devices: list[str]) -> int:
             f"needs {wanted} GPUs, {len(devices)} are visible; lower one of the two"
         )
     return config.data_parallel_size or len(devices) // config.tensor_parallel_size
-
-
-def visible_gpus() -> list[str]:
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return named.split(",")[:count] if named else [str(index) for index in range(count)]
-
-
-def num_cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -1,58 +1,24 @@
 """A real vLLM server on the CPU behind the server engine: rollouts by chat, completions of token ids, its own refusals."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from contextlib import closing
-from pathlib import Path
 
 import generate_rollouts
-import httpx2
 import pytest
+from vllm_server import vllm_serve
 
 from prm.files import read_records, write_jsonl
 from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, EngineError, SampleRequest, SamplingConfig, make_engine
 
 pytestmark = pytest.mark.slow
-START_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
 def served(tiny_backbone, tmp_path_factory):
-    """Base URL of `vllm serve` with the tiny backbone, in a process group of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_backbone), "--port", str(port)]
-    command += ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "256", "--enforce-eager"]
-    command += ["--host", "127.0.0.1", "--no-enable-chunked-prefill"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "NO_PROXY": "127.0.0.1"}
-    log = tmp_path_factory.mktemp("server") / "log"
-    with open(log, "w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    with httpx2.Client(trust_env=False) as client:
-        while True:
-            assert server.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                if client.get(url).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                time.sleep(0.5)
+    """Base URL of a server with the tiny backbone."""
+    arguments = ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "256", "--enforce-eager"]
+    with vllm_serve([str(tiny_backbone), *arguments, "--no-enable-chunked-prefill"], tmp_path_factory.mktemp("server")) as address:
+        yield f"{address}/v1"
 
 
 def test_completions_of_token_ids_are_those_of_the_engine_here(served, tiny_backbone, monkeypatch):

@@ -1,0 +1,199 @@
+"""A PRM with a head in; a folder out that vLLM serves without any code of this project.
+
+| head                                | written as                          | a served row is                     |
+|-------------------------------------|-------------------------------------|-------------------------------------|
+| two layers, 1 or 2 outputs, Qwen2   | Qwen2For(Process)RewardModel        | the score; P(bad), P(good)          |
+| one linear layer, any decoder       | {family}ForTokenClassification      | the score; one probability a class  |
+| any other two layers                | {family}Model and its Dense modules | one logit an output                 |
+
+The third is the format of sentence-transformers for layers behind a decoder, with which vLLM serves late-interaction embeddings:
+three outputs need no plugin there, nor do heads on Qwen3, Llama or Mistral, for which vLLM has no reward model.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoTokenizer
+
+from prm.files import write_json, write_text
+from prm.models.backbone import CONFIG_FILE
+from prm.models.checkpoint import EXAMPLE, load_model, save_model
+from prm.models.implicit import ImplicitPRM
+from prm.models.parity import Parity, check_parity
+from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
+from prm.models.vllm_pooling import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
+from prm.records import Response
+from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
+
+SERVE_OPTIONS = "vllm.yaml"
+"""Options of `vllm serve`, read with its --config."""
+MAX_RESPONSES = 64
+"""Responses of --input that are compared."""
+LIBRARY = "sentence_transformers.models"
+
+
+@dataclass
+class ExportConfig:
+    """Write a PRM for vLLM, and check that vLLM scores as this project does."""
+
+    model: str
+    """Checkpoint folder written by scripts/train.py, or a published PRM with a head, by folder or hub name."""
+    output: str
+    """Folder to write; it must not exist yet."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the written weights, and of serving; auto is the checkpoint's own."""
+    temperature: float = 1.0
+    """Divides the head's outputs, so that served scores are calibrated: the temperature of scripts/calibration_report.py."""
+    parity: bool = True
+    """Score with torch and with vLLM and compare. False writes the folder unchecked, on a machine without vLLM."""
+    input: str | None = None
+    """Responses for the comparison beside the built-in ones: rollouts, responses or candidate pools; the first 64 are taken."""
+
+    def check(self) -> None:
+        """Raise ValueError for what no export can do."""
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature is {self.temperature}; it must be positive")
+        if self.input is not None and not self.parity:
+            raise ValueError(f"--input {self.input}: nothing is compared with --parity False; leave one of the two out")
+        if Path(self.output).exists():
+            raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
+        if self.parity and importlib.util.find_spec("vllm") is None:
+            raise ValueError("vLLM is not installed: pip install -e '.[gpu]' (or '.[cpu]'), or write unchecked with --parity False")
+        if (Path(self.model) / CONFIG_NAME).is_file() and read_prm_config(self.model)["num_labels"] == 0:
+            refuse_implicit(self.model)
+
+
+def head_layers(head: nn.Module) -> list[nn.Linear]:
+    """The one linear layer, or the two with a ReLU between. Raises ValueError for another head."""
+    layers = list(head) if isinstance(head, nn.Sequential) else [head]
+    if [type(layer) for layer in layers] not in ([nn.Linear], [nn.Linear, nn.ReLU, nn.Linear]):
+        raise ValueError(f"vLLM serves heads of one linear layer, or two with a ReLU between; this one is {head}")
+    return layers[::2]
+
+
+def served_architecture(model: RewardModel) -> str:
+    """Name of the class by which vLLM loads the exported folder."""
+    family = type(model.model).__name__.removesuffix("Model")
+    if len(head_layers(model.score)) == 1:
+        return f"{family}ForTokenClassification"
+    if family == "Qwen2" and model.num_labels in ARCHITECTURE_SUFFIXES:
+        return family + ARCHITECTURE_SUFFIXES[model.num_labels]
+    return f"{family}Model"
+
+
+@torch.no_grad()
+def divide_outputs(model: RewardModel, encoder: StepEncoder, temperature: float) -> None:
+    """Divide the head's logits by `temperature`, in its last layer. Raises ValueError where scores are no probabilities."""
+    if temperature == 1.0:
+        return
+    if encoder.activation == "identity":
+        raise ValueError(f"--temperature {temperature}: calibrates probabilities, and {encoder.loss} scores are none; leave it out")
+    last = head_layers(model.score)[-1]
+    for weight in last.parameters():
+        weight.copy_(weight.float() / temperature)
+
+
+def write_served(model: RewardModel, encoder: StepEncoder, directory: str | Path) -> None:
+    """Write weights, tokenizer, contract and the options of `vllm serve`."""
+    folder, architecture = Path(directory), served_architecture(model)
+    is_classifier = architecture.endswith(CLASSIFIERS)
+    state = {name: weight for name, weight in model.state_dict().items() if is_classifier or not name.startswith("score.")}
+    save_model(model, encoder, folder, state_dict=state)
+    config = {**read_config(folder), "architectures": [architecture]}
+    write_json(folder / CONFIG_FILE, config)
+    if not is_classifier:
+        write_dense_layers(head_layers(model.score), folder)
+    write_text(folder / SERVE_OPTIONS, yaml.safe_dump(serve_options(config, encoder, folder), sort_keys=False))
+
+
+def write_dense_layers(layers: list[nn.Linear], folder: Path) -> None:
+    """The head's two layers as modules of sentence-transformers behind the decoder: each a folder with weights and activation."""
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    write_json(folder / "1_Pooling" / CONFIG_FILE, {"word_embedding_dimension": layers[0].in_features, "pooling_mode": "all"})
+    for layer, activation in zip(layers, ("activation.ReLU", "linear.Identity"), strict=True):
+        place = f"{len(modules)}_Dense"
+        modules.append((place, "Dense"))
+        shape = {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
+        write_json(folder / place / CONFIG_FILE, {**shape, "activation_function": f"torch.nn.modules.{activation}"})
+        state = {f"linear.{name}": weight.detach().contiguous() for name, weight in layer.named_parameters()}
+        save_file(state, folder / place / "model.safetensors", metadata={"format": "pt"})
+    listing = [{"idx": i, "name": str(i), "path": path, "type": f"{LIBRARY}.{kind}"} for i, (path, kind) in enumerate(modules)]
+    write_json(folder / MODULES, listing)
+
+
+def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) -> dict[str, Any]:
+    """What `vllm serve FOLDER --config FOLDER/vllm.yaml` has to know.
+
+    One row comes back per separator, in order; per token where the separator may stand elsewhere too: take those at `step_ends`.
+    """
+    task = pooling_task(config, folder)
+    # Of token_classify it is sigmoid or softmax, by the number of outputs; of token_embed a normalization to length 1.
+    use_activation = task == "token_classify" and encoder.activation != "identity"
+    pooler = {"task": task, "use_activation": use_activation, "tok_pooling_type": "ALL"}
+    if marks_steps_alone(encoder):
+        pooler |= {"tok_pooling_type": "STEP", "step_tag_id": encoder.separator_id}
+    return {
+        "runner": "pooling",
+        "dtype": config["dtype"],
+        "max-model-len": served_length(config, encoder),
+        "pooler-config": pooler,
+    }
+
+
+def marks_steps_alone(encoder: StepEncoder) -> bool:
+    """Whether the separator is a token of its own, which no text holds (the contract refuses one that does)."""
+    return encoder.layout == "separator" and encoder.separator in encoder.tokenizer.get_added_vocab()
+
+
+def export_checkpoint(config: ExportConfig, responses: Sequence[Response] = ()) -> Parity | None:
+    """Write `config.output` and compare; nothing is left when the comparison fails.
+
+    Raises ValueError for a model or an option that cannot be exported, ParityError, and EngineError when vLLM cannot load it.
+    """
+    config.check()
+    model, encoder = load_model(config.model, config.dtype)
+    if isinstance(model, ImplicitPRM):
+        refuse_implicit(config.model)
+    divide_outputs(model, encoder, config.temperature)
+    output = Path(config.output)
+    aside = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        write_served(model, encoder, aside)
+        parity = check_parity(model, encoder, aside, responses) if config.parity else None
+        aside.rename(output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return parity
+
+
+def refuse_implicit(name: str) -> NoReturn:
+    raise ValueError(
+        f"--model {name}: an implicit PRM is an ordinary causal LM without a head, so there is nothing to export. Score it with "
+        "scripts/score.py; to serve it, run `vllm serve` on it and on its reference and take beta times the difference of their "
+        "prompt log-probs, summed over each step"
+    )
+
+
+def chat_messages(encoder: StepEncoder, response: Response) -> list[dict[str, str]]:
+    """A response as messages of a request with `continue_final_message`."""
+    text = "".join(step + encoder.separator for step in response.steps)
+    return [*encoder.messages(response.question), {"role": "assistant", "content": text}]
+
+
+def is_chat_alike(directory: str | Path, encoder: StepEncoder) -> bool:
+    """Whether a server makes of the messages of a chat the tokens that the contract makes: its tokenizer may be another class."""
+    tokenizer = AutoTokenizer.from_pretrained(str(directory))
+    if not (marks_steps_alone(encoder) and tokenizer.chat_template):
+        return False
+    options = {"continue_final_message": True, "tokenize": True, "return_dict": False}
+    ids = tokenizer.apply_chat_template(chat_messages(encoder, EXAMPLE), **options)
+    return ids == encoder.encode(EXAMPLE.question, EXAMPLE.steps, EXAMPLE.question_id).input_ids

@@ -1,0 +1,134 @@
+"""The vLLM scoring engine: encoded responses in, step scores out, from a pooling model that runs in a process of its own."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prm.models.backbone import CONFIG_FILE
+from prm.models.step_scores import ACTIVATIONS
+from prm.sampling.base import EngineError
+from prm.sampling.processes import PipedProcess, num_cores, visible_gpus, vllm_environment
+from prm.sampling.vllm_pooler import Job, Outputs, PoolingSettings
+from prm.steps import EncodedResponse, StepEncoder
+
+logger = logging.getLogger(__name__)
+
+WORKER = "from prm.sampling.vllm_pooler import main; main()"
+HANG_SECONDS = 600.0
+"""A loaded worker that finishes no forward pass for this long counts as hung."""
+CLASSIFIERS = ("Qwen2ForRewardModel", "Qwen2ForProcessRewardModel", "ForTokenClassification")
+"""Ends of the architectures whose outputs vLLM calls token_classify."""
+MODULES = "modules.json"
+"""Layers behind the decoder in the format of sentence-transformers; a folder whose architecture is a bare decoder needs it."""
+
+
+class VLLMEngine(PipedProcess):
+    """A `ScoringEngine`. The worker starts with the first responses and lives until `close`, or as long as this process."""
+
+    def __init__(self, directory: str | Path, encoder: StepEncoder, dtype: str = "auto", is_eager: bool | None = None):
+        """Raises ValueError for a folder that vLLM cannot serve. `is_eager`: no compilation; default: on a CPU."""
+        config = read_config(directory)
+        self.encoder = encoder
+        self.vocab_size = config["vocab_size"]
+        length = served_length(config, encoder)
+        self.settings = PoolingSettings(str(directory), resolve(dtype, config), pooling_task(config, directory), length, is_eager)
+        self.is_running = False
+
+    def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        """Scores in order. Raises ValueError for ids that vLLM would refuse, EngineError when the worker fails."""
+        for index, response in enumerate(encoded):
+            self._check(index, response)
+        if not encoded:
+            return []
+        if not self.is_running:
+            self._start()
+        logits = self._pool([Job(number, r.input_ids, r.step_ends) for number, r in enumerate(encoded)])
+        activation = ACTIVATIONS[self.encoder.activation]
+        return [activation(torch.from_numpy(logits[number]), self.encoder.good_class).tolist() for number in range(len(encoded))]
+
+    def _check(self, index: int, response: EncodedResponse) -> None:
+        """One prompt that vLLM refuses would end the call for all."""
+        length = len(response.input_ids)
+        if not 0 < length <= self.settings.max_model_len:
+            raise ValueError(f"response {index} has {length} tokens, the served model takes 1 to {self.settings.max_model_len}")
+        if not all(0 <= token < self.vocab_size for token in response.input_ids):
+            raise ValueError(
+                f"response {index} holds token {max(response.input_ids)}, the vocabulary ends at {self.vocab_size - 1}"
+            )
+        if not all(0 <= end < length for end in response.step_ends):
+            raise ValueError(f"response {index} has step ends {response.step_ends} outside of its {length} tokens")
+
+    def _start(self) -> None:
+        self.start_process(WORKER, vllm_environment(visible_gpus()[:1], num_cores()))
+        self.is_running = True
+        self.connection.send(self.settings)
+        self._receive("ready", None)
+
+    def _pool(self, jobs: list[Job]) -> dict[int, Any]:
+        self.connection.send(jobs)
+        logits: dict[int, Any] = {}
+        while len(logits) < len(jobs):
+            outputs: list[Outputs] = self._receive("outputs", HANG_SECONDS)
+            logits.update((number, rows) for number, rows in outputs)
+        return logits
+
+    def _receive(self, kind: str, timeout_seconds: float | None) -> Any:
+        """The next message. Raises EngineError, with the end of the log, for a worker that died or is silent."""
+        reason = f"made no forward pass for {timeout_seconds} s"
+        try:
+            if self.connection.poll(timeout_seconds):
+                received, content = self.connection.recv()
+                assert received == kind, received
+                return content
+        except (EOFError, ConnectionResetError):
+            reason = "could not start" if kind == "ready" else "died"
+        self.kill()
+        self.is_running = False
+        raise EngineError(f"vLLM with {self.settings.model} {reason}; the end of its log:\n{self.log_tail()}")
+
+    def close(self) -> None:
+        if self.is_running:
+            super().close()
+        self.is_running = False
+
+    def __enter__(self) -> "VLLMEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """config.json of a folder. Raises FileNotFoundError without one."""
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; vLLM scores a folder that scripts/export_vllm.py or scripts/train.py wrote")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def pooling_task(config: dict[str, Any], directory: str | Path) -> str:
+    """vLLM's name for the outputs of a folder's head. Raises ValueError for a folder that it cannot serve as it is."""
+    architecture = (config.get("architectures") or ["no architecture"])[0]
+    if architecture.endswith(CLASSIFIERS):
+        return "token_classify"
+    if architecture.endswith("Model") and (Path(directory) / MODULES).is_file():
+        return "token_embed"
+    raise ValueError(
+        f"{directory}: vLLM knows no pooling model {architecture}; write one with scripts/export_vllm.py --model {directory} "
+        "--output FOLDER and score with that folder"
+    )
+
+
+def resolve(dtype: str, config: dict[str, Any]) -> str:
+    """As the torch engine: auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if torch.cuda.is_available() else config.get("dtype", "float32")
+
+
+def served_length(config: dict[str, Any], encoder: StepEncoder) -> int:
+    """The contract's longest response, as far as the model has positions for it."""
+    return min(encoder.max_length, config.get("max_position_embeddings", encoder.max_length))

@@ -1,0 +1,37 @@
+"""Write a PRM so that vLLM serves it without any code of this project, and check that its scores are those of torch."""
+
+import json
+import shlex
+from itertools import islice
+
+from prm.config import parse_args
+from prm.data.sources import iter_responses
+from prm.models.checkpoint import EXAMPLE
+from prm.models.export import MAX_RESPONSES, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
+from prm.steps import StepEncoder
+from prm.tracking import setup_logging
+
+
+def main(argv: list[str] | None = None) -> None:
+    setup_logging()
+    config = parse_args(ExportConfig, argv, __doc__)
+    config.check()
+    responses = list(islice(iter_responses(config.input), MAX_RESPONSES)) if config.input else []
+    parity = export_checkpoint(config, responses)
+    if parity is not None:
+        print(
+            f"parity   {parity.num_steps} steps of {parity.num_responses} responses of up to {parity.num_tokens} tokens, "
+            f"scores {parity.lowest:.3f} to {parity.highest:.3f}: vLLM and torch differ by at most {parity.difference:.1e} "
+            f"(limit {parity.limit:.0e})"
+        )
+    print(f"serve    vllm serve {config.output} --config {config.output}/vllm.yaml")
+    encoder = StepEncoder.load(config.output)
+    if is_chat_alike(config.output, encoder):
+        body = {"messages": chat_messages(encoder, EXAMPLE), "continue_final_message": True}
+        print(f"request  curl localhost:8000/pooling -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}")
+    else:
+        print('request  POST /pooling {"input": TOKEN_IDS} with the ids of StepEncoder: a chat of messages is encoded otherwise')
+
+
+if __name__ == "__main__":
+    main()
