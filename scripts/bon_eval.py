@@ -28,9 +28,13 @@ class BonEvalConfig(BestOfNReportConfig):
     prm: list[str] | None = None
     """PRMs to take from candidate pools; all by default."""
     model: str | None = None
-    """Checkpoint that scores --rollouts."""
+    """Checkpoint, or published PRM (a folder or owner/name[@revision] on the hub), that scores --rollouts."""
     rollouts: str | None = None
     """Graded rollouts (file or folder) that --model scores. With --scores, those without scores stay in the pool, ranked last."""
+    recipe: str | None = None
+    """How --model, a published PRM, is read, where neither its files nor its name tell."""
+    reference: str | None = None
+    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
     token_budget: int = 16384
     """Tokens scored at a time by --model."""
     output_dir: str = "results/best_of_n"
@@ -69,10 +73,10 @@ def load_graded(path: str) -> list[Response]:
 
 def score_rollouts(config: BonEvalConfig, responses: list[Response]) -> dict[str, list[StepScores]]:
     """Score every response that the model can read, and keep the scores beside the results."""
-    from prm.scoring import score_responses
+    from prm.scoring import Scorer
 
-    scored = score_responses(config.model, responses, config.token_budget, dropped=Counter())
-    records = list(progress(scored, total=len(responses), desc="scoring", unit="response"))
+    scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
+    records = list(progress(scorer.score(responses, Counter()), total=len(responses), desc="scoring", unit="response"))
     write_jsonl(Path(config.output_dir) / "scores.jsonl", records)
     return {Path(config.model).resolve().name: records}
 

@@ -33,13 +33,17 @@ class CalibrationReportConfig(CalibrationConfig):
     prm: list[str] | None = None
     """PRMs to take from candidate pools; all by default."""
     model: str | None = None
-    """Checkpoint that scores --responses, as they are and perturbed."""
+    """Checkpoint, or published PRM (folder or owner/name[@revision] on the hub), that scores --responses, also perturbed."""
     perturbations: list[str] = field(default_factory=lambda: list(PERTURBATIONS))
     """What --model scores anew: merge (two steps as one), split (a step per sentence), filler (steps that say nothing)."""
     num_perturbed: int = 2000
     """Responses to perturb, of whole questions chosen by the seed; 0 for none."""
     tokenizer: str | None = None
     """Tokenizer, a folder or a hub name, whose tokens step length is counted in; by default characters."""
+    recipe: str | None = None
+    """How --model, a published PRM, is read, where neither its files nor its name tell."""
+    reference: str | None = None
+    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
     token_budget: int = 16384
     """Tokens scored at a time by --model."""
     output_dir: str = "results/calibration"
@@ -73,7 +77,7 @@ def score(config: CalibrationReportConfig, responses: list[Response]) -> tuple[d
     """Scores of the responses under --model, kept beside the results, and what perturbations change."""
     from prm.scoring import Scorer
 
-    scorer = Scorer.load(config.model, config.token_budget)
+    scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
 
     def score_all(form: list[Response], dropped: Counter[str]) -> list[StepScores]:
         return list(progress(scorer.score(form, dropped), total=len(form), desc="scoring", unit="response"))

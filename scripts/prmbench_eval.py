@@ -24,11 +24,15 @@ class PRMBenchEvalConfig(PRMBenchConfig):
     data: str = "prmbench"
     """The benchmark, raw or assembled: a file, a folder, or the hub's dataset `prmbench`."""
     model: str | None = None
-    """Checkpoint that scores the items."""
+    """Checkpoint, or published PRM (a folder or owner/name[@revision] on the hub), that scores the items."""
     predictions: str | None = None
     """Predictions, a file or folder of rows {id, step_scores} or of the benchmark's own toolkit, in place of --model."""
     strip_numbering: bool = True
     """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs."""
+    recipe: str | None = None
+    """How --model, a published PRM, is read, where neither its files nor its name tell."""
+    reference: str | None = None
+    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
     token_budget: int = 16384
     """Tokens scored at a time by --model."""
     output_dir: str = "results/prmbench"
@@ -49,7 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         predictions, counts = load_predictions(config.predictions, items)
     else:
         responses = [item.as_response(config.strip_numbering) for item in items]
-        predictions, counts = score_items(config.model, responses, config.token_budget, output_dir / "predictions.jsonl")
+        from prm.scoring import Scorer
+
+        scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
+        predictions, counts = score_items(scorer, responses, output_dir / "predictions.jsonl")
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")

@@ -25,9 +25,13 @@ class ProcessBenchEvalConfig(ProcessBenchConfig):
     """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
     subsets), `processbench:gsm8k`."""
     model: str | None = None
-    """Checkpoint that scores the items."""
+    """Checkpoint, or published PRM (a folder or owner/name[@revision] on the hub), that scores the items."""
     predictions: str | None = None
     """Predictions, a file or folder of rows {id, step_scores} or {id, prediction}, in place of --model."""
+    recipe: str | None = None
+    """How --model, a published PRM, is read, where neither its files nor its name tell."""
+    reference: str | None = None
+    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
     token_budget: int = 16384
     """Tokens scored at a time by --model."""
     output_dir: str = "results/processbench"
@@ -48,7 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         responses = [item.as_response() for item in items]
-        predictions, left_out = score_items(config.model, responses, config.token_budget, output_dir / "predictions.jsonl")
+        from prm.scoring import Scorer
+
+        scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
+        predictions, left_out = score_items(scorer, responses, output_dir / "predictions.jsonl")
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]
     if not isinstance(predictions[0], int):

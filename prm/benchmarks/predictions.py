@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prm.benchmarks.results import ITEMS, METRICS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import Response, Row
 from prm.tracking import progress
+
+if TYPE_CHECKING:
+    from prm.scoring import Scorer
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
@@ -77,17 +80,13 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
     return [float(score) for score in scores]
 
 
-def score_items(
-    model: str | Path, items: Sequence[Response], token_budget: int, path: Path
-) -> tuple[list[list[float]], Counter[str]]:
+def score_items(scorer: "Scorer", items: Sequence[Response], path: Path) -> tuple[list[list[float]], Counter[str]]:
     """Score the items' own steps, keep the scores in `path`, and count by reason the items that the model cannot read.
 
     A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.
     """
-    from prm.scoring import score_responses
-
     unreadable: Counter[str] = Counter()
-    scored = score_responses(model, [_without_blanks(item) for item in items], token_budget, dropped=unreadable)
+    scored = scorer.score([_without_blanks(item) for item in items], unreadable)
     by_id = {s.question_id: s.step_scores for s in progress(scored, total=len(items), desc="scoring", unit="item")}
     scores = [_with_blanks(by_id[item.question_id], item.steps) if item.question_id in by_id else [] for item in items]
     write_jsonl(path, [{"id": item.question_id, "step_scores": s or None} for item, s in zip(items, scores, strict=True)])

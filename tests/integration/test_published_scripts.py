@@ -85,8 +85,9 @@ def test_processbench_under_a_published_prm(tmp_path, write_rows):
     item = {"generator": "g", "problem": "What is 3 + 4?", "steps": STEPS, "final_answer_correct": True}
     rows = [{**item, "id": f"gsm8k-{i}", "label": label} for i, label in enumerate((-1, 0))]
     write_rows(*rows, name="gsm8k.jsonl")
-    model = llama(tmp_path / "Llama3.1-8B-PRM-Mistral-Data")
-    main(["--data", str(tmp_path / "gsm8k.jsonl"), "--model", str(model), "--output_dir", str(tmp_path / "out")])
+    model = llama(tmp_path / "renamed")
+    flags = ["--data", tmp_path / "gsm8k.jsonl", "--model", model, "--recipe", "rlhflow", "--output_dir", tmp_path / "out"]
+    main([str(flag) for flag in flags])
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
