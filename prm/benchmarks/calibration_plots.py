@@ -114,6 +114,8 @@ def plot_perturbations(result: Mapping[str, Any], path_stem: str | Path) -> list
         for axis in (left, right):
             axis.axvline(0, color=DIAGONAL, ls="--", lw=1.2)
             axis.grid(False, axis="y")
+            axis.xaxis.set_major_locator(MaxNLocator(5))
+        left.set_ylim(0.6 - len(by_name), 0.4)
         left.set_yticks(-np.arange(len(by_name)), labels=list(by_name))
         _legend(figure, [left])
     return figure_paths(path_stem)
