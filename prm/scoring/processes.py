@@ -30,7 +30,7 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     if devices and (count > len(devices) or config.device not in ("auto", "cuda")):
         raise ValueError(f"--num_processes {count} --device {config.device}: each takes one of {len(devices)} GPUs: --device auto")
     config.check_share(config.output)
-    reference_of(config.model, config.reference)
+    reference_of(config.model, config.reference, config.recipe)
     shares = occupied(config, [share_of(config, rank) for rank in range(count)])
     if not shares:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
