@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(BenchmarkConfig, argv, __doc__)
     if config.use_cpu:
         torch.set_num_threads(config.num_threads)
-    result = {"hardware": hardware(config), "scoring": measure_scoring(config)}
+    result = {"hardware": hardware(config.use_cpu), "scoring": measure_scoring(config)}
     write_json(Path(config.output_dir) / "metrics.json", result)
     write_manifest(config.output_dir, config)
     print(scoring_table(result["scoring"], result["hardware"]))

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(BenchmarkConfig, argv, __doc__)
     if config.use_cpu:
         torch.set_num_threads(config.num_threads)
-    result = {"hardware": hardware(config)} | {part: PARTS[part](config) for part in config.parts}
+    result = {"hardware": hardware(config.use_cpu)} | {part: PARTS[part](config) for part in config.parts}
     write_json(Path(config.output_dir) / "metrics.json", result)
     write_manifest(config.output_dir, config)
     print(training_tables(result))

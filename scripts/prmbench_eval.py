@@ -33,8 +33,8 @@ class PRMBenchEvalConfig(PRMBenchConfig):
     """How --model, a published PRM, is read, where neither its files nor its name tell."""
     reference: str | None = None
     """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
-    token_budget: int = 16384
-    """Tokens scored at a time by --model."""
+    token_budget: int | None = None
+    """Tokens scored at a time by --model. Default: 16384 on CUDA, 4096 on a CPU."""
     output_dir: str = "results/prmbench"
     """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json; with --model, predictions.jsonl."""
 

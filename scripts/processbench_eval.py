@@ -32,8 +32,8 @@ class ProcessBenchEvalConfig(ProcessBenchConfig):
     """How --model, a published PRM, is read, where neither its files nor its name tell."""
     reference: str | None = None
     """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
-    token_budget: int = 16384
-    """Tokens scored at a time by --model."""
+    token_budget: int | None = None
+    """Tokens scored at a time by --model. Default: 16384 on CUDA, 4096 on a CPU."""
     output_dir: str = "results/processbench"
     """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
 

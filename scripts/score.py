@@ -3,7 +3,7 @@
 import logging
 
 from prm.config import parse_args
-from prm.scoring import ScoringConfig, score_file
+from prm.scoring import ScoringConfig, score_file, score_in_processes
 from prm.tracking import setup_logging
 
 logger = logging.getLogger("prm.score")
@@ -12,7 +12,8 @@ logger = logging.getLogger("prm.score")
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(ScoringConfig, argv, __doc__)
-    for name, count in score_file(config).items():
+    counts = score_file(config) if config.num_processes == 1 else score_in_processes(config)
+    for name, count in counts.items():
         logger.info("%-10s %8d", name, count)
 
 

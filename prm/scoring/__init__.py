@@ -2,6 +2,16 @@
 
 from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.processes import score_in_processes
 from prm.scoring.scorer import Scorer, reference_of, score_responses
 
-__all__ = ["Scorer", "ScoringConfig", "ScoringEngine", "TorchEngine", "reference_of", "score_file", "score_responses"]
+__all__ = [
+    "Scorer",
+    "ScoringConfig",
+    "ScoringEngine",
+    "TorchEngine",
+    "reference_of",
+    "score_file",
+    "score_in_processes",
+    "score_responses",
+]

@@ -44,6 +44,8 @@ class ScoringConfig(ShareConfig):
     """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision; auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
+    num_processes: int = 1
+    """Processes on this machine that divide the questions: each takes a GPU, or without any its part of the cores."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes CUDA where there is one. The vllm engine takes what its build is for."""
 

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from prm.files import read_records, write_jsonl
 from prm.models import RewardModel, save_model
-from prm.records import Rollout, StepScores
+from prm.records import Response, Rollout, StepScores
 from prm.steps import StepEncoder
 
 
@@ -51,3 +51,16 @@ def test_real_candidates(checkpoint, real_data, tmp_path):
     scores = run(checkpoint, source, tmp_path / "scores.jsonl")
     assert len(scores) == 32
     assert all(0 < value < 1 for row in scores for value in row.step_scores)
+
+
+def test_two_processes_score_what_one_does(checkpoint, tmp_path):
+    responses = [Response(f"q{index % 5}", index, f"{index % 5} + 1?", [f"It is {index}.", "Done."]) for index in range(20)]
+    write_jsonl(tmp_path / "in.jsonl", responses)
+    flags = ["--model", checkpoint, "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    score.main([*flags, "--num_processes", "2"])
+    together = {scores.key: scores.step_scores for scores in read_records(tmp_path / "out", StepScores)}
+    alone = {scores.key: scores.step_scores for scores in run(checkpoint, tmp_path / "in.jsonl", tmp_path / "alone")}
+    assert together.keys() == alone.keys()
+    assert all(scores == pytest.approx(alone[key], abs=1e-5) for key, scores in together.items())
+    manifests = {path.name for path in (tmp_path / "out").glob("manifest*.json")}
+    assert manifests == {"manifest-00000-of-00002.json", "manifest-00001-of-00002.json"}

@@ -87,8 +87,10 @@ def make_candidates(config: ScoringSpeedConfig) -> list[EncodedResponse]:
     }
     lengths = log_normal_lengths(num_distinct, **limits, spread=config.spread, seed=config.seed)
 
+    vocab_size = SHAPES[config.shape]["vocab_size"]
+
     def tokens(count: int) -> list[int]:
-        return generator.integers(len(SPECIAL_TOKENS), config.model_config.vocab_size, count).tolist()
+        return generator.integers(len(SPECIAL_TOKENS), vocab_size, count).tolist()
 
     prompts = [tokens(config.prompt_length) for _ in range(config.num_questions)]
     distinct = [candidate(prompts[index % len(prompts)], tokens(length)) for index, length in enumerate(lengths)]

@@ -147,10 +147,10 @@ def ratios(runs: list[Measurement], complete: dict[str, list[Measurement]]) -> d
     return result
 
 
-def hardware(config: SpeedConfig) -> dict[str, Any]:
+def hardware(use_cpu: bool) -> dict[str, Any]:
     """What the figures were measured on, and how busy it was."""
     cpu = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line] if cpu.exists() else []
-    device = torch.cuda.get_device_name() if not config.use_cpu else (names or [platform.processor()])[0]
+    device = torch.cuda.get_device_name() if not use_cpu else (names or [platform.processor()])[0]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"device": device, "threads": torch.get_num_threads() if config.use_cpu else None, "load": load}
+    return {"device": device, "threads": torch.get_num_threads() if use_cpu else None, "load": load}

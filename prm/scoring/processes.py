@@ -1,0 +1,83 @@
+"""Scoring on all GPUs of a machine: a config in; one process per GPU with a share of the questions, and their counts, out."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from prm.data.sources import iter_responses
+from prm.sampling.replicas import num_cores, visible_gpus
+from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.scorer import reference_of
+from prm.shards import in_shard
+from prm.tracking import manifest_path, setup_logging
+
+CHILD = "from prm.scoring.processes import main; main()"
+POLL_SECONDS = 0.1
+
+
+def score_in_processes(config: ScoringConfig) -> dict[str, int]:
+    """`score_file` in `num_processes` processes, which write to one folder; returns the sums of their counts.
+
+    Raises ValueError for more processes than GPUs and as `score_file` does, RuntimeError when a process fails.
+    """
+    count = config.num_processes
+    devices = [] if config.device == "cpu" else visible_gpus()
+    if devices and (count > len(devices) or config.device not in ("auto", "cuda")):
+        raise ValueError(f"--num_processes {count} --device {config.device}: each takes one of {len(devices)} GPUs: --device auto")
+    config.check_share(config.output)
+    reference_of(config.model, config.reference, config.recipe)
+    shares = occupied(config, [share_of(config, rank) for rank in range(count)])
+    if not shares:
+        raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
+    command = [sys.executable, "-c", CHILD]
+    environments = [environment(rank, devices, count) for rank in range(len(shares))]
+    configs = [json.dumps(dataclasses.asdict(share)) for share in shares]
+    wait_for_all([subprocess.Popen([*command, text], env=env) for text, env in zip(configs, environments, strict=True)])
+    manifests = [manifest_path(share.output, share.shard_index, share.num_shards) for share in shares]
+    counts = [Counter(json.loads(path.read_text(encoding="utf-8"))["counts"]) for path in manifests]
+    return dict(sum(counts, Counter()))
+
+
+def share_of(config: ScoringConfig, rank: int) -> ScoringConfig:
+    """What one process does: its part of this job's share."""
+    count = config.num_processes
+    index = config.shard_index * count + rank
+    share = dataclasses.replace(config, num_processes=1, shard_index=index, num_shards=config.num_shards * count)
+    share.check_share(config.output)
+    return share
+
+
+def occupied(config: ScoringConfig, shares: Sequence[ScoringConfig]) -> list[ScoringConfig]:
+    """The shares that hold a question; few questions may leave some without."""
+    questions = {response.question_id for response in iter_responses(config.input)}
+    return [share for share in shares if any(in_shard(name, share.shard_index, share.num_shards) for name in questions)]
+
+
+def environment(rank: int, devices: Sequence[str], count: int) -> dict[str, str]:
+    """Of a process with a GPU of its own, or with its part of the cores; only rank 0 shows its progress."""
+    if devices:
+        return {**os.environ, "RANK": str(rank), "CUDA_VISIBLE_DEVICES": devices[rank]}
+    return {"OMP_NUM_THREADS": str(max(1, num_cores() // count)), **os.environ, "RANK": str(rank)}
+
+
+def wait_for_all(processes: Sequence[subprocess.Popen]) -> None:
+    """Wait until all are done. Raises RuntimeError as soon as one fails, and stops the others."""
+    try:
+        while None in (codes := [process.poll() for process in processes]) and not any(codes):
+            time.sleep(POLL_SECONDS)
+        if any(codes):
+            raise RuntimeError(f"scoring failed with status {codes}, see above; finished scores are kept, the same command resumes")
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def main() -> None:
+    setup_logging()
+    score_file(ScoringConfig(**json.loads(sys.argv[1])))

@@ -1,0 +1,65 @@
+"""Scoring in several processes: every question is in one share, each has its device, a failure stops all."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from test_scoring import RESPONSES, make_checkpoint
+
+import prm.scoring.processes
+from prm.files import write_jsonl
+from prm.scoring import ScoringConfig, score_file, score_in_processes
+from prm.scoring.processes import environment, occupied, share_of, wait_for_all
+
+
+@pytest.fixture
+def config(tmp_path, tiny_backbone) -> ScoringConfig:
+    write_jsonl(tmp_path / "in.jsonl", RESPONSES)
+    model = make_checkpoint(tmp_path / "model", tiny_backbone, "asym")
+    return ScoringConfig(model=model, input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out"), device="cpu", num_processes=2)
+
+
+def test_shares_of_shares(config):
+    jobs = [replace(config, num_shards=3, shard_index=index) for index in range(3)]
+    shares = [share_of(job, rank) for job in jobs for rank in range(2)]
+    assert [(share.shard_index, share.num_shards, share.num_processes) for share in shares] == [(i, 6, 1) for i in range(6)]
+    found = occupied(config, [share_of(replace(config, num_processes=50), rank) for rank in range(50)])
+    assert 1 <= len(found) <= 3  # questions
+    assert sum(score_file(share)["responses"] for share in found) == 4
+
+
+def test_each_takes_a_gpu_or_its_part_of_the_cores(monkeypatch):
+    monkeypatch.setattr(prm.scoring.processes, "num_cores", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    on_gpu, on_cpu = environment(1, ["4", "6"], 2), environment(0, [], 2)
+    assert (on_gpu["CUDA_VISIBLE_DEVICES"], on_gpu["RANK"]) == ("6", "1")
+    assert (on_cpu["OMP_NUM_THREADS"], on_cpu["RANK"]) == ("3", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert environment(0, [], 2)["OMP_NUM_THREADS"] == "1"
+
+
+def test_what_cannot_be_fails_before_a_process_starts(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    with pytest.raises(ValueError, match="2 jobs share a folder"):
+        score_in_processes(replace(config, output=config.output + ".jsonl"))
+    with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
+        score_in_processes(replace(config, model=str(tmp_path / "gone")))
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no responses to score"):
+        score_in_processes(replace(config, input=str(tmp_path / "empty.jsonl")))
+    monkeypatch.setattr(prm.scoring.processes, "visible_gpus", lambda: ["0"])
+    with pytest.raises(ValueError, match="each takes one of 1 GPUs"):
+        score_in_processes(replace(config, device="auto"))
+    with pytest.raises(ValueError, match="--device cuda:1: each takes one of"):
+        score_in_processes(replace(config, device="cuda:1", num_processes=1))
+
+
+def test_a_failure_stops_the_others():
+    fails, sleeps = (subprocess.Popen([sys.executable, "-c", code]) for code in ("exit(3)", "import time; time.sleep(60)"))
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"status \[3, None\].*the same command resumes"):
+        wait_for_all([fails, sleeps])
+    assert time.monotonic() - begin < 30
+    assert sleeps.returncode is not None
