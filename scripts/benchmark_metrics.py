@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prm.benchmarks.metric_speed import LIMITS, MetricSpeedConfig, measure_metrics
 from prm.benchmarks.results import write_results
+from prm.benchmarks.speed.metrics import LIMITS, MetricSpeedConfig, measure_metrics
 from prm.benchmarks.tables import Table, render
 from prm.config import parse_args
 from prm.tracking import setup_logging, write_manifest

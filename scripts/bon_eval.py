@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from prm.benchmarks.best_of_n_report import BestOfNReportConfig, report_best_of_n
-from prm.benchmarks.candidates import with_unscored
+from prm.benchmarks.best_of_n.candidates import with_unscored
+from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.score_files import read_scores, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.calibration import CalibrationConfig
-from prm.benchmarks.calibration_report import report_calibration
-from prm.benchmarks.perturbations import PERTURBATIONS, check_perturbations, choose_questions, evaluate_perturbations
+from prm.benchmarks.calibration.evaluate import CalibrationConfig
+from prm.benchmarks.calibration.perturbations import PERTURBATIONS, check_perturbations, choose_questions, evaluate_perturbations
+from prm.benchmarks.calibration.report import report_calibration
 from prm.benchmarks.score_files import read_scores, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args

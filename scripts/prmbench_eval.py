@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prm.benchmarks.predictions import score_items
-from prm.benchmarks.prmbench import PRMBenchConfig, evaluate_prmbench
-from prm.benchmarks.prmbench_items import load_items, load_predictions
-from prm.benchmarks.prmbench_report import plot_prmbench, prmbench_items, prmbench_tables
+from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
+from prm.benchmarks.prmbench.items import load_items, load_predictions
+from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
 from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args

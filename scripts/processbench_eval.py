@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prm.benchmarks.predictions import score_items
-from prm.benchmarks.processbench import ProcessBenchConfig, evaluate_processbench
-from prm.benchmarks.processbench_items import data_sources, load_items, load_predictions
-from prm.benchmarks.processbench_report import plot_processbench, processbench_items, processbench_tables
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
+from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args

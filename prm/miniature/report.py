@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from prm import metrics
 from prm.aggregation import aggregate_lists
-from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n
-from prm.benchmarks.candidates import with_unscored
+from prm.benchmarks.best_of_n.candidates import with_unscored
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.tables import align, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure

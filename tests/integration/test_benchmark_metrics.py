@@ -5,7 +5,7 @@ import json
 import benchmark_metrics
 import pytest
 
-from prm.benchmarks import metric_speed
+from prm.benchmarks.speed import metrics as metric_speed
 
 SMALL = ["--num_questions", "6", "--num_candidates", "8", "--num_items", "40", "--num_bootstrap", "50"]
 

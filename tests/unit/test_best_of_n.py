@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from prm import metrics
-from prm.benchmarks.best_of_n import BestOfNConfig, evaluate_best_of_n
-from prm.benchmarks.best_of_n_plots import plot_best_of_n
-from prm.benchmarks.best_of_n_tables import best_of_n_tables
-from prm.benchmarks.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
+from prm.benchmarks.best_of_n.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
+from prm.benchmarks.best_of_n.plots import plot_best_of_n
+from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.tables import render
 from prm.records import Response, StepScores
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from prm.benchmarks.bias import evaluate_bias
-from prm.benchmarks.calibration import CalibrationConfig, evaluate_calibration, exportable_temperature
-from prm.benchmarks.calibration_report import report_calibration
+from prm.benchmarks.calibration.bias import evaluate_bias
+from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
+from prm.benchmarks.calibration.report import report_calibration
+from prm.benchmarks.calibration.scored_steps import join_scores, truth_of
 from prm.benchmarks.results import read_items, read_tables
-from prm.benchmarks.scored_steps import join_scores, truth_of
 from prm.records import Response, StepScores
 
 CONFIG = CalibrationConfig(aggregation=["min", "last"], num_bootstrap=200)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from prm import metrics
-from prm.benchmarks.best_of_n import BestOfNConfig, measure_best_of_n, summarize
-from prm.benchmarks.best_of_n_length import candidate_lengths, evaluate_length, plot_length
-from prm.benchmarks.best_of_n_tables import best_of_n_tables
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, measure_best_of_n, summarize
+from prm.benchmarks.best_of_n.length import candidate_lengths, evaluate_length, plot_length
+from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.score_files import Texts
 from prm.benchmarks.tables import render
 from prm.records import Response, StepScores

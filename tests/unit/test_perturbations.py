@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from prm.benchmarks.calibration import CalibrationConfig
-from prm.benchmarks.perturbations import (
+from prm.benchmarks.calibration.evaluate import CalibrationConfig
+from prm.benchmarks.calibration.perturbations import (
     FILLER,
     choose_questions,
     evaluate_perturbations,

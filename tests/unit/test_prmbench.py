@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from prm.benchmarks.prmbench import PRMBenchConfig, evaluate_prmbench
-from prm.benchmarks.prmbench_items import CORRECT, load_items, load_predictions
-from prm.benchmarks.prmbench_report import plot_prmbench, prmbench_items, prmbench_tables
+from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
+from prm.benchmarks.prmbench.items import CORRECT, load_items, load_predictions
+from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
 from prm.benchmarks.tables import render
 
 STEPS = ["a", "b", "c", "d"]

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from prm.benchmarks.processbench import ProcessBenchConfig, evaluate_processbench
-from prm.benchmarks.processbench_items import FirstErrorItem, data_sources, load_items, load_predictions
-from prm.benchmarks.processbench_report import plot_processbench, processbench_items, processbench_tables
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench.items import FirstErrorItem, data_sources, load_items, load_predictions
+from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.tables import render
 from prm.metrics import UNPARSABLE
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.best_of_n import BestOfNConfig, MeasuredCurves, measure_best_of_n, summarize
-from prm.benchmarks.best_of_n_breakdown import RESPONSE_LENGTH, evaluate_breakdown, length_groups
-from prm.benchmarks.best_of_n_items import best_of_n_items
-from prm.benchmarks.best_of_n_length import LengthUnit, candidate_lengths, evaluate_length, plot_length
-from prm.benchmarks.best_of_n_plots import plot_best_of_n
-from prm.benchmarks.best_of_n_tables import best_of_n_tables
+from prm.benchmarks.best_of_n.breakdown import RESPONSE_LENGTH, evaluate_breakdown, length_groups
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, measure_best_of_n, summarize
+from prm.benchmarks.best_of_n.items import best_of_n_items
+from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
+from prm.benchmarks.best_of_n.plots import plot_best_of_n
+from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.results import write_results
 from prm.benchmarks.score_files import Texts, check_steps, groups_by_field, load_question_fields, load_texts
 from prm.benchmarks.tables import Table

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from prm.benchmarks.best_of_n import MeasuredCurves
+from prm.benchmarks.best_of_n.evaluate import MeasuredCurves
 from prm.benchmarks.results import Item
 from prm.benchmarks.score_files import Texts
 from prm.records import Response

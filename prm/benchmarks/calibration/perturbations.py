@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prm import metrics
-from prm.benchmarks.calibration import CalibrationConfig
-from prm.benchmarks.scored_steps import UNKNOWN, ScoredResponses, join_scores
+from prm.benchmarks.calibration.evaluate import CalibrationConfig
+from prm.benchmarks.calibration.scored_steps import UNKNOWN, ScoredResponses, join_scores
 from prm.records import Response, StepScores
 from prm.steps import join_steps
 

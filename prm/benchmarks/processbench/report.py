@@ -6,8 +6,8 @@ from typing import Any
 
 from prm import metrics
 from prm.benchmarks.plots import Curve, Panel, draw
-from prm.benchmarks.processbench import first_errors, split_subsets
-from prm.benchmarks.processbench_items import FirstErrorItem, Prediction
+from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
+from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
 from prm.benchmarks.tables import Table, percent

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from prm.benchmarks.calibration_tables import COVARIATES
+from prm.benchmarks.calibration.tables import COVARIATES
 from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
 
 MIN_ITEMS = 10

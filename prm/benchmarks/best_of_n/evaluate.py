@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
-from prm.benchmarks.candidates import CandidatePool, build_pool
+from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")

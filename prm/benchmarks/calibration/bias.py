@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prm import metrics
-from prm.benchmarks.calibration import CalibrationConfig, binned_interval
-from prm.benchmarks.scored_steps import UNKNOWN, ScoredResponses
+from prm.benchmarks.calibration.evaluate import CalibrationConfig, binned_interval
+from prm.benchmarks.calibration.scored_steps import UNKNOWN, ScoredResponses
 
 NUM_BINS = 8
 TRUTHS = {"all": None, "good": 1, "bad": 0}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prm import metrics
-from prm.benchmarks.best_of_n import BestOfNConfig, measure_best_of_n, summarize
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, measure_best_of_n, summarize
 from prm.records import StepScores
 
 LIMITS = {"curve and bootstrap": 10.0, "threshold sweep": 1.0}

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prm.benchmarks.best_of_n_length import PAIR_LABELS
-from prm.benchmarks.best_of_n_plots import BASELINE_LABELS
+from prm.benchmarks.best_of_n.length import PAIR_LABELS
+from prm.benchmarks.best_of_n.plots import BASELINE_LABELS
 from prm.benchmarks.tables import Table, percent
 
 

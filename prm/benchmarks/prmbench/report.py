@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 
 from prm import metrics
 from prm.benchmarks.plots import Curve, Panel, draw
-from prm.benchmarks.prmbench import PRMBenchConfig, called_good, judged_scores
-from prm.benchmarks.prmbench_items import AREAS, CORRECT, Prediction, PRMBenchItem
+from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, called_good, judged_scores
+from prm.benchmarks.prmbench.items import AREAS, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
 from prm.benchmarks.tables import Table

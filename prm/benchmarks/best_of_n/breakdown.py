@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from prm.benchmarks.best_of_n import BestOfNConfig, MeasuredCurves, curve_of
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, curve_of
 
 NUM_LENGTH_GROUPS = 4
 RESPONSE_LENGTH = "response length"

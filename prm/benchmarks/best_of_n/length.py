@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.benchmarks.best_of_n import BestOfNConfig, MeasuredCurves, by_n, curve_of
-from prm.benchmarks.candidates import CandidatePool
+from prm.benchmarks.best_of_n.candidates import CandidatePool
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, by_n, curve_of
 from prm.benchmarks.score_files import Texts
 from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
 

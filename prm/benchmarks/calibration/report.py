@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.best_of_n_items import first_error, scored_steps
-from prm.benchmarks.bias import evaluate_bias
-from prm.benchmarks.calibration import CalibrationConfig, evaluate_calibration, exportable_temperature
-from prm.benchmarks.calibration_plots import plot_bias, plot_perturbations, plot_reliability
-from prm.benchmarks.calibration_tables import calibration_tables
+from prm.benchmarks.best_of_n.items import first_error, scored_steps
+from prm.benchmarks.calibration.bias import evaluate_bias
+from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
+from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
+from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores
+from prm.benchmarks.calibration.tables import calibration_tables
 from prm.benchmarks.results import Item, write_results
-from prm.benchmarks.scored_steps import ScoredResponses, join_scores
 from prm.benchmarks.tables import Table
 from prm.files import write_json
 from prm.records import Response, StepScores

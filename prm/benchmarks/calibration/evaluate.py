@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from prm import metrics
 from prm.aggregation import check_aggregation
-from prm.benchmarks.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
+from prm.benchmarks.calibration.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""

@@ -1,0 +1,1 @@
+"""PRMBench: items with their wrong steps and step scores in, PRMScore per category out."""

@@ -1,0 +1,1 @@
+"""ProcessBench: items with their first wrong step and step scores in, F1 per subset out."""
