@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prm.data.sources import load_responses
 from prm.grading import GradingPool, Pair, normalize_answer
 from prm.metrics import group_answers
 from prm.records import Key, Response, StepScores
@@ -110,6 +111,14 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
         sum(outcome is None for outcome in correct.values()),
         sum(answer is None for answer in extracted.values()),
     )
+
+
+def load_graded(path: str) -> list[Response]:
+    """Rollouts as responses. Raises ValueError without a single outcome: there is nothing to measure."""
+    responses = load_responses(path)
+    if all(response.correct is None for response in responses):
+        raise ValueError(f"{path}: no rollout has an outcome; grade them first with scripts/grade_rollouts.py")
+    return responses
 
 
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
