@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.aggregation import aggregate_lists
+from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.tables import align, percent
@@ -52,8 +52,7 @@ def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
 def pooled(records: Sequence[StepScores], aggregation: str) -> list[StepScores]:
     """Response scores as records of one step, so that PRMs with different aggregations can stand on one plot."""
     flat = [r.step_scores for r in records]
-    is_signed = any(not 0 <= score <= 1 for scores in flat for score in scores)
-    values = aggregate_lists(flat, aggregation, signed=is_signed)
+    values = aggregate_lists(flat, aggregation, signed=is_signed(flat))
     return [
         StepScores(r.question_id, r.sample_index, [float(value)], r.correct, r.answer, r.extracted)
         for r, value in zip(records, values, strict=True)
