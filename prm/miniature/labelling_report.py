@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, interval, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
 from prm.miniature.problems import first_error
@@ -130,7 +130,7 @@ def table(result: Mapping[str, Any]) -> str:
     rows = [[*columns, "tokens", "seconds"]]
     for title, r in result["rows"].items():
         rule = "k = 0" if r["threshold"] == ANY_RIGHT else f"< {r['threshold']:.2g}"
-        quality = [percent(r["step_accuracy"]), f"{r['auc']:.3f}", percent(r["f1"]), f"[{percent(r['low'])}, {percent(r['high'])}]"]
+        quality = [percent(r["step_accuracy"]), f"{r['auc']:.3f}", percent(r["f1"]), interval(r["low"], r["high"])]
         shares = [percent(r["acc_error"]), percent(r["acc_correct"]), percent(r["coverage"])]
         rows.append([title, rule, *quality, *shares, f"{r['tokens_per_response']:.0f}", f"{r['seconds']:.0f}"])
     errors = ", ".join(f"{100 * r['ece']:.1f} points ({name})" for name, r in result["reliability"].items())

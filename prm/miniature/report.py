@@ -12,7 +12,7 @@ from prm import metrics
 from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, interval, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
@@ -143,7 +143,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:
         cells = [
             f"{steps['auc']:.3f}",
             percent(oracle["f1"]),
-            f"[{percent(oracle['low'])}, {percent(oracle['high'])}]",
+            interval(oracle["low"], oracle["high"]),
             percent(fixed["f1"]),
         ]
         rows.append([loss, result["aggregation"][loss], *curve_cells(curves["prms"][loss]["last"]["best_of_n"], ns), *cells])
@@ -154,7 +154,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:
 
 def curve_cells(curve: Mapping[str, Any], ns: Sequence[int]) -> list[str]:
     last = str(ns[-1])
-    return [*(percent(curve["accuracy"][str(n)]) for n in ns), f"[{percent(curve['low'][last])}, {percent(curve['high'][last])}]"]
+    return [*(percent(curve["accuracy"][str(n)]) for n in ns), interval(curve["low"][last], curve["high"][last])]
 
 
 def outcomes_text(result: Mapping[str, Any]) -> str:
