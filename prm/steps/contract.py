@@ -176,10 +176,8 @@ class StepEncoder:
         self.tokenizer.save_pretrained(str(directory))
         contract = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tokenizer"}
         separator_id = self.separator_id if self.has_separator else None
-        write_json(
-            Path(directory) / CONFIG_NAME,
-            {"format_version": FORMAT_VERSION, **contract, "separator_id": separator_id, **extra},
-        )
+        saved = {"format_version": FORMAT_VERSION, **contract, "separator_id": separator_id, **extra}
+        write_json(Path(directory) / CONFIG_NAME, saved)
 
     @classmethod
     def load(cls, directory: str | Path) -> "StepEncoder":

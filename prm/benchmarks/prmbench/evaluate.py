@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
-from prm.benchmarks.published import parse_published
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.step_calibration import step_calibration, without_nan
 from prm.metrics.prm_score import ratio
 

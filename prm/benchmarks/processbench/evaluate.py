@@ -10,7 +10,7 @@ from jaxtyping import Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
-from prm.benchmarks.published import parse_published
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.step_calibration import step_calibration, without_nan
 
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
