@@ -1,7 +1,7 @@
 """Aggregations: the scores of a response's steps in, one response score out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -142,6 +142,11 @@ def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None
         raise ValueError(f"tau is {tau}: the temperature of softmin must be positive")
     if signed and name in NEEDS_PROBABILITIES:
         raise ValueError(f"{name} needs scores in [0, 1], but an implicit PRM's step rewards are signed: use min or sum")
+
+
+def is_signed(step_scores: Iterable[Sequence[float]]) -> bool:
+    """Whether a score lies outside [0, 1], so that it is no probability (an implicit PRM's reward, a raw logit)."""
+    return any(not 0 <= score <= 1 for scores in step_scores for score in scores)
 
 
 def aggregate_lists(

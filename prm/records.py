@@ -39,6 +39,11 @@ class _Keyed:
     def key(self) -> Key:
         return self.question_id, self.sample_index
 
+    @property
+    def name(self) -> str:
+        """The key as messages and tables show it."""
+        return f"{self.question_id} #{self.sample_index}"
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout(_Keyed):

@@ -11,8 +11,8 @@ import random_backbone
 
 from prm.benchmarks.data.grading import grading_report, hostile_report
 from prm.benchmarks.data.memory import STAGES, memory_report, synthetic_rollouts
+from prm.benchmarks.data.report import data_tables
 from prm.benchmarks.data.tokenizing import tokenizing_report
-from prm.benchmarks.tables import align
 from prm.config import parse_args
 from prm.data.sources import load_responses, load_rollouts
 from prm.files import write_json, write_jsonl
@@ -97,30 +97,6 @@ def backbone(folder: Path) -> str:
     return str(folder / "backbone")
 
 
-def table(result: dict[str, Any]) -> str:
-    lines = []
-    if part := result.get("grading"):
-        lines.append(
-            f"grading: {part['per_cpu_second']:.0f} rollouts per CPU-second, one by one {part['naive_per_cpu_second']:.0f}; "
-            f"{part['rollouts']} rollouts, {part['distinct_pairs']} distinct pairs, {100 * part['agreement']:.2f}% equal grades"
-        )
-    if part := result.get("hostile"):
-        slowest = max(part["cpu_seconds"], key=part["cpu_seconds"].get)
-        lines.append(f"hostile: {len(part['grades'])} answers, at most {part['most_cpu_seconds']:.2f} CPU-seconds ({slowest})")
-    if part := result.get("tokenizing"):
-        lines.append(
-            f"tokenizing: {part['per_cpu_second']:.0f} responses per CPU-second in batches, {part['ratio']:.2f} times "
-            f"step by step; {'equal' if part['equal'] else 'UNEQUAL'} ids"
-        )
-    if part := result.get("memory"):
-        sizes = list(next(iter(part["peak_bytes"].values())))
-        rows = [["peak memory, MB", *(f"{int(size):,} rollouts" for size in sizes), "ratio"]]
-        for stage, peaks in part["peak_bytes"].items():
-            rows.append([stage, *(f"{peaks[size] / 1e6:.0f}" for size in sizes), f"{part['growth'][stage]:.2f}"])
-        lines.append(align(rows))
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BenchmarkConfig, argv, __doc__)
@@ -128,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         result = {part: PARTS[part](config, Path(folder)) for part in config.parts}
     write_json(Path(config.output_dir) / "metrics.json", result)
     write_manifest(config.output_dir, config, inputs=filter(None, [config.rollouts, config.hostile]))
-    print(table(result))
+    print(data_tables(result))
 
 
 if __name__ == "__main__":

@@ -12,29 +12,22 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
+from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.prmbench_eval")
 
 
 @dataclass
-class PRMBenchEvalConfig(PRMBenchConfig):
+class PRMBenchEvalConfig(ModelConfig, PRMBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: str = "prmbench"
     """The benchmark, raw or assembled: a file, a folder, or the hub's dataset `prmbench`."""
-    model: str | None = None
-    """Checkpoint, or published PRM (a folder or owner/name[@revision] on the hub), that scores the items."""
     predictions: str | None = None
     """Predictions, a file or folder of rows {id, step_scores} or of the benchmark's own toolkit, in place of --model."""
     strip_numbering: bool = True
     """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs."""
-    recipe: str | None = None
-    """How --model, a published PRM, is read, where neither its files nor its name tell."""
-    reference: str | None = None
-    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
-    token_budget: int | None = None
-    """Tokens scored at a time by --model. Default: 16384 on CUDA, 4096 on a CPU."""
     output_dir: str = "results/prmbench"
     """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json; with --model, predictions.jsonl."""
 
@@ -53,10 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         predictions, counts = load_predictions(config.predictions, items)
     else:
         responses = [item.as_response(config.strip_numbering) for item in items]
-        from prm.scoring import Scorer
-
-        scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
-        predictions, counts = score_items(scorer, responses, output_dir / "predictions.jsonl")
+        predictions, counts = score_items(config.load_scorer(), responses, output_dir / "predictions.jsonl")
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")

@@ -12,28 +12,21 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
+from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")
 
 
 @dataclass
-class ProcessBenchEvalConfig(ProcessBenchConfig):
+class ProcessBenchEvalConfig(ModelConfig, ProcessBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: list[str] = field(default_factory=lambda: ["data/processbench"])
     """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
     subsets), `processbench:gsm8k`."""
-    model: str | None = None
-    """Checkpoint, or published PRM (a folder or owner/name[@revision] on the hub), that scores the items."""
     predictions: str | None = None
     """Predictions, a file or folder of rows {id, step_scores} or {id, prediction}, in place of --model."""
-    recipe: str | None = None
-    """How --model, a published PRM, is read, where neither its files nor its name tell."""
-    reference: str | None = None
-    """Reference model, where --model is an implicit PRM. Default: the one named in the checkpoint."""
-    token_budget: int | None = None
-    """Tokens scored at a time by --model. Default: 16384 on CUDA, 4096 on a CPU."""
     output_dir: str = "results/processbench"
     """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
 
@@ -52,10 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         responses = [item.as_response() for item in items]
-        from prm.scoring import Scorer
-
-        scorer = Scorer.load(config.model, config.token_budget, config.reference, recipe=config.recipe)
-        predictions, left_out = score_items(scorer, responses, output_dir / "predictions.jsonl")
+        predictions, left_out = score_items(config.load_scorer(), responses, output_dir / "predictions.jsonl")
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]
     if not isinstance(predictions[0], int):

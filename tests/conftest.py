@@ -77,6 +77,23 @@ def tiny_backbone(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_prm(tiny_backbone, tmp_path_factory):
+    """Folder, named `asym`, of a PRM with an untrained head on the tiny backbone."""
+    from transformers import AutoTokenizer
+
+    from prm.models import RewardModel, save_model
+    from prm.steps import StepEncoder
+
+    def make(max_length: int) -> str:
+        folder = tmp_path_factory.mktemp("checkpoints") / "asym"
+        encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=max_length)
+        save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public data samples named by PRM_TEST_DATA; tests that need it skip without it."""
     folder = os.environ.get("PRM_TEST_DATA")

@@ -75,14 +75,13 @@ class Tracer:
         response = self._with_outcome(response, gold)
         if response.correct is None:
             return "no_outcome"
-        name = f"{response.question_id} #{response.sample_index}"
         try:
-            encoded = self.encoder.encode(response.question, response.steps, name)
+            encoded = self.encoder.encode(response.question, response.steps, response.name)
         except SequenceTooLongError:
             return "too_long"
         except ValueError:
             return "unencodable_text"
-        self._check_vocabulary(encoded, name)
+        self._check_vocabulary(encoded, response.name)
         return Trace(response, list(cut_prefixes(response, gold, encoded)))
 
     def _with_outcome(self, response: Response, gold: str) -> Response:

@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from prm.benchmarks.results import ITEMS, METRICS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import Response, Row
+from prm.scoring import Scorer
 from prm.tracking import progress
-
-if TYPE_CHECKING:
-    from prm.scoring import Scorer
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
@@ -80,7 +78,7 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
     return [float(score) for score in scores]
 
 
-def score_items(scorer: "Scorer", items: Sequence[Response], path: Path) -> tuple[list[list[float]], Counter[str]]:
+def score_items(scorer: Scorer, items: Sequence[Response], path: Path) -> tuple[list[list[float]], Counter[str]]:
     """Score the items' own steps, keep the scores in `path`, and count by reason the items that the model cannot read.
 
     A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.

@@ -8,6 +8,8 @@ from typing import Any
 
 from prm.benchmarks.tables import Table
 from prm.files import read_rows, write_json, write_jsonl
+from prm.records import Response
+from prm.steps import join_steps
 
 METRICS, TABLES, ITEMS = "metrics.json", "tables.json", "items.jsonl"
 
@@ -33,6 +35,45 @@ class Item:
     """The aggregated score, where the evaluation ranks responses."""
     is_selected: bool | None = None
     """Whether Best-of-N over all candidates of its question chose it."""
+
+
+def response_item(
+    response: Response,
+    step_scores: list[float],
+    response_score: float,
+    prm: str | None,
+    group: str,
+    is_selected: bool | None = None,
+) -> Item:
+    """A scored response with what is known of it; `prm`, where a folder has several, stands before its id."""
+    return Item(
+        id=f"{prm}: {response.name}" if prm is not None else response.name,
+        group=group,
+        question=response.question,
+        steps=scored_steps(response, len(step_scores)),
+        step_scores=step_scores,
+        first_error=first_error(response),
+        correct=response.correct,
+        response_score=response_score,
+        is_selected=is_selected,
+    )
+
+
+def scored_steps(response: Response, num_scores: int) -> list[str]:
+    """The steps that the scores belong to: an outcome model's one score stands for the whole response."""
+    return list(response.steps) if len(response.steps) == num_scores else [join_steps(response.steps)]
+
+
+def first_error(response: Response) -> int | None:
+    """The first step labelled bad (below 0), -1 if none is; None where a step up to there has no label."""
+    if not response.step_labels:
+        return None
+    for index, label in enumerate(response.step_labels):
+        if label is None:
+            return None
+        if label < 0:
+            return index
+    return -1
 
 
 def write_results(

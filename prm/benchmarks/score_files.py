@@ -1,5 +1,6 @@
-"""What an evaluation reads: score files as curves by name, and the texts, lengths and question fields that belong to them."""
+"""What an evaluation reads: score files as curves by name, or a model's scores, and their texts, lengths and question fields."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 from prm.data.hub import read_source
 from prm.data.shapes import Place
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
+from prm.files import write_jsonl
 from prm.records import Key, Response, Row, StepScores
+from prm.scoring import Scorer
+from prm.tracking import progress
 
 ID_KEYS = ("question_id", "unique_id", "problem_id", "id", "idx")
 
@@ -31,6 +35,15 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
             if curve in records:
                 raise ValueError(f"--scores {entry}: a second curve named {curve!r}; name the files apart, NAME={path}")
             records[curve] = load_scores(path, name)
+    return records
+
+
+def score_all(scorer: Scorer, responses: Sequence[Response], path: Path | None = None) -> list[StepScores]:
+    """Score every response that the model can read, and keep the scores in `path`."""
+    scored = scorer.score(responses, Counter())
+    records = list(progress(scored, total=len(responses), desc="scoring", unit="response"))
+    if path is not None:
+        write_jsonl(path, records)
     return records
 
 

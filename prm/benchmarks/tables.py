@@ -28,3 +28,8 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Both ends in percent."""
+    return f"[{percent(low)}, {percent(high)}]"

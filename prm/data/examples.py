@@ -31,7 +31,7 @@ class Example:
         """Raises ValueError for labels that do not match the steps."""
         if response.step_labels is not None and len(response.step_labels) != len(encoded.step_ends):
             raise ValueError(
-                f"{response.question_id} #{response.sample_index}: {len(response.step_labels)} step labels for "
+                f"{response.name}: {len(response.step_labels)} step labels for "
                 f"{len(encoded.step_ends)} steps; every step needs one label"
             )
         return cls(response.key, encoded, response.correct, response.step_labels)

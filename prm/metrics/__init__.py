@@ -27,6 +27,7 @@ from prm.metrics.first_error import (
 from prm.metrics.length import PAIR_CLASSES, length_controlled, length_moments, length_preference, pair_wins
 from prm.metrics.prm_score import COUNTS, StepMeasures, best_prm_threshold, count_steps, prm_score_curve, step_measures
 from prm.metrics.resampling import (
+    BootstrapConfig,
     PairedDifference,
     bootstrap_interval,
     paired_difference,
@@ -41,6 +42,7 @@ __all__ = [
     "COUNTS",
     "PAIR_CLASSES",
     "UNPARSABLE",
+    "BootstrapConfig",
     "FirstErrorScore",
     "PairedDifference",
     "ReliabilityBin",

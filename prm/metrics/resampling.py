@@ -9,6 +9,23 @@ NUM_DRAWS = 10_000
 CONFIDENCE = 0.95
 
 
+@dataclass(kw_only=True)
+class BootstrapConfig:
+    """The bootstrap behind the intervals of an evaluation."""
+
+    confidence: float = CONFIDENCE
+    """Share of the bootstrap distribution that an interval holds."""
+    num_bootstrap: int = NUM_DRAWS
+    """Resamples of the questions or items behind each interval and paired test."""
+    seed: int = 0
+    """Seed of the bootstrap, and of everything else that is drawn."""
+
+    @property
+    def draws(self) -> tuple[float, int, int]:
+        """What `bootstrap_interval`, `paired_difference` and `ratio_interval` take after their values."""
+        return self.confidence, self.num_bootstrap, self.seed
+
+
 def resampled_means(
     values: Float[np.ndarray, "questions *curves"], num_draws: int = NUM_DRAWS, seed: int = 0
 ) -> Float[np.ndarray, "draws *curves"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, interval, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_jsonl, write_text
 from prm.miniature.report import compare, measure
@@ -99,8 +99,8 @@ def table(result: Mapping[str, Any], losses: Sequence[str], rates: Sequence[floa
             curve, steps = curves["prms"][name]["last"]["best_of_n"], result["steps"][name]
             f1 = steps["first_error"]["oracle"]
             cells = [percent(labels["right_with_wrong_step"]) + "%", f"{labels['flip_rate']:.2f}", loss]
-            cells += [percent(curve["accuracy"][n]), f"[{percent(curve['low'][n])}, {percent(curve['high'][n])}]"]
-            rows.append([*cells, f"{steps['auc']:.3f}", percent(f1["f1"]), f"[{percent(f1['low'])}, {percent(f1['high'])}]"])
+            cells += [percent(curve["accuracy"][n]), interval(curve["low"][n], curve["high"][n])]
+            rows.append([*cells, f"{steps['auc']:.3f}", percent(f1["f1"]), interval(f1["low"], f1["high"])])
     vote = curves["baselines"]["majority_vote"]
     baselines = f"random {percent(curves['baselines']['random']['accuracy'][n])}"
     baselines += f", majority vote {percent(vote['accuracy'][n])}" if vote else ""

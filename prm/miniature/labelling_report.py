@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, interval, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
 from prm.miniature.problems import first_error
@@ -103,18 +103,8 @@ def num_tokens(manifest: Path) -> int:
 
 def step_accuracy(scores: Sequence[Sequence[float]], errors: Int[np.ndarray, " items"], threshold: float) -> float:
     """Share of steps on the right side of the threshold, up to the first wrong one: behind it a prefix stays wrong."""
-    values, is_good = judged_steps(scores, errors)
+    values, is_good = metrics.judged_steps(scores, errors)
     return metrics.accuracy(values, is_good, threshold)
-
-
-def judged_steps(
-    scores: Sequence[Sequence[float]], errors: Int[np.ndarray, " items"]
-) -> tuple[Float[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
-    """Score and truth of every step up to the first wrong one."""
-    ends = [len(s) if error < 0 else error + 1 for s, error in zip(scores, errors, strict=True)]
-    values = [np.asarray(s[:end], dtype=np.float64) for s, end in zip(scores, ends, strict=True)]
-    is_good = [np.arange(end) != error for end, error in zip(ends, errors, strict=True)]
-    return np.concatenate(values), np.concatenate(is_good)
 
 
 def calibration(labels: Path, exact: Mapping[Key, Response]) -> dict[str, Any]:
@@ -124,7 +114,7 @@ def calibration(labels: Path, exact: Mapping[Key, Response]) -> dict[str, Any]:
     all_errors = [first_error(exact[r.key].step_labels) for r in responses]
     # An error in the last step lies behind all sampled ones.
     errors = np.array([e if e < len(s) else -1 for e, s in zip(all_errors, scores, strict=True)])
-    return reliability(*judged_steps(scores, errors))
+    return reliability(*metrics.judged_steps(scores, errors))
 
 
 def reliability(values: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> dict[str, Any]:
@@ -140,7 +130,7 @@ def table(result: Mapping[str, Any]) -> str:
     rows = [[*columns, "tokens", "seconds"]]
     for title, r in result["rows"].items():
         rule = "k = 0" if r["threshold"] == ANY_RIGHT else f"< {r['threshold']:.2g}"
-        quality = [percent(r["step_accuracy"]), f"{r['auc']:.3f}", percent(r["f1"]), f"[{percent(r['low'])}, {percent(r['high'])}]"]
+        quality = [percent(r["step_accuracy"]), f"{r['auc']:.3f}", percent(r["f1"]), interval(r["low"], r["high"])]
         shares = [percent(r["acc_error"]), percent(r["acc_correct"]), percent(r["coverage"])]
         rows.append([title, rule, *quality, *shares, f"{r['tokens_per_response']:.0f}", f"{r['seconds']:.0f}"])
     errors = ", ".join(f"{100 * r['ece']:.1f} points ({name})" for name, r in result["reliability"].items())

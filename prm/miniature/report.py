@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.aggregation import aggregate_lists
+from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, interval, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_text
@@ -52,8 +52,7 @@ def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
 def pooled(records: Sequence[StepScores], aggregation: str) -> list[StepScores]:
     """Response scores as records of one step, so that PRMs with different aggregations can stand on one plot."""
     flat = [r.step_scores for r in records]
-    is_signed = any(not 0 <= score <= 1 for scores in flat for score in scores)
-    values = aggregate_lists(flat, aggregation, signed=is_signed)
+    values = aggregate_lists(flat, aggregation, signed=is_signed(flat))
     return [
         StepScores(r.question_id, r.sample_index, [float(value)], r.correct, r.answer, r.extracted)
         for r, value in zip(records, values, strict=True)
@@ -144,7 +143,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:
         cells = [
             f"{steps['auc']:.3f}",
             percent(oracle["f1"]),
-            f"[{percent(oracle['low'])}, {percent(oracle['high'])}]",
+            interval(oracle["low"], oracle["high"]),
             percent(fixed["f1"]),
         ]
         rows.append([loss, result["aggregation"][loss], *curve_cells(curves["prms"][loss]["last"]["best_of_n"], ns), *cells])
@@ -155,7 +154,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:
 
 def curve_cells(curve: Mapping[str, Any], ns: Sequence[int]) -> list[str]:
     last = str(ns[-1])
-    return [*(percent(curve["accuracy"][str(n)]) for n in ns), f"[{percent(curve['low'][last])}, {percent(curve['high'][last])}]"]
+    return [*(percent(curve["accuracy"][str(n)]) for n in ns), interval(curve["low"][last], curve["high"][last])]
 
 
 def outcomes_text(result: Mapping[str, Any]) -> str:

@@ -2,10 +2,12 @@
 
 from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.options import ModelConfig
 from prm.scoring.processes import score_in_processes
 from prm.scoring.scorer import Scorer, reference_of, score_responses
 
 __all__ = [
+    "ModelConfig",
     "Scorer",
     "ScoringConfig",
     "ScoringEngine",

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from prm.data.sources import iter_responses
@@ -12,7 +12,8 @@ from prm.files import KeySet
 from prm.records import Response
 from prm.scoring.engines import ENGINES
 from prm.scoring.identity import run_identity
-from prm.scoring.scorer import Scorer, reference_of
+from prm.scoring.options import ModelConfig
+from prm.scoring.scorer import reference_of
 from prm.shards import ShardWriter, ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
 from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
@@ -21,11 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class ScoringConfig(ShareConfig):
+class ScoringConfig(ModelConfig, ShareConfig):
     """Score every step of rollouts, responses or candidate pools."""
 
-    model: str
-    """Checkpoint folder written by scripts/train.py, or a published PRM: a folder, or owner/name[@revision] on the hub."""
+    model: str = field()  # required here
     input: str
     """Rollouts, responses or candidate pools: a .jsonl file, a .json array or a folder of shards."""
     output: str
@@ -33,21 +33,12 @@ class ScoringConfig(ShareConfig):
     max_step_length: int | None = None
     """Merge neighbouring steps up to this many tokens, as scripts/build_dataset.py did; default: every paragraph is a step."""
     engine: Literal[ENGINES] = "torch"  # type: ignore[valid-type]
-    """torch, or vllm where it is faster: pooling of the checkpoint as scripts/export_vllm.py exports it. No implicit PRMs there."""
-    token_budget: int | None = None
-    """Tokens per packed row of the torch engine. Default: 16384 on CUDA, 4096 on a CPU."""
+    """torch, or vllm where it is faster: pooling of the checkpoint as scripts/export_vllm.py exports it. It takes no implicit PRMs,
+    packs by a budget of its own and runs on what its build is for."""
     torch_compile: bool = False
     """Compile the layers of the torch engine; worth its minute or so on a GPU with many responses."""
-    recipe: str | None = None
-    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
-    reference: str | None = None
-    """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision; auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
     num_processes: int = 1
     """Processes on this machine that divide the questions: each takes a GPU, or without any its part of the cores."""
-    device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes CUDA where there is one. The vllm engine takes what its build is for."""
 
 
 def score_file(config: ScoringConfig) -> dict[str, int]:
@@ -65,8 +56,7 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     refuse_other_run(config.output, run)
     write_manifest(place.parent, config, extra={"run": run}, name=place.name)
 
-    options = (config.token_budget, config.reference, config.dtype, config.device, config.engine, config.torch_compile)
-    scorer = Scorer.load(config.model, *options, recipe=config.recipe)
+    scorer = config.load_scorer(config.engine, config.torch_compile)
     dropped: Counter[str] = Counter()
     with ShardWriter(config.output, prefix=shard_prefix(*job)) as writer:
         num_finished = sum(key in keys for key in writer.finished_keys)

@@ -137,13 +137,12 @@ def next_window(size: int, seconds: float) -> int:
 
 def check_scores(response: Response, step_scores: list[float]) -> None:
     """Raise ValueError, naming the response, for scores that are not one finite number per step."""
-    name = f"{response.question_id} #{response.sample_index}"
     if len(step_scores) != len(response.steps):
-        raise ValueError(f"{name}: the engine gave {len(step_scores)} scores for {len(response.steps)} steps")
+        raise ValueError(f"{response.name}: the engine gave {len(step_scores)} scores for {len(response.steps)} steps")
     for index, score in enumerate(step_scores):
         if not math.isfinite(score):
             raise ValueError(
-                f"{name}: step {index} got the score {score}; the weights are damaged or overflow in this precision: "
+                f"{response.name}: step {index} got the score {score}; the weights are damaged or overflow in this precision: "
                 "try --dtype float32"
             )
 
@@ -172,11 +171,10 @@ def encode_each(
     found = iter(_encode_readable(unlimited, with_steps, dropped))
     encoded = [next(found) if response.steps else None for response in responses]
     for index, (response, tokens) in enumerate(zip(responses, encoded, strict=True)):
-        name = f"{response.question_id} #{response.sample_index}"
         if not response.steps:
-            _drop(dropped, "no_steps", f"{name} is empty")
+            _drop(dropped, "no_steps", f"{response.name} is empty")
         elif tokens is not None and len(tokens.input_ids) > encoder.max_length:
-            _drop(dropped, "too_long", f"{name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}")
+            _drop(dropped, "too_long", f"{response.name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}")
             encoded[index] = None
     return encoded
 

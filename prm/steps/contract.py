@@ -147,7 +147,7 @@ class StepEncoder:
 
     def encode_batch(self, responses: Sequence[Response]) -> list[EncodedResponse]:
         """Encode many responses in a few tokenizer calls. Raises as `encode` does, for the first bad one."""
-        names = [r.question_id if r.sample_index == 0 else f"{r.question_id} #{r.sample_index}" for r in responses]
+        names = [r.question_id if r.sample_index == 0 else r.name for r in responses]
         for response, name in zip(responses, names, strict=True):
             self._check_response(response, name)
         encoded = LAYOUTS[self.layout](self, [r.question for r in responses], [r.steps for r in responses])
@@ -176,10 +176,8 @@ class StepEncoder:
         self.tokenizer.save_pretrained(str(directory))
         contract = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tokenizer"}
         separator_id = self.separator_id if self.has_separator else None
-        write_json(
-            Path(directory) / CONFIG_NAME,
-            {"format_version": FORMAT_VERSION, **contract, "separator_id": separator_id, **extra},
-        )
+        saved = {"format_version": FORMAT_VERSION, **contract, "separator_id": separator_id, **extra}
+        write_json(Path(directory) / CONFIG_NAME, saved)
 
     @classmethod
     def load(cls, directory: str | Path) -> "StepEncoder":

@@ -4,23 +4,17 @@ import json
 
 import calibration_report
 import pytest
-from transformers import AutoTokenizer
 
 from prm.benchmarks.results import read_items, read_tables
 from prm.files import write_jsonl
-from prm.models import RewardModel, save_model
 from prm.records import Response, StepScores
-from prm.steps import StepEncoder
 
 FAST = ["--num_bootstrap", "100"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_backbone, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "asym"
-    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=200)
-    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
-    return folder
+def checkpoint(make_prm):
+    return make_prm(max_length=200)
 
 
 def responses():

@@ -8,25 +8,19 @@ from pathlib import Path
 import bon_eval
 import processbench_eval
 import pytest
-from transformers import AutoTokenizer
 
 from prm.benchmarks.results import read_items, read_tables
 from prm.benchmarks.score_files import read_scores
 from prm.files import read_records, write_json, write_jsonl
-from prm.models import RewardModel, save_model
 from prm.records import Rollout, StepScores
-from prm.steps import StepEncoder
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FAST = ["--num_bootstrap", "200", "--num_vote_draws", "20"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_backbone, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "asym"
-    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=300)
-    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
-    return folder
+def checkpoint(make_prm):
+    return make_prm(max_length=300)
 
 
 @pytest.fixture

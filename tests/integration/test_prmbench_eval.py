@@ -4,22 +4,16 @@ import json
 
 import prmbench_eval
 import pytest
-from transformers import AutoTokenizer
 
 from prm.benchmarks.results import read_items, read_tables
 from prm.files import write_jsonl
-from prm.models import RewardModel, save_model
-from prm.steps import StepEncoder
 
 FILES = {"metrics.json", "tables.json", "items.jsonl", "manifest.json"}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_backbone, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "asym"
-    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=300)
-    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
-    return folder
+def checkpoint(make_prm):
+    return make_prm(max_length=300)
 
 
 def row(idx, steps, error_steps, classification="circular"):

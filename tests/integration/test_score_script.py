@@ -2,20 +2,14 @@
 
 import pytest
 import score
-from transformers import AutoTokenizer
 
 from prm.files import read_records, write_jsonl
-from prm.models import RewardModel, save_model
 from prm.records import Response, Rollout, StepScores
-from prm.steps import StepEncoder
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny_backbone):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    encoder = StepEncoder.for_loss("asym", AutoTokenizer.from_pretrained(tiny_backbone), max_length=2048)
-    save_model(RewardModel.from_backbone(tiny_backbone, 1, vocab_size=len(encoder.tokenizer)), encoder, folder)
-    return str(folder)
+def checkpoint(make_prm):
+    return make_prm(max_length=2048)
 
 
 def run(checkpoint, source, output) -> list[StepScores]:

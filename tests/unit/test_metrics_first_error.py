@@ -96,6 +96,11 @@ class TestClassification:
         assert np.isnan(metrics.roc_auc(np.array([0.1, 0.2]), np.array([True, True])))
         assert np.isnan(metrics.step_auc([], np.array([], dtype=int)))
 
+    def test_steps_behind_the_first_error_are_not_judged(self):
+        values, is_good = metrics.judged_steps([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.3, 0.2], []], np.array([-1, 1, 0, 0]))
+        assert values.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5, 0.3]
+        assert is_good.tolist() == [True, True, True, True, False, False]
+
     def test_step_auc_ignores_steps_behind_the_first_error(self):
         assert metrics.step_auc([[0.9, 0.2, 0.0], [0.8]], np.array([1, -1])) == 1.0
         assert metrics.step_auc([[0.9, 0.2, 0.99], [0.1]], np.array([1, -1])) == 0.5

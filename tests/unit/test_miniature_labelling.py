@@ -15,7 +15,7 @@ from prm.miniature import labelling, problems
 from prm.miniature.corpus import full_text
 from prm.miniature.experiment import Miniature
 from prm.miniature.labelling import LABELLINGS, choose_responses, gather_verdicts, label_flags, review, reviews, slipped_steps
-from prm.miniature.labelling_report import ROWS, Row, judged_steps, measure, reliability, step_accuracy, write_labelling
+from prm.miniature.labelling_report import ROWS, Row, measure, reliability, step_accuracy, write_labelling
 from prm.miniature.problems import ProblemConfig
 from prm.miniature.settings import MiniatureConfig
 from prm.records import Response
@@ -102,9 +102,6 @@ ERRORS = np.array([-1, 1, 0])
 
 
 def test_steps_behind_the_first_error_do_not_count():
-    values, is_good = judged_steps([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.3, 0.2]], ERRORS)
-    assert values.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5, 0.3]
-    assert is_good.tolist() == [True, True, True, True, False, False]
     assert step_accuracy([[0.9, 0.8, 0.1], [0.6, 0.5, 0.4], [0.3, 0.2]], ERRORS, 0.4) == pytest.approx(4 / 6)
 
 

@@ -1,9 +1,12 @@
+"""An evaluation's folder: what is written is read back; a response as an item; tables as text."""
+
 import json
 
 import pytest
 
-from prm.benchmarks.results import Item, read_items, read_tables, write_results
-from prm.benchmarks.tables import Table, align, percent, render
+from prm.benchmarks.results import Item, read_items, read_tables, response_item, write_results
+from prm.benchmarks.tables import Table, align, interval, percent, render
+from prm.records import Response
 
 ITEM = Item("q1 #0", "gsm8k", "1 + 1?", ["2.", "So \\boxed{2}."], [0.9, 0.8], first_error=-1, correct=True)
 TABLE = Table("F1 (%)", [["rule", "gsm8k"], ["fixed", "41.0"]], note="of 50 items")
@@ -14,6 +17,20 @@ def test_what_is_written_is_read_back(tmp_path):
     assert read_tables(tmp_path / "new") == [TABLE]
     assert list(read_items(tmp_path / "new")) == [ITEM]
     assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == {"f1": 0.41}
+
+
+def test_a_response_as_an_item():
+    response = Response("q1", 2, "1 + 1?", ["2.", "So 2."], True, [1.0, -1.0])
+    item = response_item(response, [0.9, 0.8], 0.8, None, "gsm8k", is_selected=True)
+    assert item == Item("q1 #2", "gsm8k", "1 + 1?", ["2.", "So 2."], [0.9, 0.8], 1, None, True, 0.8, True)
+    of_outcome_model = response_item(response, [0.7], 0.7, "orm", "orm")
+    assert (of_outcome_model.id, of_outcome_model.steps) == ("orm: q1 #2", ["2.\n\nSo 2."])
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(None, None), ([1, 0], -1), ([0, -1], 1), ([-1, None], 0), ([None, -1], None)])
+def test_the_first_error_of_a_labelled_response(labels, expected):
+    response = Response("q", 0, "?", ["a", "b"], step_labels=labels)
+    assert response_item(response, [0.1, 0.2], 0.1, None, "").first_error == expected
 
 
 def test_an_evaluation_of_scores_alone_has_no_items(tmp_path):
@@ -36,3 +53,4 @@ def test_tables_stand_apart_with_title_and_note():
     assert align(TABLE.rows) == "rule   gsm8k\nfixed   41.0"
     assert render([TABLE, Table("b", [["x"]])]) == "F1 (%)\nrule   gsm8k\nfixed   41.0\nof 50 items\n\nb\nx"
     assert [percent(None), percent(0.4567)] == ["-", "45.7"]
+    assert interval(0.1, 0.25) == "[10.0, 25.0]"

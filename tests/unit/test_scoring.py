@@ -17,7 +17,7 @@ from prm.models import ImplicitPRM, RewardModel, save_model
 from prm.models.packing import pack_responses
 from prm.models.step_scores import ACTIVATIONS
 from prm.records import Response, StepScores
-from prm.scoring import Scorer, ScoringConfig, reference_of, score_file, score_responses
+from prm.scoring import ModelConfig, Scorer, ScoringConfig, reference_of, score_file, score_responses
 from prm.steps import StepEncoder
 
 RESPONSES = [
@@ -50,6 +50,16 @@ def checkpoint(tmp_path_factory, tiny_backbone):
 @pytest.fixture(scope="module")
 def implicit(tmp_path_factory, tiny_backbone):
     return make_checkpoint(tmp_path_factory.mktemp("implicit"), tiny_backbone, "implicit_prm", reference_model=str(tiny_backbone))
+
+
+def test_every_option_of_a_model_reaches_its_engine(checkpoint, implicit, tiny_backbone):
+    engine = ModelConfig(model=checkpoint, token_budget=77, dtype="bfloat16", device="cpu").load_scorer().engine
+    assert (engine.token_budget, engine.model.dtype, engine.model.device.type) == (77, torch.bfloat16, "cpu")
+    assert ModelConfig(model=implicit, reference=str(tiny_backbone)).load_scorer().engine.reference is not None
+    with pytest.raises(ValueError, match="--reference"):
+        ModelConfig(model=checkpoint, reference=str(tiny_backbone)).load_scorer()
+    with pytest.raises(ValueError, match="'none-such' is unknown"):
+        ModelConfig(model=str(tiny_backbone), recipe="none-such").load_scorer()
 
 
 def test_activations_by_hand():

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import chain, combinations, groupby
 from typing import Any
 
 import numpy as np
 
+from prm.aggregation import is_signed
+from prm.data.sources import load_responses
 from prm.grading import GradingPool, Pair, normalize_answer
 from prm.metrics import group_answers
 from prm.records import Key, Response, StepScores
@@ -34,8 +36,8 @@ class CandidatePool:
         return np.array([len(group) for group in self.correct])
 
     def is_signed(self, prm: str) -> bool:
-        """Whether a score lies outside [0, 1], so that it is no probability (an implicit PRM's reward, a raw logit)."""
-        return any(not 0 <= s <= 1 for group in self.step_scores[prm] for scores in group for s in scores)
+        """Whether the PRM's scores are no probabilities."""
+        return is_signed(chain.from_iterable(self.step_scores[prm]))
 
     def restrict(self, min_size: int) -> "CandidatePool":
         """The questions with at least `min_size` candidates."""
@@ -110,6 +112,14 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
         sum(outcome is None for outcome in correct.values()),
         sum(answer is None for answer in extracted.values()),
     )
+
+
+def load_graded(path: str) -> list[Response]:
+    """Rollouts as responses. Raises ValueError without a single outcome: there is nothing to measure."""
+    responses = load_responses(path)
+    if all(response.correct is None for response in responses):
+        raise ValueError(f"{path}: no rollout has an outcome; grade them first with scripts/grade_rollouts.py")
+    return responses
 
 
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:

@@ -19,7 +19,7 @@ Place = tuple[str, ...]
 
 
 @dataclass
-class BestOfNConfig:
+class BestOfNConfig(metrics.BootstrapConfig):
     """How candidates are ranked and how sure the curves are."""
 
     aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
@@ -32,14 +32,8 @@ class BestOfNConfig:
     """Leave out (and count) the questions with fewer candidates than the largest of --num_candidates."""
     answer_grouping: Literal["spelling", "math_verify"] = "spelling"
     """When two answers are one vote: equal normalized strings, or equal values by Math-Verify (slower)."""
-    confidence: float = 0.95
-    """Share of the bootstrap distribution that an interval holds."""
-    num_bootstrap: int = metrics.resampling.NUM_DRAWS
-    """Resamples of the questions behind intervals and paired tests."""
     num_vote_draws: int = 400
     """Random subsets per question and N behind the voting curves, which have no closed form."""
-    seed: int = 0
-    """Seed of the bootstrap and of the vote subsets."""
 
     def __post_init__(self) -> None:
         for name in self.aggregation:
@@ -129,7 +123,7 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
 
 def curve_of(values: Float[np.ndarray, "questions ns"], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
     """Mean over questions at every N and its bootstrap interval."""
-    low, high = metrics.bootstrap_interval(values, config.confidence, config.num_bootstrap, config.seed)
+    low, high = metrics.bootstrap_interval(values, *config.draws)
     return {"accuracy": by_n(ns, values.mean(axis=0)), "low": by_n(ns, low), "high": by_n(ns, high)}
 
 
@@ -172,7 +166,7 @@ def _votes(
 
 def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
     stacked = np.stack(list(curves.values()), axis=1)
-    low, high = metrics.bootstrap_interval(stacked, config.confidence, config.num_bootstrap, config.seed)
+    low, high = metrics.bootstrap_interval(stacked, *config.draws)
     nested: dict[str, Any] = {"baselines": {"random": None, "majority_vote": None}, "prms": {}}
     for index, (place, values) in enumerate(curves.items()):
         curve = {
@@ -201,9 +195,7 @@ def _differences(curves: dict, aggregation: str, prms: Sequence[str], ns: Sequen
     test = metrics.paired_difference(
         np.stack([systems[a] for a, _ in pairs], axis=1),
         np.stack([systems[b] for _, b in pairs], axis=1),
-        config.confidence,
-        config.num_bootstrap,
-        config.seed,
+        *config.draws,
     )
     nested: dict[str, Any] = {prm: {} for prm in prms}
     for i, (a, b) in enumerate(pairs):

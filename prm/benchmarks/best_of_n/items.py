@@ -5,10 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from prm.benchmarks.best_of_n.evaluate import MeasuredCurves
-from prm.benchmarks.results import Item
+from prm.benchmarks.results import Item, response_item
 from prm.benchmarks.score_files import Texts
-from prm.records import Response
-from prm.steps import join_steps
 
 
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
@@ -29,34 +27,11 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
                 response = texts.responses.get(pool.keys[row][candidate])
                 if response is None:
                     continue
-                step_scores = pool.step_scores[prm][row][candidate]
-                yield Item(
-                    id=f"{prm}: {question_id} #{response.sample_index}"
-                    if len(first) > 1
-                    else f"{question_id} #{response.sample_index}",
-                    group=group,
-                    question=response.question,
-                    steps=scored_steps(response, len(step_scores)),
-                    step_scores=step_scores,
-                    first_error=first_error(response),
-                    correct=response.correct,
-                    response_score=float(scores[candidate]),
+                yield response_item(
+                    response,
+                    pool.step_scores[prm][row][candidate],
+                    float(scores[candidate]),
+                    prm if len(first) > 1 else None,
+                    group,
                     is_selected=candidate == int(best[0]),
                 )
-
-
-def scored_steps(response: Response, num_scores: int) -> list[str]:
-    """The steps that the scores belong to: an outcome model's one score stands for the whole response."""
-    return list(response.steps) if len(response.steps) == num_scores else [join_steps(response.steps)]
-
-
-def first_error(response: Response) -> int | None:
-    """The first step labelled bad (below 0), -1 if none is; None where a step up to there has no label."""
-    if not response.step_labels:
-        return None
-    for index, label in enumerate(response.step_labels):
-        if label is None:
-            return None
-        if label < 0:
-            return index
-    return -1

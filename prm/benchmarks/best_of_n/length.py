@@ -77,26 +77,25 @@ def _of_prm(
     config: BestOfNConfig,
 ) -> dict[str, Any]:
     pool, ns = measured.pool, measured.ns
-    draws = (config.confidence, config.num_bootstrap, config.seed)
     preference = metrics.length_preference(scores, lengths, pool.correct)
     moments = metrics.length_moments(scores, lengths, pool.correct)
-    low, high = metrics.resampling.ratio_interval(moments[:, 0], moments[:, 1], *draws)
+    low, high = metrics.ratio_interval(moments[:, 0], moments[:, 1], *config.draws)
     is_known = not np.isnan(preference)
     controlled_scores = metrics.length_controlled(scores, lengths, preference if is_known else 0.0)
     controlled = metrics.over_ragged(metrics.best_of_n, ns, controlled_scores, pool.correct)
-    loss = metrics.paired_difference(selected, controlled, *draws)
+    loss = metrics.paired_difference(selected, controlled, *config.draws)
     wins, pairs = metrics.pair_wins(scores, lengths, pool.correct)
     return {
         "preference": {"slope": preference, "low": float(low), "high": float(high)} if is_known else None,
-        "pairs": _pairs(wins, pairs, draws),
+        "pairs": _pairs(wins, pairs, config),
         "length_controlled": curve_of(controlled, ns, config),
         "loss": {name: by_n(ns, values) for name, values in vars(loss).items()},
         "length_selected": by_n(ns, metrics.over_ragged(metrics.best_of_n, ns, scores, lengths).mean(axis=0)),
     }
 
 
-def _pairs(wins: np.ndarray, pairs: np.ndarray, draws: tuple[float, int, int]) -> dict[str, Any]:
-    low, high = metrics.resampling.ratio_interval(wins, pairs, *draws)
+def _pairs(wins: np.ndarray, pairs: np.ndarray, config: BestOfNConfig) -> dict[str, Any]:
+    low, high = metrics.ratio_interval(wins, pairs, *config.draws)
     totals = pairs.sum(axis=0)
     return {
         name: {

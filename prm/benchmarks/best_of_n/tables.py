@@ -5,7 +5,7 @@ from typing import Any
 
 from prm.benchmarks.best_of_n.length import PAIR_LABELS
 from prm.benchmarks.best_of_n.plots import BASELINE_LABELS
-from prm.benchmarks.tables import Table, percent
+from prm.benchmarks.tables import Table, interval, percent
 
 
 def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -96,7 +96,7 @@ def _pairs(length: Mapping[str, Any]) -> Table:
 
 
 def _won(pairs: Mapping[str, Any]) -> str:
-    return "-" if pairs["won"] is None else f"{percent(pairs['won'])}  [{percent(pairs['low'])}, {percent(pairs['high'])}]"
+    return "-" if pairs["won"] is None else f"{percent(pairs['won'])}  {interval(pairs['low'], pairs['high'])}"
 
 
 def _each(length: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -113,14 +113,14 @@ def _breakdown(result: Mapping[str, Any], name: str, groups: Mapping[str, Any]) 
     for value, group in groups.items():
         cells = [percent(group["baselines"][baseline]["accuracy"][n]) for baseline in baselines]
         curves = [group["prms"][prm][aggregation] for prm in prms]
-        cells += [f"{percent(c['accuracy'][n])} [{percent(c['low'][n])}, {percent(c['high'][n])}]" for c in curves]
+        cells += [f"{percent(c['accuracy'][n])} {interval(c['low'][n], c['high'][n])}" for c in curves]
         rows.append([value, str(group["num_questions"]), *cells])
     return Table(f"Best-of-{n} accuracy (%) by {name}, {aggregation}", rows)
 
 
 def _curve_row(name: str, curve: Mapping[str, Any]) -> list[str]:
     low, high = list(curve["low"].values())[-1], list(curve["high"].values())[-1]
-    return [name, *map(percent, curve["accuracy"].values()), f"[{percent(low)}, {percent(high)}]"]
+    return [name, *map(percent, curve["accuracy"].values()), interval(low, high)]
 
 
 def _notes(result: Mapping[str, Any]) -> str:

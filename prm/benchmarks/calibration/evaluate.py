@@ -16,7 +16,7 @@ COMMUTES = ("min", "max", "last")
 
 
 @dataclass
-class CalibrationConfig:
+class CalibrationConfig(metrics.BootstrapConfig):
     """How scores are read as probabilities."""
 
     aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
@@ -29,23 +29,13 @@ class CalibrationConfig:
     """What a step labelled 0 between -1 and 1 counts as."""
     behind_error: BehindError = "labelled"
     """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
-    confidence: float = 0.95
-    """Share of the bootstrap distribution over questions that an interval holds."""
     num_bootstrap: int = 2000
-    """Resamples of the questions behind each interval."""
-    seed: int = 0
-    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         for name in self.aggregation:
             check_aggregation(name, self.tau)
         if self.num_bins < 2:
             raise ValueError(f"--num_bins {self.num_bins}: give at least 2")
-
-    @property
-    def draws(self) -> tuple[float, int, int]:
-        """What the bootstrap takes."""
-        return self.confidence, self.num_bootstrap, self.seed
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.best_of_n.items import first_error, scored_steps
 from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
 from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
 from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores
 from prm.benchmarks.calibration.tables import calibration_tables
-from prm.benchmarks.results import Item, write_results
+from prm.benchmarks.results import Item, response_item, write_results
 from prm.benchmarks.tables import Table
 from prm.files import write_json
 from prm.records import Response, StepScores
@@ -67,14 +66,4 @@ def calibration_items(scored: Mapping[str, ScoredResponses], config: Calibration
     for prm, one in scored.items():
         values = one.response_scores(config.aggregation[0], config.tau)
         for response, step_scores, value in zip(one.responses, one.step_scores, values, strict=True):
-            name = f"{response.question_id} #{response.sample_index}"
-            yield Item(
-                id=name if len(scored) == 1 else f"{prm}: {name}",
-                group=prm,
-                question=response.question,
-                steps=scored_steps(response, len(step_scores)),
-                step_scores=step_scores,
-                first_error=first_error(response),
-                correct=response.correct,
-                response_score=float(value),
-            )
+            yield response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm)

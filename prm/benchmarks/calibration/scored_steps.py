@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from prm.aggregation import aggregate_lists
+from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.score_files import check_steps
 from prm.records import Key, Response, StepScores
 
@@ -88,7 +88,7 @@ def join_scores(
         np.array(labels, dtype=np.int64),
         np.array([position for _, r, _ in by_step for position in range(len(r.steps))], dtype=np.int64),
         np.array([step_length(step) for _, r, _ in by_step for step in r.steps], dtype=np.int64),
-        any(not 0 <= score <= 1 for r in kept for score in scores[r.key]),
+        is_signed(scores[r.key] for r in kept),
         len(known) - len(kept),
     )
     if needs_truth and (joined.truth == UNKNOWN).all() and (joined.step_truth == UNKNOWN).all():

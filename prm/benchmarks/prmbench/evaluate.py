@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
-from prm.benchmarks.published import parse_published
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.step_calibration import step_calibration, without_nan
 from prm.metrics.prm_score import ratio
 
@@ -22,7 +22,7 @@ THRESHOLDS = {"score": 0.5, "difference": -0.05}
 
 
 @dataclass
-class PRMBenchConfig:
+class PRMBenchConfig(metrics.BootstrapConfig):
     """When a step is called good, and what stands beside the results."""
 
     rule: Literal["score", "difference"] = "score"
@@ -36,12 +36,6 @@ class PRMBenchConfig:
     """Bins of equal width behind the calibration error."""
     published: list[str] = field(default_factory=list)
     """Published PRMScores to show beside the measured one, LABEL=VALUE (a share, such as 0.55)."""
-    confidence: float = 0.95
-    """Share of the bootstrap distribution of PRMScore that an interval holds."""
-    num_bootstrap: int = metrics.resampling.NUM_DRAWS
-    """Resamples of the items of each category behind the intervals."""
-    seed: int = 0
-    """Seed of the bootstrap and of the random scores."""
 
     def __post_init__(self) -> None:
         parse_published(self.published)

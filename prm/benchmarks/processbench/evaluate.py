@@ -10,7 +10,7 @@ from jaxtyping import Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
-from prm.benchmarks.published import parse_published
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.step_calibration import step_calibration, without_nan
 
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
@@ -19,7 +19,7 @@ STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
 
 
 @dataclass
-class ProcessBenchConfig:
+class ProcessBenchConfig(metrics.BootstrapConfig):
     """Which thresholds turn step scores into predictions, and what stands beside the results."""
 
     threshold: list[str] = field(default_factory=lambda: list(THRESHOLD_RULES))
@@ -33,12 +33,6 @@ class ProcessBenchConfig:
     """Bins of equal width behind the calibration error."""
     published: list[str] = field(default_factory=list)
     """Published averages to show beside the measured ones, LABEL=VALUE (a share, such as 0.4699)."""
-    confidence: float = 0.95
-    """Share of the bootstrap distribution of F1 that an interval holds."""
-    num_bootstrap: int = metrics.resampling.NUM_DRAWS
-    """Resamples of the items behind each interval."""
-    seed: int = 0
-    """Seed of the bootstrap and of the random scores."""
 
     def __post_init__(self) -> None:
         if not self.threshold or (unknown := [rule for rule in self.threshold if rule not in THRESHOLD_RULES]):
@@ -152,7 +146,7 @@ def _rule_result(
 def _scores(
     predicted: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], config: ProcessBenchConfig
 ) -> dict[str, float | int]:
-    low, high = metrics.f1_interval(predicted, labels, config.confidence, config.num_bootstrap, config.seed)
+    low, high = metrics.f1_interval(predicted, labels, *config.draws)
     return {**vars(metrics.first_error_score(predicted, labels)), "low": low, "high": high}
 
 

@@ -10,7 +10,7 @@ from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
-from prm.benchmarks.tables import Table, percent
+from prm.benchmarks.tables import Table, interval, percent
 from prm.figures import PALETTE
 
 BASELINES = {
@@ -72,7 +72,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         stars = ["*" if score["is_tuned_here"] else "" for score in scores]
         f1 = [percent(score["f1"]) + star for score, star in zip(scores, stars, strict=True)]
         rows.append([_rule_name(rule), *f1, percent(by_rule["average"]["f1"])])
-        rows.append(["  interval", *(f"[{percent(score['low'])}, {percent(score['high'])}]" for score in columns)])
+        rows.append(["  interval", *(interval(score["low"], score["high"]) for score in columns)])
         if rule != "prediction":
             rows.append(["  value", *(f"{score['threshold']:.4g}" for score in scores), ""])
         for name, key in (("  items with an error", "acc_error"), ("  correct items", "acc_correct")):
@@ -103,9 +103,8 @@ def _notes(result: Mapping[str, Any]) -> str:
 def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
     rows = [[kind, "F1", "interval", "with an error", "correct", "random", "-(i+1)", "items (error + correct)"]]
     for name, found in groups.items():
-        interval = f"[{percent(found['low'])}, {percent(found['high'])}]"
         accuracies = [percent(found["acc_error"]), percent(found["acc_correct"])]
         baselines = [percent(found[f"{baseline}_oracle_f1"]) for baseline in ("random", "step_number")]
         size = f"{found['num_error']} + {found['num_correct']}"
-        rows.append([name, percent(found["f1"]), interval, *accuracies, *baselines, size])
+        rows.append([name, percent(found["f1"]), interval(found["low"], found["high"]), *accuracies, *baselines, size])
     return Table(title, rows, "random and -(i+1): content-free scores with the best threshold of each subset, on the same items")

@@ -4,7 +4,7 @@ Tokens are random, as what they are does not change the time they take; no candi
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch

@@ -1,0 +1,35 @@
+"""Which PRM scores, and how: the options of every script that loads one in, a loaded `Scorer` out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prm.scoring.scorer import Scorer
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """A PRM and how it is loaded."""
+
+    model: str | None = None
+    """Checkpoint folder written by scripts/train.py, or a published PRM: a folder, or owner/name[@revision] on the hub."""
+    recipe: str | None = None
+    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
+    reference: str | None = None
+    """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
+    token_budget: int | None = None
+    """Tokens per packed row. Default: 16384 on CUDA, 4096 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision; auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes CUDA where there is one."""
+
+    @property
+    def model_name(self) -> str:
+        """What results call the model: the last part of its path or name."""
+        return Path(self.model).resolve().name
+
+    def load_scorer(self, engine: str = "torch", torch_compile: bool = False) -> Scorer:
+        """Raises FileNotFoundError or ValueError as `Scorer.load` does."""
+        options = (self.token_budget, self.reference, self.dtype, self.device, engine, torch_compile)
+        return Scorer.load(self.model, *options, recipe=self.recipe)
