@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 1 << 30
 """Address space that a worker may add to what it starts with."""
+STACK_DEPTH = 1000
+"""Python frames that parsing and comparing may nest; a deeper answer is `unparsable`, whatever the calling process allows."""
 MAX_KNOWN = 1 << 16
 """Pairs whose status is remembered; samples of a question, which often agree, are graded close together."""
 WALL_FACTOR = 20
@@ -117,6 +120,7 @@ def _serve(connection: Connection, timeout_seconds: float, memory_bytes: int, pa
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(memory_bytes)
+    _limit_stack()
     while True:
         # A sibling holds a copy of the parent's end, so the parent's death shows as another parent, not as an end of file.
         while not connection.poll(2.0):
@@ -129,6 +133,14 @@ def _limit_memory(extra_bytes: int) -> None:
     if (statm := Path("/proc/self/statm")).exists():
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + extra_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _limit_stack() -> None:
+    """Counted from here: a fork stands as deep as its parent did and inherits its limit, which torch.compile raises."""
+    depth, frame = 0, sys._getframe()
+    while frame := frame.f_back:
+        depth += 1
+    sys.setrecursionlimit(depth + STACK_DEPTH)
 
 
 def _compare_within(timeout_seconds: float, pair: Pair) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -164,6 +165,19 @@ def test_a_worker_that_hangs_without_using_the_cpu_is_killed():
         pool._wall_seconds = 60
         assert pool.compare([Pair("4", "6")]) == {Pair("4", "6"): "wrong"}
         assert not worker.process.is_alive()
+
+
+def test_how_deep_an_answer_may_nest_does_not_depend_on_the_caller():
+    nested = "\\sqrt{2+" * 110 + "2" + "}" * 110
+    statuses, limit = [], sys.getrecursionlimit()
+    try:
+        for depth in (limit, 20 * limit):
+            sys.setrecursionlimit(depth)
+            with GradingPool(1, timeout_seconds=30) as pool:
+                statuses += pool.compare([Pair("2", nested)]).values()
+    finally:
+        sys.setrecursionlimit(limit)
+    assert statuses == ["unparsable", "unparsable"]
 
 
 def test_a_worker_killed_from_outside_loses_its_pair_only(caplog):
