@@ -44,12 +44,13 @@ def main(argv: list[str] | None = None) -> None:
         records = read_scores(config.scores, config.prm)
     else:
         records = {config.model_name: score_all(config.load_scorer(), responses, output_dir / "scores.jsonl")}
-    counts = {f"num_unscored {prm}": len(responses) - len(rows) for prm, rows in records.items() if responses}
+    unscored = {prm: len(responses) - len(rows) for prm, rows in records.items() if responses}
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
     files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
-    result, tables = report_best_of_n(records, files, config, output_dir)
+    result, tables = report_best_of_n(records, files, config, output_dir, unscored)
     inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
+    counts = {f"num_unscored {prm}": number for prm, number in unscored.items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}
     write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra={"model": config.model})
     logger.info("wrote %s", output_dir)

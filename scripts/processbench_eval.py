@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prm.benchmarks.predictions import score_items
-from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.results import write_results
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.predictions:
         predictions, left_out = load_predictions(config.predictions, items)
     else:
+        check_rules(items, config)
         responses = [item.as_response() for item in items]
         predictions, left_out = score_items(config.load_scorer(), responses, output_dir / "predictions.jsonl")
     result = evaluate_processbench(items, predictions, config)

@@ -65,7 +65,7 @@ def load_texts(sources: Iterable[str]) -> Texts:
     """The texts of those sources that hold any (rollouts, responses, candidate pools); files of bare scores are passed over."""
     texts = Texts()
     for source in sources:
-        row, _ = next(iter(read_source(source)))
+        row, _ = next(iter(read_source(source)), ({}, source))
         if any(shape.matches(row) for shape in RESPONSE_SHAPES):
             texts.responses.update((response.key, response) for response in iter_responses(source))
         if any(shape.matches(row) for shape in ROLLOUT_SHAPES):
@@ -74,10 +74,12 @@ def load_texts(sources: Iterable[str]) -> Texts:
 
 
 def check_steps(prm: str, records: Sequence[StepScores], responses: Mapping[Key, Response]) -> None:
-    """Raises ValueError where steps and scores differ in number, unless there is one score (an outcome model's)."""
+    """Raises ValueError where steps and scores differ in number, unless every response has one score (an outcome model's)."""
+    if all(len(record.step_scores) == 1 for record in records):
+        return
     for record in records:
         response = responses.get(record.key)
-        if response and response.steps and len(record.step_scores) not in (1, len(response.steps)):
+        if response and response.steps and len(record.step_scores) != len(response.steps):
             raise ValueError(
                 f"{prm}: response {record.key!r} has {len(record.step_scores)} step scores but {len(response.steps)} steps; "
                 "give the responses in the steps that were scored, or leave the texts out"

@@ -20,6 +20,12 @@ class BootstrapConfig:
     seed: int = 0
     """Seed of the bootstrap, and of everything else that is drawn."""
 
+    def __post_init__(self) -> None:
+        if self.num_bootstrap < 1:
+            raise ValueError(f"--num_bootstrap {self.num_bootstrap}: an interval needs resamples, at least one")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"--confidence {self.confidence}: give a share between 0 and 1, such as 0.95")
+
     @property
     def draws(self) -> tuple[float, int, int]:
         """What `bootstrap_interval`, `paired_difference` and `ratio_interval` take after their values."""

@@ -11,6 +11,7 @@ three outputs need no plugin there, nor do heads on Qwen3, Llama or Mistral, for
 """
 
 import importlib.util
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ class ExportConfig:
 
     def check(self) -> None:
         """Raise ValueError for what no export can do."""
-        if not self.temperature > 0:
-            raise ValueError(f"--temperature is {self.temperature}; it must be positive")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"--temperature is {self.temperature}; it must be positive and finite")
         if self.input is not None and not self.parity:
             raise ValueError(f"--input {self.input}: nothing is compared with --parity False; leave one of the two out")
         if Path(self.output).exists():
@@ -94,8 +95,14 @@ def divide_outputs(model: RewardModel, encoder: StepEncoder, temperature: float)
     """Divide the head's logits by `temperature`, in its last layer. Raises ValueError where scores are no probabilities."""
     if temperature == 1.0:
         return
-    if encoder.activation == "identity":
+    if encoder.activation in ("identity", "difference"):
         raise ValueError(f"--temperature {temperature}: calibrates probabilities, and {encoder.loss} scores are none; leave it out")
+    if encoder.activation == "softmax" and encoder.num_labels > 2:
+        # It was fitted on the log-odds of the good class, which are no multiple of three logits.
+        raise ValueError(
+            f"--temperature {temperature}: a head of {encoder.num_labels} classes cannot be divided by it; leave it out and "
+            "divide the log-odds of the good class where the scores are read"
+        )
     last = head_layers(model.score)[-1]
     for weight in last.parameters():
         weight.copy_(weight.float() / temperature)

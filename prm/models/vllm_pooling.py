@@ -33,8 +33,9 @@ class VLLMEngine(PipedProcess):
         config = read_config(directory)
         self.encoder = encoder
         self.vocab_size = config["vocab_size"]
-        length = served_length(config, encoder)
-        self.settings = PoolingSettings(str(directory), resolve(dtype, config), pooling_task(config, directory), length, is_eager)
+        self.max_length = served_length(config, encoder)
+        task = pooling_task(config, directory)
+        self.settings = PoolingSettings(str(directory), resolve(dtype, config), task, self.max_length, is_eager)
         self.is_running = False
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:

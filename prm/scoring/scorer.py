@@ -62,8 +62,11 @@ class Scorer:
                 raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
             from prm.models.vllm_pooling import VLLMEngine
 
+            if torch_compile:
+                raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
             encoder = StepEncoder.load(directory)
-            return cls(VLLMEngine(directory, encoder, dtype), encoder, str(directory))
+            served = VLLMEngine(directory, encoder, dtype)
+            return cls(served, dataclasses.replace(encoder, max_length=served.max_length), str(directory))
         loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile, recipe)
         return cls(loaded, loaded.encoder, str(directory))
 

@@ -70,6 +70,9 @@ class TestBestOfN:
         assert result["prms"]["s"]["min"]["best_of_n"]["accuracy"]["4"] == pytest.approx(1 / 3)
         counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
         assert counts["num_unscored s"] == 3
+        assert result["unscored"] == {"s": 3}
+        note = json.loads((tmp_path / "out" / "tables.json").read_text())[0]["note"]
+        assert "s has no scores for 3 of 12 candidates: they are ranked last" in note
 
     def test_texts_become_items(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", scores_of_rollouts := [s for s in scores() if s.sample_index < 3])
@@ -105,6 +108,10 @@ class TestBestOfN:
     def test_scores_of_other_steps_are_refused(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", [StepScores(s.question_id, s.sample_index, [0.1] * 3, s.correct) for s in scores()])
         with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 3 step scores but 2 steps"):
+            run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
+        cut = StepScores("q0", 0, [0.1], False)
+        write_jsonl(tmp_path / "s.jsonl", [cut if s.key == cut.key else s for s in scores()])
+        with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 1 step scores but 2 steps"):
             run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
         write_jsonl(tmp_path / "s.jsonl", [StepScores("z", 0, [0.1], True), *scores()])
         with pytest.raises(ValueError, match="1 scored candidates are not among the rollouts"):

@@ -125,6 +125,8 @@ def test_signed_scores():
     result = evaluate_best_of_n({"implicit": rows}, config(aggregation=["min", "sum"]))
     assert result["prms"]["implicit"]["min"]["weighted_vote"] is None
     assert result["prms"]["implicit"]["sum"]["best_of_n"]["accuracy"]["2"] == 1
+    repeated = evaluate_best_of_n({"implicit": rows}, config(aggregation=["min"], num_candidates=[2, 1, 2]))
+    assert repeated["n"] == [1, 2]
     for name in ("product", "geometric_mean"):
         with pytest.raises(ValueError, match=rf"implicit has step scores outside \[0, 1\], to which {name}"):
             evaluate_best_of_n({"implicit": rows}, config(aggregation=["min", name]))
@@ -135,7 +137,9 @@ def test_candidates_without_scores_are_selected_last():
     completed = with_unscored("prm", [StepScores("a", 0, [0.2], False), StepScores("a", 2, [0.1], False)], responses)
     assert [r.step_scores for r in completed] == [[0.2], [0.0], [0.1]]
     assert (completed[1].correct, completed[1].extracted) == (True, "1")
-    assert with_unscored("prm", [StepScores("a", 0, [-3.0, 2.0])], responses)[1].step_scores == [-3.0]
+    assert with_unscored("prm", [StepScores("a", 0, [-3.0, 2.0])], responses)[1].step_scores == [-4.0]
+    signed = with_unscored("prm", [StepScores("a", 0, [-3.0, -2.0]), StepScores("a", 2, [-5.0])], responses)
+    assert signed[1].step_scores == [-6.0], "below the sums, too"
     with pytest.raises(ValueError, match=r"1 scored candidates are not among the rollouts, such as \('b', 0\)"):
         with_unscored("prm", [StepScores("b", 0, [0.2])], responses)
 

@@ -80,6 +80,7 @@ class TestJoin:
             ([StepScores("z", 3, [0.1])], r"x: 1 scored responses are not among --responses, such as \('z', 3\)"),
             ([StepScores("a", 0, [0.1, float("nan")])], r"\('a', 0\) has the step scores \[0.1, nan\]"),
             ([StepScores("b", 0, [0.1, 0.2])], r"\('b', 0\) has 2 step scores but 3 steps"),
+            ([StepScores("a", 0, [0.1, 0.2]), StepScores("b", 0, [0.1])], r"\('b', 0\) has 1 step scores but 3 steps"),
         ],
     )
     def test_mistakes(self, given, message):

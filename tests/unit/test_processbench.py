@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import FirstErrorItem, data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.tables import render
@@ -186,6 +186,8 @@ class TestEvaluation:
         json.dumps(result, allow_nan=False)
         assert processbench_tables(result)[0].rows[1] == ["fixed threshold", "-", "-"]
         for rule in ("oracle", "gsm8k"):
+            with pytest.raises(ValueError, match="no threshold can be tuned on subset gsm8k"):
+                check_rules(only, config(threshold=[rule]))
             with pytest.raises(ValueError, match="no threshold can be tuned on subset gsm8k"):
                 evaluate_processbench(only, [[0.8, 0.3], [0.2]], config(threshold=[rule]))
 

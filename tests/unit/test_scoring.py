@@ -148,11 +148,18 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
         def __init__(self, directory, encoder, dtype="auto"):
             super().__init__(0.25)
             self.made_of = (directory, encoder.loss, dtype)
+            self.max_length = 120
 
     monkeypatch.setitem(sys.modules, "prm.models.vllm_pooling", types.SimpleNamespace(VLLMEngine=VLLMEngine))
     scorer = Scorer.load(checkpoint, dtype="bfloat16", engine="vllm")
     assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
     assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3
+    longer = Response("long", 0, "?", ["word " * 130])
+    dropped = Counter()
+    assert list(scorer.score([longer], dropped)) == []
+    assert dropped == {"too_long": 1}, "what the served model has no positions for is left out, as any other too long response"
+    with pytest.raises(ValueError, match="--torch_compile is of --engine torch"):
+        Scorer.load(checkpoint, engine="vllm", torch_compile=True)
     with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
         Scorer.load(implicit, engine="vllm")
 

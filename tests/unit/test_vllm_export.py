@@ -127,7 +127,7 @@ def test_scores_that_no_separator_marks_come_back_for_every_token(make, tmp_path
     assert export.serve_options({**config, "max_position_embeddings": 100}, encoder, tmp_path)["max-model-len"] == 100
 
 
-@pytest.mark.parametrize("contract", [{"loss": "asym"}, {"loss": "step_ce"}])
+@pytest.mark.parametrize("contract", [{"loss": "asym"}, {"loss": "step_ce", "num_labels": 2}])
 def test_the_temperature_divides_the_logits(make, contract):
     model, encoder = make(**contract)
     hidden = torch.randn(4, 128)
@@ -138,6 +138,8 @@ def test_the_temperature_divides_the_logits(make, contract):
     torch.testing.assert_close(model.score(hidden), before / 2.5)
     with pytest.raises(ValueError, match="--temperature 3: calibrates probabilities, and pqm scores are none"):
         divide_outputs(model, replace(encoder, loss="pqm", activation="identity"), 3)
+    with pytest.raises(ValueError, match="--temperature 3: a head of 3 classes cannot be divided by it"):
+        divide_outputs(model, replace(encoder, activation="softmax", num_labels=3), 3)
 
 
 def test_an_export_compares_and_carries_the_temperature(checkpoint, fake_vllm, tmp_path):

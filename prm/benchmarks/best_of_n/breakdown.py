@@ -44,6 +44,6 @@ def _curves_on(measured: MeasuredCurves, rows: np.ndarray, config: BestOfNConfig
 
 def _natural(value: str) -> tuple[int, float, str]:
     """Numbers in values by size: "Level 10" behind "Level 9"."""
-    digits = "".join(c if c.isdigit() or c == "." else " " for c in value).split()
-    number = next((float(d) for d in digits if d.replace(".", "", 1).isdigit()), None)
+    digits = "".join(c if c.isdecimal() or c == "." else " " for c in value).split()
+    number = next((float(d) for d in digits if d.replace(".", "", 1).isdecimal()), None)
     return (1, 0.0, value) if number is None else (0, number, value)

@@ -123,18 +123,23 @@ def load_graded(path: str) -> list[Response]:
 
 
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
-    """Scores for all `responses`: one that scoring dropped (no steps, too long) gets a single step at the lowest score or 0.
+    """Scores for all `responses`: one that scoring dropped (no steps, too long) gets 0 for every step (an outcome
+    model's: once), for signed scores one less than the lowest step or sum of steps.
 
     It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
     """
     known = {record.key: record for record in scored}
     if strangers := known.keys() - {response.key for response in responses}:
         raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
-    lowest = min((score for record in scored for score in record.step_scores), default=0.0)
-    floor = min(0.0, lowest)
-    return [
-        known.get(r.key) or StepScores(r.question_id, r.sample_index, [floor], r.correct, r.answer, r.extracted) for r in responses
-    ]
+    lowest = min((min(*record.step_scores, sum(record.step_scores)) for record in scored), default=0.0)
+    floor = lowest - 1 if lowest < 0 else 0.0
+    has_one_each = all(len(record.step_scores) == 1 for record in scored)
+
+    def stand_in(r: Response) -> StepScores:
+        floors = [floor] * (1 if has_one_each else max(len(r.steps), 1))
+        return StepScores(r.question_id, r.sample_index, floors, r.correct, r.answer, r.extracted)
+
+    return [known.get(response.key) or stand_in(response) for response in responses]
 
 
 def _by_key(prm: str, rows: Sequence[StepScores]) -> dict[Key, StepScores]:

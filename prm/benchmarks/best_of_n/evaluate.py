@@ -36,6 +36,7 @@ class BestOfNConfig(metrics.BootstrapConfig):
     """Random subsets per question and N behind the voting curves, which have no closed form."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.aggregation:
             check_aggregation(name, self.tau)
         if self.drop_small_pools and not self.num_candidates:
@@ -70,7 +71,7 @@ def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestO
     num_questions = len(pool.questions)
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
-    ns = config.num_candidates or _default_ns(int(pool.sizes.min()))
+    ns = sorted(set(config.num_candidates or _default_ns(int(pool.sizes.min()))))
     response_scores = {
         (prm, aggregation): _response_scores(prm, pool, aggregation, config.tau)
         for prm in records

@@ -35,9 +35,15 @@ class BestOfNReportConfig(BestOfNConfig):
 
 
 def report_best_of_n(
-    records: Mapping[str, Sequence[StepScores]], files: Sequence[str], config: BestOfNReportConfig, folder: str | Path
+    records: Mapping[str, Sequence[StepScores]],
+    files: Sequence[str],
+    config: BestOfNReportConfig,
+    folder: str | Path,
+    unscored: Mapping[str, int],
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write everything. `files` are the rollouts, or else the score files; they may hold texts and question fields.
+
+    `unscored` says of each PRM how many of its candidates `with_unscored` stood in for.
 
     Raises ValueError as `measure_best_of_n`, `check_steps`, `candidate_lengths` and `groups_by_field` do, and then writes nothing.
     """
@@ -50,7 +56,7 @@ def report_best_of_n(
     length = evaluate_length(measured, unit, lengths, config)
     by_length = {RESPONSE_LENGTH: length_groups(lengths, unit)} if length else {}
     breakdown = evaluate_breakdown(measured, groups | by_length, config)
-    result = {**summarize(measured, config), "length": length, "breakdown": breakdown}
+    result = {**summarize(measured, config), "unscored": dict(unscored), "length": length, "breakdown": breakdown}
     tables = best_of_n_tables(result)
     plot_best_of_n(result, Path(folder) / "best_of_n")
     if length:

@@ -45,7 +45,8 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
         low, high = sorted(points * test[end][n] for end in ("low", "high"))
         gap = points * test["difference"][n]
         rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", f"{test['p_value'][n]:.4f}"])
-    return Table("The best PRM against the others, points, paired over questions", rows)
+    note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
+    return Table("The best PRM against the others, points, paired over questions", rows, note)
 
 
 def _length(result: Mapping[str, Any], length: Mapping[str, Any]) -> Table:
@@ -137,6 +138,9 @@ def _notes(result: Mapping[str, Any]) -> str:
     if result["num_without_outcome"]:
         share = f"{result['num_without_outcome']} of {result['num_candidates']} candidates"
         notes.append(f"{share} have no outcome (no answer, timeout): they stay in the pool and count as wrong")
+    for prm, number in result.get("unscored", {}).items():
+        if number:
+            notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")
     if result["num_questions_dropped"]:
         notes.append(f"{result['num_questions_dropped']} questions with fewer than {result['n'][-1]} candidates were left out")
     if result["baselines"]["majority_vote"] is None:

@@ -32,6 +32,7 @@ class CalibrationConfig(metrics.BootstrapConfig):
     num_bootstrap: int = 2000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.aggregation:
             check_aggregation(name, self.tau)
         if self.num_bins < 2:

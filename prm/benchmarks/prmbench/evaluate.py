@@ -38,6 +38,7 @@ class PRMBenchConfig(metrics.BootstrapConfig):
     """Published PRMScores to show beside the measured one, LABEL=VALUE (a share, such as 0.55)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_published(self.published)
 
     @property

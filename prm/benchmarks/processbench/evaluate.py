@@ -35,6 +35,7 @@ class ProcessBenchConfig(metrics.BootstrapConfig):
     """Published averages to show beside the measured ones, LABEL=VALUE (a share, such as 0.4699)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.threshold or (unknown := [rule for rule in self.threshold if rule not in THRESHOLD_RULES]):
             raise ValueError(f"--threshold {' '.join(unknown) if self.threshold else 'is empty'}: choose from {THRESHOLD_RULES}")
         parse_published(self.published)
@@ -66,6 +67,8 @@ def evaluate_processbench(
     """
     subsets = split_subsets(items, predictions)
     has_scores = not isinstance(predictions[0], int)
+    if has_scores:
+        check_rules(items, config)
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     random, number = _random_baseline(subsets, config), _tuned_baseline(subsets, step_number_scores)
@@ -84,6 +87,20 @@ def evaluate_processbench(
         "published": parse_published(config.published),
     }
     return without_nan(result)
+
+
+def check_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> None:
+    """Raises ValueError, before any model has scored, for a rule of `config.threshold` that these items do not allow."""
+    subsets = split_subsets(items, [[] for _ in items])
+    if "gsm8k" in config.threshold and "gsm8k" not in subsets:
+        raise ValueError(
+            f"--threshold gsm8k is tuned on the subset gsm8k, but the data holds {', '.join(subsets)}: "
+            "add gsm8k.json or ask for fixed and oracle only"
+        )
+    tuned = subsets if "oracle" in config.threshold else {"gsm8k"} if "gsm8k" in config.threshold else {}
+    for name in tuned:
+        if not subsets[name].has_both_kinds:
+            raise ValueError(f"no threshold can be tuned on subset {name}: it needs items with and without an error; use fixed")
 
 
 def split_subsets(items: Sequence[FirstErrorItem], predictions: Sequence[Prediction]) -> dict[str, Subset]:
@@ -110,18 +127,11 @@ def _thresholds(rule: str, subsets: Mapping[str, Subset], config: ProcessBenchCo
     if rule == "fixed":
         return dict.fromkeys(subsets, config.fixed_threshold)
     if rule == "oracle":
-        return {name: _tuned(name, subset) for name, subset in subsets.items()}
-    if "gsm8k" not in subsets:
-        raise ValueError(
-            f"--threshold gsm8k is tuned on the subset gsm8k, but the data holds {', '.join(subsets)}: "
-            "add gsm8k.json or ask for fixed and oracle only"
-        )
-    return dict.fromkeys(subsets, _tuned("gsm8k", subsets["gsm8k"]))
+        return {name: _tuned(subset) for name, subset in subsets.items()}
+    return dict.fromkeys(subsets, _tuned(subsets["gsm8k"]))
 
 
-def _tuned(name: str, subset: Subset) -> float:
-    if not subset.has_both_kinds:
-        raise ValueError(f"no threshold can be tuned on subset {name}: it needs items with and without an error; use fixed")
+def _tuned(subset: Subset) -> float:
     return metrics.best_threshold(subset.given, subset.labels)[0]
 
 

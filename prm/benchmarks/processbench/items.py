@@ -92,7 +92,7 @@ def _item(row: Row, subset: str, place: str) -> FirstErrorItem:
     steps, label = row["steps"], row["label"]
     if not steps or not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
         raise ValueError(f"{place}: item {row['id']!r} has steps {steps!r:.80}; expected a list of texts with at least one")
-    if not isinstance(label, int) or not -1 <= label < len(steps):
+    if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
         raise ValueError(f"{place}: item {row['id']!r} has label {label!r}, but {len(steps)} steps; -1 means no error")
     return FirstErrorItem(
         str(row["id"]), subset, row["problem"], steps, label, row.get("generator"), row.get("final_answer_correct")
