@@ -173,6 +173,15 @@ class TestEvaluation:
         assert fixed["low"] == pytest.approx(fixed["prm_score"], abs=1e-12)
         assert fixed["high"] == pytest.approx(fixed["prm_score"], abs=1e-12)
 
+    def test_a_resample_without_a_hit_has_an_f1_of_zero_and_not_the_placeholder(self, tmp_path):
+        items, _ = load_items(write(tmp_path / "raw.jsonl", [raw(f"p{i}", "circular", [2]) for i in range(6)]))
+        missed = [[0.1] + [0.9] * (len(item.steps) - 1) for item in items[1:]]
+        found = [[0.9, 0.1] + [0.9] * (len(items[0].steps) - 2)]
+        fixed = evaluate_prmbench(items, found + missed, config())["results"]["fixed"]
+        assert fixed["negative_f1"] > 0
+        assert fixed["categories"]["circular"]["low"] > 0.25, "half of the F1 of right steps; a third of the resamples lack the hit"
+        assert fixed["low"] > 0.25
+
     def test_baselines_by_hand(self, items):
         baselines = evaluate_prmbench(items, SCORES, config(num_random_draws=200))["baselines"]
         # 12 of 16 steps are right: F1 24/28, of the wrong ones 0.

@@ -5,7 +5,7 @@ threshold) and 0.501 (uniform random, oracle threshold). A PRM below them has le
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -202,13 +202,19 @@ def _add_intervals(measured: dict[str, Any], counts: Mapping[str, Int[np.ndarray
     draws, total = {}, np.zeros((config.num_bootstrap, 4))
     for index, (name, own) in enumerate(counts.items()):
         sums = metrics.resampled_means(own.astype(np.float64), config.num_bootstrap, config.seed + index) * len(own)
-        draws[name] = _score_of(metrics.step_measures(sums), name)
+        draws[name] = _score_of(_without_placeholders(metrics.step_measures(sums), measured["categories"][name]), name)
         total += sums
         _set_interval(measured["categories"][name], draws[name], config.confidence)
-    _set_interval(measured, metrics.step_measures(total).prm_score, config.confidence)
+    _set_interval(measured, _without_placeholders(metrics.step_measures(total), measured).prm_score, config.confidence)
     for area, categories in AREAS.items():
         if measured["areas"][area]["prm_score"] is not None:
             _set_interval(measured["areas"][area], np.mean([draws[name] for name in categories], axis=0), config.confidence)
+
+
+def _without_placeholders(draws: metrics.StepMeasures, measured: Mapping[str, Any]) -> metrics.StepMeasures:
+    """A resample without a hit has an F1 of 0, where the benchmark's -1 would reach far into an interval around a defined score."""
+    names = [name for name in ("f1", "negative_f1") if measured[name] >= 0]
+    return replace(draws, **{name: np.maximum(getattr(draws, name), 0.0) for name in names})
 
 
 def _set_interval(measured: dict[str, Any], draws: Float[np.ndarray, " draws"], confidence: float) -> None:
