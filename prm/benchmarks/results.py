@@ -65,13 +65,17 @@ def scored_steps(response: Response, num_scores: int) -> list[str]:
 
 
 def first_error(response: Response) -> int | None:
-    """The first step labelled bad (below 0), -1 if none is; None where a step up to there has no label."""
+    """The first step labelled bad, -1 if none is; None where a step up to there has no label.
+
+    Bad is below 0 and, as for consensus, a soft label of 0: no completion from behind the step was right.
+    """
     if not response.step_labels:
         return None
+    is_soft = response.completions is not None
     for index, label in enumerate(response.step_labels):
         if label is None:
             return None
-        if label < 0:
+        if label < 0 or (is_soft and label == 0):
             return index
     return -1
 

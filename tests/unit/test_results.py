@@ -33,6 +33,11 @@ def test_the_first_error_of_a_labelled_response(labels, expected):
     assert response_item(response, [0.1, 0.2], 0.1, None, "").first_error == expected
 
 
+def test_a_soft_label_of_zero_is_an_error_and_a_neutral_one_is_not():
+    soft = Response("q", 0, "?", ["a", "b"], step_labels=[0.5, 0.0], completions=[[2, 4], [0, 4]])
+    assert response_item(soft, [0.1, 0.2], 0.1, None, "").first_error == 1
+
+
 def test_an_evaluation_of_scores_alone_has_no_items(tmp_path):
     write_results(tmp_path, {}, [TABLE])
     assert list(read_items(tmp_path)) == []
