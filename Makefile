@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/python scripts/miniature.py --output_dir outputs/miniature
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm"
 
 # The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
 test-slurm: setup

@@ -33,6 +33,7 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
         super().__post_init__()
         if bool(self.scores) == bool(self.model) or (self.model and not self.rollouts):
             raise ValueError("give either --scores FILE... or both --model OUT and --rollouts FILE")
+        self.check_unused("--scores")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -44,6 +44,7 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
         check_perturbations(self.perturbations)
         if bool(self.scores) == bool(self.model) or (self.model and not self.responses):
             raise ValueError("give either --scores FILE... or both --model OUT and --responses FILE...")
+        self.check_unused("--scores")
 
 
 def main(argv: list[str] | None = None) -> None:

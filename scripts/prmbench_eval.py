@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from prm.benchmarks.predictions import score_items
+from prm.benchmarks.predictions import PredictionsConfig, score_items
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import load_items, load_predictions
 from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
@@ -12,29 +12,21 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
-from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.prmbench_eval")
 
 
 @dataclass
-class PRMBenchEvalConfig(ModelConfig, PRMBenchConfig):
+class PRMBenchEvalConfig(PredictionsConfig, PRMBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: str = "prmbench"
     """The benchmark, raw or assembled: a file, a folder, or the hub's dataset `prmbench`."""
-    predictions: str | None = None
-    """Predictions, a file or folder of rows {id, step_scores} or of the benchmark's own toolkit, in place of --model."""
     strip_numbering: bool = True
     """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs."""
     output_dir: str = "results/prmbench"
     """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json; with --model, predictions.jsonl."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool(self.model) == bool(self.predictions):
-            raise ValueError("give either --model OUT or --predictions FILE")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prm.benchmarks.predictions import score_items
+from prm.benchmarks.predictions import PredictionsConfig, score_items
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
@@ -12,28 +12,20 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
-from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")
 
 
 @dataclass
-class ProcessBenchEvalConfig(ModelConfig, ProcessBenchConfig):
+class ProcessBenchEvalConfig(PredictionsConfig, ProcessBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: list[str] = field(default_factory=lambda: ["data/processbench"])
     """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
     subsets), `processbench:gsm8k`."""
-    predictions: str | None = None
-    """Predictions, a file or folder of rows {id, step_scores} or {id, prediction}, in place of --model."""
     output_dir: str = "results/processbench"
     """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool(self.model) == bool(self.predictions):
-            raise ValueError("give either --model OUT or --predictions FILE")
 
 
 def main(argv: list[str] | None = None) -> None:

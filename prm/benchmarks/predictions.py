@@ -14,12 +14,27 @@ from typing import Any, TypeVar
 from prm.benchmarks.results import ITEMS, METRICS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import Response, Row
-from prm.scoring import Scorer
+from prm.scoring import ModelConfig, Scorer
 from prm.tracking import progress
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
 NOT_DATA = ("manifest.json", "metrics.jsonl", METRICS, TABLES, ITEMS)
+
+
+@dataclasses.dataclass(kw_only=True)
+class PredictionsConfig(ModelConfig):
+    """What gives a benchmark's items their scores: a model, or predictions made before."""
+
+    predictions: str | None = None
+    """Predictions in place of --model, a file or folder of rows {id, step_scores}; of ProcessBench also {id, prediction}, of
+    PRMBench also the rows of its own toolkit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.model) == bool(self.predictions):
+            raise ValueError("give either --model OUT or --predictions FILE")
+        self.check_unused("--predictions")
 
 
 def read_predictions(

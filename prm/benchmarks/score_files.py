@@ -35,6 +35,10 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
             if curve in records:
                 raise ValueError(f"--scores {entry}: a second curve named {curve!r}; name the files apart, NAME={path}")
             records[curve] = load_scores(path, name)
+    if prms is not None and not any(list_prms(split_name(entry)[1]) for entry in entries):
+        raise ValueError(
+            f"--prm {' '.join(prms)}: chooses among the PRMs of candidate pools, and none of {', '.join(entries)} is one"
+        )
     return records
 
 

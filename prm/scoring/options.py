@@ -1,6 +1,6 @@
 """Which PRM scores, and how: the options of every script that loads one in, a loaded `Scorer` out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,12 @@ class ModelConfig:
     """Precision; auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes CUDA where there is one."""
+
+    def check_unused(self, instead: str) -> None:
+        """Raises ValueError for an option of the model where `instead` is given and nothing is loaded."""
+        changed = [f.name for f in fields(ModelConfig) if getattr(self, f.name) != f.default]
+        if self.model is None and changed:
+            raise ValueError(f"--{changed[0]} says how --model is loaded, but {instead} is given: leave one of the two out")
 
     @property
     def model_name(self) -> str:

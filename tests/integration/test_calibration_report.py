@@ -91,6 +91,8 @@ def test_mistakes(tmp_path):
     for flags in ([], ["--model", "m"], ["--model", "m", "--scores", "s", "--responses", "r"]):
         with pytest.raises(ValueError, match="give either --scores FILE"):
             run(tmp_path, *flags)
+    with pytest.raises(ValueError, match="--dtype says how --model is loaded, but --scores is given"):
+        run(tmp_path, "--scores", "s", "--dtype", "float32")
     with pytest.raises(ValueError, match="--perturbations shuffle: choose from"):
         run(tmp_path, "--scores", "s", "--perturbations", "shuffle")
     write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2, 0.3])])

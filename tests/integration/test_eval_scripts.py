@@ -163,6 +163,10 @@ class TestBestOfN:
         for flags in ([], ["--model", "m"], ["--model", "m", "--rollouts", "r", "--scores", "s"]):
             with pytest.raises(ValueError, match="give either --scores"):
                 run_bon(tmp_path, *flags)
+        with pytest.raises(ValueError, match="--reference says how --model is loaded, but --scores is given"):
+            run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--reference", "r")
+        with pytest.raises(ValueError, match="--prm gpt: chooses among the PRMs of candidate pools, and none of"):
+            run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--prm", "gpt")
         write_jsonl(rollouts, [Rollout("q", 0, "?", "1", "7", "stop", 1)])
         with pytest.raises(ValueError, match="no rollout has an outcome; grade them first"):
             run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
@@ -219,4 +223,6 @@ class TestProcessBench:
             self.run(tmp_path, "--data", tmp_path / "first_error.json", "--predictions", tmp_path / "p.jsonl")
         with pytest.raises(ValueError, match="give either --model OUT or --predictions"):
             self.run(tmp_path, "--data", tmp_path)
+        with pytest.raises(ValueError, match="--recipe says how --model is loaded, but --predictions is given"):
+            self.run(tmp_path, "--predictions", tmp_path / "p.jsonl", "--recipe", "qwen")
         assert not (tmp_path / "out").exists()
