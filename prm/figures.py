@@ -20,6 +20,7 @@ STYLE = {
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a PRM may be called "$x" or "C:\\prm": names are no formulas
     "svg.fonttype": "none",
     "svg.hashsalt": "prm",
 }
@@ -39,6 +40,11 @@ def new_figure(path_stem: str | Path, width: float, height: float) -> Iterator[F
         png.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(png, dpi=DPI)
         figure.savefig(svg, metadata={"Date": None})
+
+
+def legend_label(name: str) -> str:
+    """A name as a legend shows it: matplotlib leaves out labels that begin with "_", so a space without width stands before it."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def figure_paths(path_stem: str | Path) -> list[Path]:

@@ -7,7 +7,7 @@ import torch
 
 from prm.benchmarks.speed.candidates import ScoringSpeedConfig
 from prm.benchmarks.speed.report import scoring_table
-from prm.benchmarks.speed.scoring import measure_scoring
+from prm.benchmarks.speed.scoring import DISCRIMINATIVE, IMPLICIT, measure_scoring
 from prm.benchmarks.speed.scoring_engines import VARIANTS
 from prm.benchmarks.speed.training import hardware
 from prm.config import parse_args
@@ -27,6 +27,8 @@ class BenchmarkConfig(ScoringSpeedConfig):
         unknown = sorted(set(self.variants) - VARIANTS.keys())
         if unknown:
             raise ValueError(f"--variants {' '.join(unknown)}: unknown; choose from {', '.join(VARIANTS)}")
+        if self.published and self.variants and not (DISCRIMINATIVE in self.variants and set(IMPLICIT) & set(self.variants)):
+            raise ValueError(f"--published stands beside {' or '.join(IMPLICIT)} over {DISCRIMINATIVE}: add both to --variants")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -42,6 +42,8 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_perturbations(self.perturbations)
+        if self.num_perturbed < 0:
+            raise ValueError(f"--num_perturbed {self.num_perturbed}: give 0 (no responses) or more")
         if bool(self.scores) == bool(self.model) or (self.model and not self.responses):
             raise ValueError("give either --scores FILE... or both --model OUT and --responses FILE...")
         self.check_unused("--scores")

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
+from prm.figures import MARKERS, PALETTE, figure_paths, legend_label, new_figure
 
 MAX_BANDS = 3
 
@@ -62,7 +62,7 @@ def draw(
 def _draw_panel(axis: Axes, panel: Panel, log2: bool) -> None:
     for index, curve in enumerate(panel.curves):
         look = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5} if log2 else {"drawstyle": "steps-pre"}
-        axis.plot(curve.x, curve.y, curve.style, color=curve.color, label=curve.label, lw=1.6, zorder=3, **look)
+        axis.plot(curve.x, curve.y, curve.style, color=curve.color, label=legend_label(curve.label), lw=1.6, zorder=3, **look)
         for x, y in curve.marks:
             axis.plot(x, y, "o", color=curve.color, markersize=7, markeredgecolor="white", zorder=4)
     _draw_intervals(axis, [curve for curve in panel.curves if curve.low is not None])

@@ -1,10 +1,11 @@
-"""Published values beside measured ones: `LABEL=VALUE` in, a label and a share for each out."""
+"""Published values beside measured ones: `LABEL=VALUE` in, a label and a share or ratio for each out."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 
-def parse_published(entries: Sequence[str]) -> dict[str, float]:
-    """Raises ValueError for an entry without a label, or whose value is no share such as 0.4699."""
+def parse_published(entries: Sequence[str], is_share: bool = True) -> dict[str, float]:
+    """Raises ValueError for an entry without a label, or whose value is no share such as 0.4699, else no ratio such as 1.21."""
     values: dict[str, float] = {}
     for entry in entries:
         label, _, number = entry.rpartition("=")
@@ -12,8 +13,10 @@ def parse_published(entries: Sequence[str]) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = float("nan")
-        if not label.strip() or not 0 <= value <= 1:
-            raise ValueError(f"--published {entry!r}: give LABEL=VALUE with a value between 0 and 1, such as 'asym=0.4699'")
+        is_valid = 0 <= value <= 1 if is_share else isfinite(value) and value > 0
+        if not label.strip() or not is_valid:
+            expected = "between 0 and 1, such as 'asym=0.4699'" if is_share else "above 0, such as 'implicit / shared=1.21'"
+            raise ValueError(f"--published {entry!r}: give LABEL=VALUE with a value {expected}")
         if label.strip() in values:
             raise ValueError(f"--published {entry!r}: a second value named {label.strip()!r}")
         values[label.strip()] = value

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prm.benchmarks.tables import Table
 from prm.files import read_rows, write_json, write_jsonl
 from prm.records import Response
@@ -88,6 +90,15 @@ def write_results(
     write_json(folder / METRICS, metrics)
     write_json(folder / TABLES, [asdict(table) for table in tables])
     write_jsonl(folder / ITEMS, items)
+
+
+def without_nan(value: Any) -> Any:
+    """The same nested metrics as JSON can hold them: what is undefined is None, and NumPy's numbers are Python's."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def read_tables(folder: str | Path) -> list[Table]:

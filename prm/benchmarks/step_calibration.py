@@ -15,13 +15,13 @@ def step_calibration(
 ) -> dict[str, float | int]:
     """Of the scores as probabilities of a right step; nan where scores lie outside [0, 1].
 
-    `brier_constant` is the Brier score of always saying the share of right steps.
+    `brier_of_constant` is the Brier score of always saying the share of right steps.
     """
     share = float(is_good.mean()) if len(is_good) else float("nan")
     is_probability = bool(((scores >= 0) & (scores <= 1)).all())
     return {
         "brier": metrics.brier_score(scores, is_good) if is_probability else float("nan"),
-        "brier_constant": share * (1 - share),
+        "brier_of_constant": share * (1 - share),
         "ece": metrics.expected_calibration_error(scores, is_good, num_bins) if is_probability else float("nan"),
         "num_steps": len(scores),
         "share_right": share,
@@ -31,17 +31,9 @@ def step_calibration(
 def calibration_table(by_name: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
     rows = [["", "Brier score", "of the share alone", "ECE", "right steps", "steps"]]
     for name, found in by_name.items():
-        numbers = ["-" if found[key] is None else f"{found[key]:.4f}" for key in ("brier", "brier_constant", "ece")]
-        rows.append([name, *numbers, f"{percent(found['share_right'])}%", str(found["num_steps"])])
-    if any(found["brier"] is None for found in by_name.values()):
+        numbers = ["-" if found[key] is None else f"{found[key]:.4f}" for key in ("brier", "brier_of_constant", "ece")]
+        share = "-" if found["share_right"] is None else f"{percent(found['share_right'])}%"
+        rows.append([name, *numbers, share, str(found["num_steps"])])
+    if any(found["brier"] is None and found["num_steps"] for found in by_name.values()):
         note = f"{note} Undefined (-) for scores outside [0, 1].".strip()
     return Table("Calibration of the step scores as probabilities of a right step", rows, note)
-
-
-def without_nan(value: Any) -> Any:
-    """The same nested metrics as JSON can hold them: what is undefined is None, and NumPy's numbers are Python's."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and np.isnan(value) else value

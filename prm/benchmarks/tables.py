@@ -30,6 +30,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def p_value(value: float | None) -> str:
+    """A test's, undefined where there is a single question."""
+    return "-" if value is None else f"{value:.4f}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Both ends in percent."""
     return f"[{percent(low)}, {percent(high)}]"

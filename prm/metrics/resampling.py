@@ -66,7 +66,7 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better `first` is than `second` on the same questions."""
+    """How much better `first` is than `second` on the same questions; `p_value` is nan for fewer than two questions."""
 
     difference: Float[np.ndarray, "*curves"]
     low: Float[np.ndarray, "*curves"]
@@ -83,15 +83,17 @@ def paired_difference(
 ) -> PairedDifference:
     """Paired bootstrap of mean(first - second) over questions; `p_value` is two-sided.
 
-    The p-value is twice the smaller share of resamples on either side of zero, counting zeros on both sides and one
-    added draw, so that it is never 0 and two identical systems give 1.
+    The p-value is twice the smaller share of resamples on either side of zero, counting zeros on both sides and one added draw, so
+    that two identical systems give 1 and none less than 2 / (num_draws + 1). Nor does any fall below 2^(1 - questions), the least
+    that the signs of so many differences can give: where all differences are alike or point one way, so do all resamples, and their
+    share says nothing of how few questions there were. One question has no spread to resample: its p-value is nan.
     """
     gaps = first - second
     means = resampled_means(gaps, num_draws, seed)
     low, high = percentile_interval(means, confidence)
     tail = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
-    p_value = np.minimum(2 * (tail + 1) / (num_draws + 1), 1.0)
-    return PairedDifference(np.asarray(gaps.mean(axis=0)), low, high, np.asarray(p_value))
+    p_value = np.clip(2 * (tail + 1) / (num_draws + 1), 2.0 ** (1 - len(gaps)), 1.0)
+    return PairedDifference(np.asarray(gaps.mean(axis=0)), low, high, np.where(len(gaps) > 1, p_value, np.nan))
 
 
 def percentile_interval(

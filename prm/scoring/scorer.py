@@ -28,6 +28,8 @@ WINDOWS = (32, 2048)
 """Fewest and most responses that an engine gets at a time, to sort and to share what they begin with."""
 WINDOW_SECONDS = 30.0
 """Windows grow while they take less: scores reach the caller, and a file, only when their window is done."""
+CopyKey = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids and step ends."""
 MAX_NAMED = 10
 """How many dropped responses are named in warnings."""
 
@@ -98,10 +100,19 @@ class Scorer:
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
-        keys = [(tuple(tokens.input_ids), tuple(tokens.step_ends)) for tokens in encoded]
-        unique = dict(zip(keys, encoded, strict=True))
+        unique = without_copies(encoded)
         by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
-        return [list(by_key[key]) for key in keys]
+        return [list(by_key[copy_key(tokens)]) for tokens in encoded]
+
+
+def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedResponse]:
+    """Each different response once, by what makes it different, in the order of the first of its copies."""
+    return {copy_key(tokens): tokens for tokens in encoded}
+
+
+def copy_key(tokens: EncodedResponse) -> CopyKey:
+    """What two responses with the same scores have in common."""
+    return tuple(tokens.input_ids), tuple(tokens.step_ends)
 
 
 @dataclass

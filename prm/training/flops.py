@@ -32,17 +32,27 @@ def peak_flops(device_name: str) -> float | None:
 
 
 def forward_flops(
-    config: PreTrainedConfig, lengths: Iterable[int], num_steps: int = 0, num_labels: int = 1, num_targets: int = 0
+    config: PreTrainedConfig,
+    lengths: Iterable[int],
+    num_steps: int = 0,
+    num_labels: int = 1,
+    num_targets: int = 0,
+    first_positions: Iterable[int] | None = None,
 ) -> int:
     """FLOPs of one forward pass over documents of `lengths` tokens, each under its own causal attention.
 
     Per token 2 for every weight of the layers' linear maps; per document 4 * heads * head_dim for every pair of a query and a key
-    it sees, n^2 / 2 of them in a layer without a window. `num_steps` step ends add the two-layer head with `num_labels` outputs,
+    it sees, n^2 / 2 of them in a layer without a window. A document whose first position is p > 0 continues a prompt computed
+    before: its queries see the p keys of that too. `num_steps` step ends add the two-layer head with `num_labels` outputs,
     `num_targets` response tokens the lm_head (implicit PRM). For decoders with gated MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
     """
     hidden, lengths = config.hidden_size, list(lengths)
+    firsts = [0] * len(lengths) if first_positions is None else list(first_positions)
+    ends = [first + length for first, length in zip(firsts, lengths, strict=True)]
     linear = 2 * sum(lengths) * config.num_hidden_layers * weights_per_layer(config)
-    attention = 2 * query_width(config) * sum(squared_span(n, window) for window in layer_windows(config) for n in lengths)
+    windows = layer_windows(config)
+    spans = sum(squared_span(e, w) - squared_span(first, w) for w in windows for first, e in zip(firsts, ends, strict=True))
+    attention = 2 * query_width(config) * spans
     head = 2 * num_steps * hidden * (hidden + num_labels)
     return linear + attention + head + 2 * num_targets * hidden * config.vocab_size
 

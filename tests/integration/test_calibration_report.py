@@ -95,6 +95,8 @@ def test_mistakes(tmp_path):
         run(tmp_path, "--scores", "s", "--dtype", "float32")
     with pytest.raises(ValueError, match="--perturbations shuffle: choose from"):
         run(tmp_path, "--scores", "s", "--perturbations", "shuffle")
+    with pytest.raises(ValueError, match="--num_perturbed -1: give 0"):
+        run(tmp_path, "--scores", "s", "--num_perturbed", -1)
     write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2, 0.3])])
     with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 3 step scores but 2 steps"):
         run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl")

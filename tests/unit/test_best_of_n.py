@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from prm import metrics
 from prm.benchmarks.best_of_n.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
+from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.tables import render
 from prm.records import Response, StepScores
@@ -174,6 +176,36 @@ def test_grouping_of_answers():
 def test_errors_name_the_candidate(records, message):
     with pytest.raises(ValueError, match=message):
         build_pool(records)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"num_candidates": [4, 0]}, "--num_candidates 0: N counts the candidates"),
+        ({"num_vote_draws": 0}, "--num_vote_draws 0: a voting curve is a mean over draws"),
+        ({"items_per_question": -1}, "--items_per_question -1: give 0"),
+    ],
+)
+def test_numbers_that_cannot_be(option, message):
+    with pytest.raises(ValueError, match=message):
+        BestOfNReportConfig(**option)
+
+
+def test_a_single_question_has_no_p_value(tmp_path):
+    result = evaluate_best_of_n({"prm": ROWS[:3], "worse": [replace(r, step_scores=[0.5]) for r in ROWS[:3]]}, config())
+    assert result["differences"]["min"]["prm"]["worse"]["p_value"] == {"1": None, "2": None, "3": None}
+    tests = best_of_n_tables(result)[1]
+    assert tests.rows[0][-1] == "p"
+    assert [row[-1] for row in tests.rows[1:]] == ["-"] * 3
+    assert "NaN" not in json.dumps(result)
+
+
+def test_figures_show_any_name(tmp_path):
+    result = evaluate_best_of_n({"_$\\frac": ROWS, "a$b$": ROWS}, config())
+    text = plot_best_of_n(result, tmp_path / "curve")[1].read_text()
+    assert ">\u200b_$\\frac<" in text
+    assert ">a$b$<" in text
+    assert "mathdefault" not in text, "matplotlib's own numbers on logarithmic axes are formulas unless told otherwise"
 
 
 def test_small_pools_can_only_be_dropped_below_a_number():

@@ -162,8 +162,8 @@ class TestCalibration:
         assert exportable_temperature(found) == {"temperature": None, "fitted_on": None, "num_items": 0}
 
     def test_options_are_checked(self):
-        with pytest.raises(ValueError, match="--num_bins 1"):
-            CalibrationConfig(num_bins=1)
+        with pytest.raises(ValueError, match="--num_calibration_bins 0: give at least one"):
+            CalibrationConfig(num_calibration_bins=0)
         with pytest.raises(ValueError, match="unknown aggregation 'minimum'"):
             CalibrationConfig(aggregation=["minimum"])
 
@@ -208,6 +208,35 @@ def test_scores_that_a_temperature_cannot_mend_are_named(tmp_path):
     low = [[1 / (1 + np.exp(2) * (1 / v - 1)) for v in row] for row in values]
     _, tables = report_calibration({"low": scores(responses, low)}, responses, CONFIG, tmp_path)
     assert "no temperature mends the ECE: low: responses, last" in tables[0].note
+
+
+def test_an_outcome_model_beside_a_prm(tmp_path):
+    responses, values = world(40)
+    rows = {"orm": scores(responses, [[v[-1]] for v in values]), "prm": scores(responses, values)}
+    for names in (["orm", "prm"], ["prm", "orm"]):
+        report_calibration({name: rows[name] for name in names}, responses, CONFIG, tmp_path)
+        text = (tmp_path / "bias.svg").read_text()
+        assert ">prm<" in text
+        assert ">orm<" not in text
+        assert ">step position<" in text
+
+
+def test_bias_without_a_good_step(tmp_path):
+    wrong = [response(f"q{i}", 0, [-1, -1], False) for i in range(3)]
+    rows = {name: scores(wrong, [[0.2, 0.1 * i] for i in range(3)]) for name in ("_$one", "two$")}
+    report_calibration(rows, wrong, CONFIG, tmp_path)
+    assert ">two$<" not in (tmp_path / "bias.svg").read_text()
+    text = (tmp_path / "reliability.svg").read_text()
+    assert ">two$<" in text
+    assert ">\u200b_$one<" in text
+
+
+def test_one_bin_is_the_distance_of_two_means(tmp_path):
+    responses, values = world(40)
+    config = CalibrationConfig(aggregation=["min"], num_bootstrap=50, num_calibration_bins=1)
+    result, _ = report_calibration({"one": scores(responses, values)}, responses, config, tmp_path)
+    steps = result["prms"]["one"]["steps"]
+    assert steps["before"]["ece"] == pytest.approx(abs(steps["before"]["mean_score"] - steps["share_positive"]))
 
 
 def test_the_folder(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from prm.figures import figure_paths, new_figure
+from prm.figures import figure_paths, legend_label, new_figure
 
 
 def draw(path_stem):
@@ -19,6 +19,19 @@ def test_the_same_drawing_gives_the_same_bytes(tmp_path):
     draw(tmp_path / "b")
     for a, b in zip(figure_paths(tmp_path / "a"), figure_paths(tmp_path / "b"), strict=True):
         assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x$", "$\\frac$", "a_b^c", "$x^$", "_asym", "C:\\prm"])
+def test_names_are_no_formulas_and_none_is_missing_from_a_legend(tmp_path, name):
+    with new_figure(tmp_path / "a", 3, 2) as figure:
+        axis = figure.subplots()
+        axis.plot([1, 2], [3, 4], label=legend_label(name))
+        axis.set_title(f"{name} of the step scores")
+        axis.legend(title=name)
+    text = figure_paths(tmp_path / "a")[1].read_text()
+    assert f">{legend_label(name)}<" in text
+    assert f">{name} of the step scores<" in text
+    assert f">{name}<" in text
 
 
 def test_nothing_is_written_if_drawing_fails(tmp_path):

@@ -61,6 +61,17 @@ def test_sliding_windows_see_fewer_pairs():
     assert forward_flops(full, [4]) == forward_flops(config, [4])
 
 
+def test_a_continuation_sees_the_keys_of_its_prompt():
+    """Over three layers: 10 tokens behind 6 take 16^2 - 6^2; with a window of 4 every query of theirs sees 4 keys."""
+    config = Qwen2Config(**SMALL, num_key_value_heads=4)
+    linear = 2 * 3 * weights_per_layer(config)
+    assert forward_flops(config, [10], first_positions=[6]) == 10 * linear + 3 * 2 * 64 * (256 - 36)
+    whole = forward_flops(config, [16], num_steps=2)
+    assert forward_flops(config, [6, 10], num_steps=2, first_positions=[0, 6]) == whole
+    windows = Qwen2Config(**SMALL, num_key_value_heads=4, use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    assert forward_flops(windows, [10], first_positions=[6]) == 10 * linear + 3 * 2 * 64 * 2 * 10 * 4
+
+
 def test_peaks_by_device_name():
     assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
     assert peak_flops("NVIDIA H100 PCIe") == 756e12

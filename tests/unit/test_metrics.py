@@ -195,6 +195,17 @@ class TestResampling:
         test = metrics.paired_difference(np.array([0.0, 1.0]), np.zeros(2), num_draws=50_000)
         assert test.p_value == pytest.approx(0.5, abs=0.02)
 
+    def test_p_value_of_few_questions(self):
+        """Resamples of differences that are all alike say nothing of how few they are; the signs of n give 2^(1 - n) at least."""
+        one = metrics.paired_difference(np.ones((1, 3)), np.zeros((1, 3)))
+        assert one.difference.tolist() == [1, 1, 1]
+        assert np.isnan(one.p_value).all()
+        for number, expected in ((2, 0.5), (5, 2**-4), (100, 2 / 10_001)):
+            assert metrics.paired_difference(np.ones(number), np.zeros(number)).p_value == expected
+        assert metrics.paired_difference(np.array([0.1, 0.9]), np.zeros(2)).p_value == 0.5
+        assert metrics.paired_difference(np.ones(100), np.zeros(100), num_draws=99).p_value == 0.02
+        assert metrics.paired_difference(np.ones(5), np.ones(5)).p_value == 1
+
     def test_p_value_is_uniform_without_a_difference(self):
         # 200 experiments in which nothing differs: about 10 of them fall below 0.05.
         rng = np.random.default_rng(5)

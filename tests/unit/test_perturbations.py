@@ -11,6 +11,7 @@ from prm.benchmarks.calibration.perturbations import (
     merge_neighbours,
     split_sentences,
 )
+from prm.benchmarks.calibration.report import report_calibration
 from prm.records import Response, StepScores
 
 CONFIG = CalibrationConfig(aggregation=["min", "last"], num_bootstrap=200)
@@ -91,6 +92,16 @@ def test_without_outcomes_only_scores_are_compared():
     assert change["auc"] is None
     assert change["best_of_n"] is None
     assert change["change"]["value"] < 0
+
+
+def test_one_question_gives_no_p_value(tmp_path):
+    one = candidates()[:3]
+    found = evaluate_perturbations(by_form, one, ["split"], CONFIG)
+    best = found["perturbations"]["split"]["responses"]["last"]["best_of_n"]
+    assert (best["num_questions"], best["p_value"]) == (1, None)
+    _, tables = report_calibration({"prm": by_form(one)}, one, CONFIG, tmp_path, perturbations=found)
+    assert [row[-2] for row in tables[-1].rows] == ["p", "-", "-"]
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
 def test_whole_questions_are_chosen():

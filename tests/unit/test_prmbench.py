@@ -207,6 +207,15 @@ class TestEvaluation:
         with pytest.raises(ValueError, match="--published 'x': give LABEL=VALUE"):
             config(published=["x"])
 
+    def test_numbers_that_cannot_be(self):
+        for option, message in (
+            ({"num_random_draws": 0}, "--num_random_draws 0: the baseline is a mean over draws"),
+            ({"num_calibration_bins": 0}, "--num_calibration_bins 0: give at least one"),
+            ({"threshold": float("nan")}, "--threshold nan: give a finite number"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                config(**option)
+
     def test_items_to_look_at(self, items):
         shown = list(prmbench_items(items, [*SCORES[:4], []], config()))
         assert [(i.id, i.group, i.first_error, i.predicted) for i in shown] == [

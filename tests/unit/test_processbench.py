@@ -73,12 +73,54 @@ class TestEvaluation:
         given = evaluate_processbench([*ITEMS, extra], [1, 0, 0, -1, UNPARSABLE], config())
         assert given["results"]["prediction"]["subsets"]["math"]["acc_correct"] == 0.5
 
+    def test_a_subset_of_unreadable_items(self, tmp_path):
+        predictions = [*SCORES[:2], [], []]
+        result = evaluate_processbench(ITEMS, predictions, config())
+        for rule, threshold in (("fixed", 0.5), ("gsm8k", 0.4), ("oracle", None)):
+            math = result["results"][rule]["subsets"]["math"]
+            assert (math["threshold"], math["f1"], math["acc_error"]) == (threshold, 0, 0)
+        assert result["results"]["oracle"]["average"]["f1"] == 0.5
+        assert (result["step_auc"]["subsets"]["math"], result["calibration"]["math"]["brier"]) == (None, None)
+        main, calibration, *_ = processbench_tables(result)
+        assert next(row for row in main.rows if row[0].startswith("oracle"))[1:3] == ["100.0*", "0.0*"]
+        assert [row[2] for row in main.rows if row[0] == "  value"] == ["0.5", "0.4", "-"]
+        assert calibration.rows[2] == ["math", "-", "-", "-", "-", "0"]
+        assert "outside" not in calibration.note
+        for rules in (["oracle"], ["fixed", "oracle"]):
+            result = evaluate_processbench(ITEMS, predictions, config(threshold=rules))
+            assert [item.predicted for item in processbench_items(ITEMS, predictions, result)][2:] == [None, None]
+            text = plot_processbench(ITEMS, predictions, result, tmp_path / "f1")[1].read_text()
+            assert ">gsm8k<" in text
+            assert ">math<" not in text
+
+    def test_nothing_to_tune_on_or_to_evaluate(self):
+        with pytest.raises(ValueError, match="of which the model could read no item: ask for fixed and oracle only"):
+            evaluate_processbench(ITEMS, [[], [], *SCORES[2:]], config())
+        with pytest.raises(ValueError, match="could read no item: there is nothing to evaluate"):
+            evaluate_processbench(ITEMS, [[]] * 4, config(threshold=["fixed"]))
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"num_random_draws": 0}, "--num_random_draws 0: the baseline is a mean over draws"),
+            ({"num_calibration_bins": 0}, "--num_calibration_bins 0: give at least one"),
+            ({"num_bootstrap": -1}, "--num_bootstrap -1: an interval needs resamples"),
+            ({"confidence": 1.0}, "--confidence 1.0: give a share"),
+            ({"confidence": float("nan")}, "--confidence nan: give a share"),
+            ({"fixed_threshold": float("nan")}, "--fixed_threshold nan: give a finite number"),
+            ({"fixed_threshold": float("inf")}, "--fixed_threshold inf: give a finite number"),
+        ],
+    )
+    def test_numbers_that_cannot_be(self, option, message):
+        with pytest.raises(ValueError, match=message):
+            config(**option)
+
     def test_calibration_by_hand(self):
         found = evaluate_processbench(ITEMS, SCORES, config(num_calibration_bins=1))["calibration"]["math"]
         # Judged: .6 of a wrong step and .7 of a right one. One bin: mean score .65, half of them right.
         assert found["brier"] == pytest.approx((0.36 + 0.09) / 2, abs=1e-15)
         assert found["ece"] == pytest.approx(0.15, abs=1e-15)
-        assert (found["brier_constant"], found["num_steps"], found["share_right"]) == (0.25, 2, 0.5)
+        assert (found["brier_of_constant"], found["num_steps"], found["share_right"]) == (0.25, 2, 0.5)
         signed = evaluate_processbench(ITEMS, [[8.0, 3.0], *SCORES[1:]], config())["calibration"]
         assert (signed["gsm8k"]["brier"], signed["gsm8k"]["ece"]) == (None, None), "no probabilities"
 

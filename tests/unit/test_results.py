@@ -5,7 +5,7 @@ import json
 import pytest
 
 from prm.benchmarks.results import Item, read_items, read_tables, response_item, write_results
-from prm.benchmarks.tables import Table, align, interval, percent, render
+from prm.benchmarks.tables import Table, align, interval, p_value, percent, render
 from prm.records import Response
 
 ITEM = Item("q1 #0", "gsm8k", "1 + 1?", ["2.", "So \\boxed{2}."], [0.9, 0.8], first_error=-1, correct=True)
@@ -58,4 +58,5 @@ def test_tables_stand_apart_with_title_and_note():
     assert align(TABLE.rows) == "rule   gsm8k\nfixed   41.0"
     assert render([TABLE, Table("b", [["x"]])]) == "F1 (%)\nrule   gsm8k\nfixed   41.0\nof 50 items\n\nb\nx"
     assert [percent(None), percent(0.4567)] == ["-", "45.7"]
+    assert [p_value(None), p_value(2e-4)] == ["-", "0.0002"]
     assert interval(0.1, 0.25) == "[10.0, 25.0]"

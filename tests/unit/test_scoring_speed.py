@@ -9,8 +9,9 @@ import torch
 from benchmark_scoring import main
 
 from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
+from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.report import scoring_table
-from prm.benchmarks.speed.scoring import ScoringRun, clock, largest_difference, ratios, summary
+from prm.benchmarks.speed.scoring import ScoringRun, clock, inference_time, largest_difference, ratios, summary
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.steps import EncodedResponse
 
@@ -37,6 +38,9 @@ def test_candidates_of_two_questions_with_copies():
     [
         ({"num_candidates": 0}, "--num_candidates is 0"),
         ({"copies": 1.0}, "--copies 1.0: a share"),
+        ({"copies": 0.9, "num_candidates": 1}, "--copies 0.9 of --num_candidates 1: leaves no candidate"),
+        ({"published": ["x=0"]}, "--published 'x=0': give LABEL=VALUE with a value above 0"),
+        ({"published": ["x=inf"]}, "--published 'x=inf': give LABEL=VALUE"),
         ({"mean_length": 20.0}, "--mean_length 20.0 counts the question"),
     ],
 )
@@ -48,6 +52,12 @@ def test_options_that_cannot_be(option, message):
 def test_unknown_variants_are_named():
     with pytest.raises(ValueError, match="--variants paded: unknown; choose from padded, padded_sorted"):
         main(["--variants", "paded"])
+
+
+def test_a_published_ratio_needs_what_it_stands_beside():
+    for variants in (["shared", "packed"], ["implicit", "implicit_cached"]):
+        with pytest.raises(ValueError, match="--published stands beside implicit or implicit_cached over shared"):
+            main(["--published", "paper=1.21", "--variants", *variants])
 
 
 def test_every_engine_gives_the_same_scores(tmp_path):
@@ -63,6 +73,47 @@ def test_every_engine_gives_the_same_scores(tmp_path):
     assert expected[0][0] != expected[1][0]
     for engine in engines.values():
         assert largest_difference(engine.score_encoded(candidates), expected) < 1e-5
+
+
+def test_computed_work_by_hand(tmp_path):
+    """A prompt of 20 tokens, responses of 10 and 5 behind it, and a copy of the longer one."""
+    config = ScoringSpeedConfig(**TINY)
+    prompt = list(range(2, 22))
+    first = EncodedResponse([*prompt, *range(30, 40)], [24, 29], 20)
+    candidates = [first, EncodedResponse([*prompt, *range(50, 55)], [24], 20), first]
+    per_token = 2 * 2 * 128 * ((2 * 2 + 2 * 1) * 64 + 3 * 256)
+
+    def flops(tokens: int, spans: int, num_steps: int = 0, num_targets: int = 0) -> int:
+        heads = 2 * num_steps * 128 * (128 + 1) + 2 * num_targets * 128 * 256
+        return tokens * per_token + 2 * 2 * 2 * 64 * spans + heads
+
+    def computed(name: str) -> Computed:
+        return computed_work(VARIANTS[name](config, tmp_path), candidates, config.model_config)
+
+    spans = 20**2 + (30**2 - 20**2) + (25**2 - 20**2)
+    assert computed("shared") == Computed(2, 35, flops(35, spans, num_steps=3))
+    assert computed("packed") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
+    assert computed("padded") == computed("padded_sorted") == Computed(3, 85, flops(85, 2 * 30**2 + 25**2, num_steps=5))
+    # The first response token is predicted at the prompt's last, which each response therefore has for itself.
+    spans = 19**2 + (30**2 - 19**2) + (25**2 - 19**2)
+    once = flops(36, spans, num_targets=15)
+    assert (computed("implicit_cached"), computed("implicit")) == (Computed(2, 36, once), Computed(2, 36, 2 * once))
+    # Rows that hold one response each have no other to share its prompt with.
+    config = ScoringSpeedConfig(**TINY, token_budget=24)
+    assert computed("shared") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
+
+
+def test_inference_time_by_hand():
+    """Twice and three times as slow in the two repetitions; 70 FLOPs over 30."""
+    runs = {"implicit": [run(2.0), run(6.0)], "shared": [run(1.0), run(2.0)], "packed": [run(9.0), run(9.0)]}
+    computed = {"implicit": Computed(4, 600, 70), "shared": Computed(4, 600, 30)}
+    assert inference_time(runs, computed, ["paper=1.21"]) == {
+        "over": "shared",
+        "ratios": {"implicit": {"median": 2.5, "flops": pytest.approx(7 / 3), "repetitions": [2.0, 3.0]}},
+        "published": {"paper": 1.21},
+    }
+    assert inference_time({name: runs[name] for name in ("implicit", "packed")}, computed) is None
+    assert inference_time({name: runs[name] for name in ("shared", "packed")}, computed) is None
 
 
 def test_an_implicit_prm_against_itself_gives_nothing(tmp_path):
@@ -94,31 +145,42 @@ def test_ratios_are_medians_of_paired_repetitions():
 
 
 def test_summary_and_table_by_hand():
-    config = ScoringSpeedConfig(**TINY)
-    encoded = [EncodedResponse([2] * 150, [100, 149], 20)] * 4
-    shared = summary("shared", [run(1.0), run(2.0), run(3.0)], config, encoded, rate=None)
+    shared = summary([run(1.0), run(2.0), run(3.0)], Computed(3, 350, 8_000), rate=None)
     assert (shared["tokens_per_second"], shared["responses_per_second"]) == (300, 2)
     assert (shared["matrix_share"], shared["largest_difference"]) == (None, 2e-7)
-    implicit = summary("implicit", [run(2.0, None)], config, encoded, rate=1e9)
-    cached = summary("implicit_cached", [run(2.0, None)], config, encoded, rate=1e9)
-    assert implicit["flops_per_second"] == 2 * cached["flops_per_second"] > 2 * shared["flops_per_second"]
-    assert implicit["matrix_share"] == pytest.approx(implicit["flops_per_second"] / 1e9)
+    assert (shared["flops_per_second"], shared["computed"]) == (4_000, {"responses": 3, "tokens": 350, "flops": 8_000})
+    implicit = summary([run(2.0, None)], Computed(3, 350, 20_000), rate=40_000)
+    assert implicit["matrix_share"] == 0.25
+    padded = summary([run(4.0)], Computed(4, 600, 9_000), rate=None)
     speed = {
         "model": {"shape": "tiny"},
         "dtype": "float32",
-        "candidates": {"responses": 4, "tokens": 600},
+        "candidates": {"responses": 4, "copies": 1, "tokens": 600},
         "matrix_flops_per_second": None,
-        "variants": {"padded": shared, "shared": shared, "implicit": implicit},
+        "variants": {"padded": padded, "shared": shared, "implicit": implicit},
         "ratios": {name: {"padded": {"median": 1.5}} for name in ("padded", "shared", "implicit")},
+        "inference_time": {
+            "over": "shared",
+            "ratios": {"implicit": {"median": 2.1, "flops": 2.35}, "implicit_cached": {"median": 1.1, "flops": 1.17}},
+            "published": {"paper": 1.21},
+        },
     }
     lines = scoring_table(speed, {"device": "a CPU", "threads": 1}).splitlines()
     assert lines[0] == "tiny in float32 on a CPU, 1 thread; 4 candidates, 600 tokens"
     assert lines[1].split() == ["scoring", "tokens/CPU-s", "responses/CPU-s", "/", "padded", "difference"]
     assert lines[3].split() == ["shared", "300", "2.0", "1.50", "2e-07"]
     assert lines[4].split() == ["implicit", "300", "2.0", "1.50", "-"]
-    speed |= {"matrix_flops_per_second": 1e9, "variants": {"implicit": implicit}}
-    on_gpu = scoring_table(speed, {"device": "H200", "threads": None})
-    assert "matrix rate" in on_gpu
+    assert lines[5:] == [
+        "1 of 4 candidates are copies of others, word for word: scored once by shared, implicit; scored again by padded",
+        "inference time, implicit PRM / discriminative (shared): with its reference 2.10 (by FLOPs 2.35); "
+        "with cached reference log-probs 1.10 (by FLOPs 1.17); published: paper 1.21",
+    ]
+    speed |= {"matrix_flops_per_second": 1e9, "variants": {"implicit": implicit}, "inference_time": None}
+    speed["candidates"]["copies"] = 0
+    on_gpu = scoring_table(speed, {"device": "H200", "threads": None}).splitlines()
+    assert "matrix rate" in on_gpu[1]
+    assert on_gpu[2].split() == ["implicit", "300", "2.0", "1.50", "25.0", "-"]
+    assert len(on_gpu) == 3
 
 
 def test_what_is_measured_by_default(monkeypatch):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
 from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
+from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")
@@ -39,6 +40,10 @@ class BestOfNConfig(metrics.BootstrapConfig):
         super().__post_init__()
         for name in self.aggregation:
             check_aggregation(name, self.tau)
+        if bad := [n for n in self.num_candidates or () if n < 1]:
+            raise ValueError(f"--num_candidates {bad[0]}: N counts the candidates to choose from, give at least one")
+        if self.num_vote_draws < 1:
+            raise ValueError(f"--num_vote_draws {self.num_vote_draws}: a voting curve is a mean over draws, give at least one")
         if self.drop_small_pools and not self.num_candidates:
             raise ValueError("--drop_small_pools: say with --num_candidates how many candidates a question must have")
 
@@ -204,5 +209,6 @@ def _differences(curves: dict, aggregation: str, prms: Sequence[str], ns: Sequen
     return nested
 
 
-def by_n(ns: Sequence[int], values: Float[np.ndarray, " ns"]) -> dict[str, float]:
-    return {str(n): float(value) for n, value in zip(ns, values, strict=True)}
+def by_n(ns: Sequence[int], values: Float[np.ndarray, " ns"]) -> dict[str, float | None]:
+    """The value of every N, None where it is undefined."""
+    return without_nan({str(n): value for n, value in zip(ns, values, strict=True)})

@@ -11,7 +11,7 @@ from prm import metrics
 from prm.benchmarks.best_of_n.candidates import CandidatePool
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, by_n, curve_of
 from prm.benchmarks.score_files import Texts
-from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
+from prm.figures import MARKERS, PALETTE, figure_paths, legend_label, new_figure
 
 LengthUnit = Literal["auto", "tokens", "characters", "steps"]
 PAIR_LABELS = {"right_longer": "right one longer", "similar": "similar length", "right_shorter": "right one shorter"}
@@ -134,7 +134,7 @@ def _draw_curves(axis: Axes, result: Mapping[str, Any], length: Mapping[str, Any
         look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4.5, "lw": 1.6}
         plain = result["prms"][prm][aggregation]["best_of_n"]["accuracy"].values()
         controlled = by_aggregation[aggregation]["length_controlled"]["accuracy"].values()
-        axis.plot(ns, [100 * value for value in plain], **look, label=prm)
+        axis.plot(ns, [100 * value for value in plain], **look, label=legend_label(prm))
         axis.plot(ns, [100 * value for value in controlled], "--", **look, markerfacecolor="white")
     axis.set_xscale("log", base=2)
     axis.set_xticks(ns, labels=map(str, ns))

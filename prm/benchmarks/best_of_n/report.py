@@ -33,6 +33,11 @@ class BestOfNReportConfig(BestOfNConfig):
     items_per_question: int = 16
     """Best-scored responses of each question that items.jsonl keeps to look at, where their texts are known; 0 for none."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.items_per_question < 0:
+            raise ValueError(f"--items_per_question {self.items_per_question}: give 0 (no responses) or more")
+
 
 def report_best_of_n(
     records: Mapping[str, Sequence[StepScores]],

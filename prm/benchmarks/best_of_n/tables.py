@@ -5,7 +5,7 @@ from typing import Any
 
 from prm.benchmarks.best_of_n.length import PAIR_LABELS
 from prm.benchmarks.best_of_n.plots import BASELINE_LABELS
-from prm.benchmarks.tables import Table, interval, percent
+from prm.benchmarks.tables import Table, interval, p_value, percent
 
 
 def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -44,7 +44,7 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
     for other, points, test in tests:
         low, high = sorted(points * test[end][n] for end in ("low", "high"))
         gap = points * test["difference"][n]
-        rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", f"{test['p_value'][n]:.4f}"])
+        rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", p_value(test["p_value"][n])])
     note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
     return Table("The best PRM against the others, points, paired over questions", rows, note)
 

@@ -10,21 +10,20 @@ from jaxtyping import Bool, Float, Int
 from prm import metrics
 from prm.aggregation import check_aggregation
 from prm.benchmarks.calibration.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
+from prm.benchmarks.options import CalibrationBinsConfig
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
 
 
 @dataclass
-class CalibrationConfig(metrics.BootstrapConfig):
+class CalibrationConfig(CalibrationBinsConfig):
     """How scores are read as probabilities."""
 
     aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
     """How step scores become the score of a response: min, geometric_mean, softmin, product, mean, sum, last, max."""
     tau: float = 0.1
     """Temperature of softmin, in units of the scores."""
-    num_bins: int = metrics.calibration.NUM_BINS
-    """Bins of the calibration error and of the reliability plot."""
     neutral: Neutral = "good"
     """What a step labelled 0 between -1 and 1 counts as."""
     behind_error: BehindError = "labelled"
@@ -35,8 +34,6 @@ class CalibrationConfig(metrics.BootstrapConfig):
         super().__post_init__()
         for name in self.aggregation:
             check_aggregation(name, self.tau)
-        if self.num_bins < 2:
-            raise ValueError(f"--num_bins {self.num_bins}: give at least 2")
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:
@@ -96,8 +93,8 @@ def _quality(
         "mean_score": float(probabilities.mean()),
         "brier": metrics.brier_score(probabilities, labels),
         "log_loss": metrics.log_loss(probabilities, labels),
-        "ece": metrics.expected_calibration_error(probabilities, labels, config.num_bins),
-        "ece_equal_mass": metrics.expected_calibration_error(probabilities, labels, config.num_bins, "mass"),
+        "ece": metrics.expected_calibration_error(probabilities, labels, config.num_calibration_bins),
+        "ece_equal_mass": metrics.expected_calibration_error(probabilities, labels, config.num_calibration_bins, "mass"),
         "bins": _bins(probabilities, labels, question, config),
     }
 
@@ -122,8 +119,8 @@ def _bins(
     config: CalibrationConfig,
 ) -> list[dict[str, float]]:
     """Reliability bins with intervals of the share of positives over questions."""
-    bins = metrics.bin_of(probabilities, config.num_bins)
-    kept = metrics.reliability_bins(probabilities, labels, config.num_bins)
+    bins = metrics.bin_of(probabilities, config.num_calibration_bins)
+    kept = metrics.reliability_bins(probabilities, labels, config.num_calibration_bins)
     low, high = binned_interval(bins, labels.astype(np.float64), question, config)
     return [{**vars(found), "low": float(a), "high": float(b)} for found, a, b in zip(kept, low, high, strict=True)]
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from prm import metrics
 from prm.benchmarks.calibration.evaluate import CalibrationConfig
 from prm.benchmarks.calibration.scored_steps import UNKNOWN, ScoredResponses, join_scores
+from prm.benchmarks.results import without_nan
 from prm.records import Response, StepScores
 from prm.steps import join_steps
 
@@ -164,7 +165,7 @@ def _selection(
         "before": float(accuracy[:, 0].mean()),
         "after": float(accuracy[:, 1].mean()),
         "share_selection_changed": float(np.mean(moved)),
-        **{name: float(value) for name, value in vars(test).items()},
+        **without_nan({name: value.item() for name, value in vars(test).items()}),
     }
 
 

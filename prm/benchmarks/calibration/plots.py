@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from prm.benchmarks.calibration.tables import COVARIATES
-from prm.figures import MARKERS, PALETTE, figure_paths, new_figure
+from prm.figures import MARKERS, PALETTE, figure_paths, legend_label, new_figure
 
 MIN_ITEMS = 10
 GOOD, BAD, DIAGONAL = PALETTE[0], PALETTE[1], "#8a8a8a"
@@ -47,7 +47,9 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: b
             bins = [b for b in found[form]["bins"] if b["num_items"] >= MIN_ITEMS]
             x, y, low, high = (100 * np.array([b[key] for b in bins]) for key in ("mean_score", "share_positive", "low", "high"))
             spread = np.abs(np.stack([y - low, high - y])) if is_alone else None
-            upper.errorbar(x, y, yerr=spread, markersize=4.5, lw=1.5, elinewidth=0.9, capsize=1.5, label=label, **look)
+            upper.errorbar(
+                x, y, yerr=spread, markersize=4.5, lw=1.5, elinewidth=0.9, capsize=1.5, label=legend_label(label), **look
+            )
             counts = np.array([b["num_items"] for b in bins])
             lower.plot(x, 100 * counts / found["num_items"], markersize=3, lw=1.1, **look)
     upper.set(xlim=(-3, 103), ylim=(-3, 103))
@@ -55,23 +57,27 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: b
 
 
 def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
-    """Mean score against position, length and number of steps: of one PRM for good and bad steps, of several for good ones."""
+    """Mean score against position, length and number of steps: of one PRM for good and bad steps, of several for good ones.
+
+    A PRM without step scores has no curve.
+    """
     is_alone = len(result["prms"]) == 1
-    covariates = list(next(iter(result["prms"].values()))["bias"]["steps"])
-    truth = next(iter(result["prms"].values()))["bias"]["truth"]
+    by_step = next(found["bias"] for found in result["prms"].values() if found["bias"]["steps"])
+    covariates, truth = list(by_step["steps"]), by_step["truth"]
     kinds = ("good steps", "bad steps") if truth == "step labels" else ("steps of right responses", "steps of wrong responses")
-    with new_figure(path_stem, 1.9 + 2.9 * max(len(covariates), 1), 3.4) as figure:
-        axes = figure.subplots(1, max(len(covariates), 1), sharey=True, squeeze=False)[0]
+    with new_figure(path_stem, 1.9 + 2.9 * len(covariates), 3.4) as figure:
+        axes = figure.subplots(1, len(covariates), sharey=True, squeeze=False)[0]
         for axis, covariate in zip(axes, covariates, strict=False):
             for index, (prm, found) in enumerate(result["prms"].items()):
-                by_truth = found["bias"]["steps"][covariate]
+                by_truth = found["bias"]["steps"].get(covariate, {})
                 label, color = (kinds[0], GOOD) if is_alone else (prm, PALETTE[index % len(PALETTE)])
                 _draw_means(axis, by_truth.get("good"), label, color, MARKERS[index % len(MARKERS)], "-")
                 if is_alone:
                     _draw_means(axis, by_truth.get("bad"), kinds[1], BAD, MARKERS[1], "--")
             unit = f" ({result['length_unit']})" if covariate == "step_length" else ""
             axis.set(xlabel=COVARIATES[covariate] + unit)
-            _set_ticks(axis)
+            if axis.lines:
+                _set_ticks(axis)
         axes[0].set_ylabel("mean score" if is_alone else f"mean score of {kinds[0]}")
         _legend(figure, axes.tolist())
     return figure_paths(path_stem)
@@ -93,7 +99,7 @@ def _draw_means(axis: Axes, relation: Mapping[str, Any] | None, label: str, colo
     if relation is None:
         return
     x, y, low, high = ([b[key] for b in relation["bins"]] for key in ("mean", "score", "low", "high"))
-    axis.plot(x, y, style, color=color, marker=marker, markersize=4.5, lw=1.6, label=label)
+    axis.plot(x, y, style, color=color, marker=marker, markersize=4.5, lw=1.6, label=legend_label(label))
     axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
 
 

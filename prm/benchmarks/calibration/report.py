@@ -35,7 +35,7 @@ def report_calibration(
     }
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
     result = {
-        "num_bins": config.num_bins,
+        "num_calibration_bins": config.num_calibration_bins,
         "confidence": config.confidence,
         "length_unit": length_unit,
         "prms": prms,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prm.benchmarks.tables import Table, percent
+from prm.benchmarks.tables import Table, p_value, percent
 
 SHIFTED = 0.01
 """Rise of the calibration error under the best temperature from which the table says that scores are shifted."""
@@ -42,7 +42,8 @@ def _calibration(result: Mapping[str, Any]) -> Table:
 
 def _calibration_note(result: Mapping[str, Any]) -> str:
     notes = [
-        f"ECE: distance of score and share of good ones over {result['num_bins']} bins of equal width (equal mass: of equal size)",
+        f"ECE: distance of score and share of good ones over {result['num_calibration_bins']} bins of equal width "
+        "(equal mass: of equal size)",
         "Brier of a constant: what always saying the share of good ones gives; below it a score knows more than that",
         "temperature: least log loss on all questions; after: at the temperature of the other half of the questions",
     ]
@@ -129,7 +130,7 @@ def _perturbed_choices(result: Mapping[str, Any]) -> Table:
                         percent(best["after"]),
                         f"{100 * best['difference']:+.1f}",
                         f"[{low:+.1f}, {high:+.1f}]",
-                        f"{best['p_value']:.4f}",
+                        p_value(best["p_value"]),
                         f"{percent(best['share_selection_changed'])}%",
                     ]
                 )

@@ -5,7 +5,7 @@ threshold) and 0.501 (uniform random, oracle threshold). A PRM below them has le
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,33 +13,30 @@ from jaxtyping import Bool, Float, Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
+from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
-from prm.benchmarks.step_calibration import step_calibration, without_nan
+from prm.benchmarks.results import without_nan
+from prm.benchmarks.step_calibration import step_calibration
 from prm.metrics.prm_score import ratio
 
 THRESHOLDS = {"score": 0.5, "difference": -0.05}
 
 
 @dataclass
-class PRMBenchConfig(metrics.BootstrapConfig):
-    """When a step is called good, and what stands beside the results."""
+class PRMBenchConfig(StepBenchmarkConfig):
+    """When a step is called good."""
 
     rule: Literal["score", "difference"] = "score"
     """What must lie above the threshold for a step to be called good: its `score`, or the `difference` to the score of the step
     before (of the first step, its score), as the benchmark reads Skywork's PRMs."""
     threshold: float | None = None
     """The `fixed` threshold; by default 0.5, of differences -0.05. The best one, `oracle`, is reported beside it."""
-    num_random_draws: int = 20
-    """Draws of uniform random scores behind the content-free baseline."""
-    num_calibration_bins: int = 10
-    """Bins of equal width behind the calibration error."""
-    published: list[str] = field(default_factory=list)
-    """Published PRMScores to show beside the measured one, LABEL=VALUE (a share, such as 0.55)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_published(self.published)
+        if not np.isfinite(self.fixed_threshold):
+            raise ValueError(f"--threshold {self.threshold}: give a finite number in units of the scores, such as 0.5")
 
     @property
     def fixed_threshold(self) -> float:

@@ -9,9 +9,11 @@ from jaxtyping import Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
+from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.published_values import parse_published
-from prm.benchmarks.step_calibration import step_calibration, without_nan
+from prm.benchmarks.results import without_nan
+from prm.benchmarks.step_calibration import step_calibration
 
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
 STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
@@ -19,26 +21,21 @@ STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
 
 
 @dataclass
-class ProcessBenchConfig(metrics.BootstrapConfig):
-    """Which thresholds turn step scores into predictions, and what stands beside the results."""
+class ProcessBenchConfig(StepBenchmarkConfig):
+    """Which thresholds turn step scores into predictions."""
 
     threshold: list[str] = field(default_factory=lambda: list(THRESHOLD_RULES))
     """Threshold rules, each reported: `fixed`; `gsm8k`, tuned on that subset and used for all (the benchmark's own rule);
     `oracle`, the best of each subset itself. Groups of items and items.jsonl follow the first."""
     fixed_threshold: float = 0.5
     """Threshold of the `fixed` rule, in units of the scores."""
-    num_random_draws: int = 20
-    """Draws of uniform random scores behind the content-free baseline."""
-    num_calibration_bins: int = 10
-    """Bins of equal width behind the calibration error."""
-    published: list[str] = field(default_factory=list)
-    """Published averages to show beside the measured ones, LABEL=VALUE (a share, such as 0.4699)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.threshold or (unknown := [rule for rule in self.threshold if rule not in THRESHOLD_RULES]):
             raise ValueError(f"--threshold {' '.join(unknown) if self.threshold else 'is empty'}: choose from {THRESHOLD_RULES}")
-        parse_published(self.published)
+        if not np.isfinite(self.fixed_threshold):
+            raise ValueError(f"--fixed_threshold {self.fixed_threshold}: give a finite number in units of the scores, such as 0.5")
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,16 @@ class Subset:
     labels: Int[np.ndarray, " items"]
     lengths: list[int]
     given: list[Prediction]
+
+    @property
+    def num_unreadable(self) -> int:
+        """Items without scores."""
+        return sum(given == [] for given in self.given)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the model could read any item."""
+        return self.num_unreadable < len(self.given)
 
     @property
     def has_both_kinds(self) -> bool:
@@ -63,19 +70,23 @@ def evaluate_processbench(
 
     A number that is undefined, such as the F1 of a subset without correct items, is None. Predictions given as step indices
     have one rule, `prediction`, and neither AUC nor thresholds. An item without scores (the model could not read it) is counted as
-    `num_unreadable` and as predicted wrong, whether it has an error or not.
+    `num_unreadable` and as predicted wrong, whether it has an error or not; a subset of only such items has an F1 of 0 and no
+    threshold of its own.
+
+    Raises ValueError as `check_rules` does, and where the model could read no item at all, or none that a threshold is tuned on.
     """
     subsets = split_subsets(items, predictions)
     has_scores = not isinstance(predictions[0], int)
     if has_scores:
         check_rules(items, config)
+        _check_readable(subsets, config)
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     random, number = _random_baseline(subsets, config), _tuned_baseline(subsets, step_number_scores)
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "num_items": len(items),
-        "num_unreadable": {name: sum(given == [] for given in subset.given) for name, subset in subsets.items()},
+        "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
         "results": results,
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
         "calibration": _calibration(subsets, config.num_calibration_bins) if has_scores else {},
@@ -103,6 +114,15 @@ def check_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> 
             raise ValueError(f"no threshold can be tuned on subset {name}: it needs items with and without an error; use fixed")
 
 
+def _check_readable(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> None:
+    if not any(subset.is_read for subset in subsets.values()):
+        raise ValueError("the model could read no item: there is nothing to evaluate")
+    if "gsm8k" in config.threshold and not subsets["gsm8k"].is_read:
+        raise ValueError(
+            "--threshold gsm8k is tuned on the subset gsm8k, of which the model could read no item: ask for fixed and oracle only"
+        )
+
+
 def split_subsets(items: Sequence[FirstErrorItem], predictions: Sequence[Prediction]) -> dict[str, Subset]:
     """Subset name -> its items, in the order of the data."""
     names = dict.fromkeys(item.subset for item in items)
@@ -115,7 +135,10 @@ def split_subsets(items: Sequence[FirstErrorItem], predictions: Sequence[Predict
 
 
 def first_errors(subsets: Mapping[str, Subset], thresholds: Mapping[str, float]) -> Int[np.ndarray, " items"]:
-    """The predicted first error of every item, by the threshold of its subset; given indices stay."""
+    """The predicted first error of every item, by the threshold of its subset; given indices stay.
+
+    A threshold of nan is that of a subset whose items the model could not read.
+    """
     predicted = np.empty(sum(len(subset.places) for subset in subsets.values()), dtype=np.int64)
     for name, subset in subsets.items():
         is_index = name not in thresholds
@@ -132,7 +155,7 @@ def _thresholds(rule: str, subsets: Mapping[str, Subset], config: ProcessBenchCo
 
 
 def _tuned(subset: Subset) -> float:
-    return metrics.best_threshold(subset.given, subset.labels)[0]
+    return metrics.best_threshold(subset.given, subset.labels)[0] if subset.is_read else float("nan")
 
 
 def _rule_result(

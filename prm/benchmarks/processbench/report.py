@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prm import metrics
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
@@ -38,9 +40,13 @@ def processbench_tables(result: Mapping[str, Any]) -> list[Table]:
 def plot_processbench(
     items: Sequence[FirstErrorItem], predictions: Sequence[list[float]], result: Mapping[str, Any], path_stem: str | Path
 ) -> list[Path]:
-    """Write F1 over the threshold, one curve per subset, with the best of each marked and the shared thresholds drawn."""
+    """Write F1 over the threshold, one curve per subset, with the best of each marked and the shared thresholds drawn.
+
+    A subset whose items the model could not read has no curve.
+    """
     curves = []
-    for (name, subset), color in zip(split_subsets(items, predictions).items(), PALETTE * len(items), strict=False):
+    read = {name: subset for name, subset in split_subsets(items, predictions).items() if subset.is_read}
+    for (name, subset), color in zip(read.items(), PALETTE * len(items), strict=False):
         thresholds, f1 = metrics.threshold_curve(subset.given, subset.labels)
         best = [(float(thresholds[f1.argmax()]), float(100 * f1.max()))]
         curves.append(Curve(name, thresholds.tolist(), (100 * f1).tolist(), color=color, marks=best))
@@ -54,7 +60,8 @@ def processbench_items(
 ) -> Iterator[Item]:
     """Every item with its true first error and the one predicted under the first rule (null: none could be made)."""
     by_subset = next(iter(result["results"].values()))["subsets"]
-    thresholds = {name: scores["threshold"] for name, scores in by_subset.items() if scores["threshold"] is not None}
+    has_scores = not isinstance(predictions[0], int)
+    thresholds = {name: np.nan if s["threshold"] is None else s["threshold"] for name, s in by_subset.items() if has_scores}
     predicted = first_errors(split_subsets(items, predictions), thresholds).tolist()
     for item, given, found in zip(items, predictions, predicted, strict=True):
         scores = given if isinstance(given, list) else []
@@ -74,13 +81,17 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         rows.append([_rule_name(rule), *f1, percent(by_rule["average"]["f1"])])
         rows.append(["  interval", *(interval(score["low"], score["high"]) for score in columns)])
         if rule != "prediction":
-            rows.append(["  value", *(f"{score['threshold']:.4g}" for score in scores), ""])
+            rows.append(["  value", *(_number(score["threshold"]) for score in scores), ""])
         for name, key in (("  items with an error", "acc_error"), ("  correct items", "acc_correct")):
             rows.append([name, *(percent(score[key]) for score in scores), percent(by_rule["average"][key])])
     for key, name in {**BASELINES, "step_auc": "step AUC"}.items():
         rows.append([name, *(percent(result[key]["subsets"][subset]) for subset in subsets), percent(result[key]["average"])])
     rows += [[f"published: {label}", *[""] * len(subsets), percent(value)] for label, value in result["published"].items()]
     return Table("ProcessBench: F1 of the first wrong step (%)", rows, _notes(result))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _rule_name(rule: str) -> str:

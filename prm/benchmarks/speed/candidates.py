@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config
 
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.speed.workload import SHAPES, SPECIAL_TOKENS, TOKENS_PER_STEP, log_normal_lengths, model_config
 from prm.steps import EncodedResponse
 
@@ -29,7 +30,7 @@ class ScoringSpeedConfig:
     num_questions: int = 1
     """Questions that share the candidates evenly."""
     copies: float = 0.0
-    """Share of the candidates that repeat another one word for word."""
+    """Share of the candidates that repeat another one word for word; packed, shared and implicit engines score them once."""
     prompt_length: int = 78
     """Tokens of a question with its instructions."""
     mean_length: float = 390.0
@@ -50,6 +51,8 @@ class ScoringSpeedConfig:
     """Leave a GPU alone."""
     num_threads: int = 1
     """Threads of a CPU."""
+    published: list[str] = field(default_factory=list)
+    """Published inference times, implicit over discriminative PRM, to show beside the measured ones, LABEL=VALUE (such as 1.21)."""
     seed: int = 0
     """Seed of lengths, tokens and weights."""
 
@@ -60,11 +63,19 @@ class ScoringSpeedConfig:
                 raise ValueError(f"--{name} is {getattr(self, name)}, expected a positive number")
         if not 0 <= self.copies < 1:
             raise ValueError(f"--copies {self.copies}: a share of the candidates, expected 0 <= copies < 1")
+        if not self.num_distinct:
+            raise ValueError(f"--copies {self.copies} of --num_candidates {self.num_candidates}: leaves no candidate to repeat")
         if self.mean_length <= self.prompt_length:
             raise ValueError(f"--mean_length {self.mean_length} counts the question, so it must exceed {self.prompt_length}")
+        parse_published(self.published, is_share=False)
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         if self.dtype == "auto":
             self.dtype = "float32" if self.use_cpu else "bfloat16"
+
+    @property
+    def num_distinct(self) -> int:
+        """Candidates of which no other is a copy."""
+        return self.num_candidates - round(self.copies * self.num_candidates)
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +91,11 @@ class ScoringSpeedConfig:
 def make_candidates(config: ScoringSpeedConfig) -> list[EncodedResponse]:
     """Candidates in random order, those of one question with one prompt."""
     generator = np.random.default_rng([config.seed, 2])
-    num_distinct = config.num_candidates - round(config.copies * config.num_candidates)
     limits: dict[str, Any] = {
         "mean": config.mean_length - config.prompt_length,
         "maximum": config.max_length - config.prompt_length,
     }
-    lengths = log_normal_lengths(num_distinct, **limits, spread=config.spread, seed=config.seed)
+    lengths = log_normal_lengths(config.num_distinct, **limits, spread=config.spread, seed=config.seed)
 
     vocab_size = SHAPES[config.shape]["vocab_size"]
 
@@ -94,7 +104,8 @@ def make_candidates(config: ScoringSpeedConfig) -> list[EncodedResponse]:
 
     prompts = [tokens(config.prompt_length) for _ in range(config.num_questions)]
     distinct = [candidate(prompts[index % len(prompts)], tokens(length)) for index, length in enumerate(lengths)]
-    chosen = [*range(num_distinct), *generator.integers(num_distinct, size=config.num_candidates - num_distinct)]
+    copied = generator.integers(config.num_distinct, size=config.num_candidates - config.num_distinct)
+    chosen = [*range(config.num_distinct), *copied]
     return [distinct[index] for index in generator.permutation(chosen)]
 
 

@@ -1,10 +1,13 @@
 """Tables of speed for the terminal: the measurements of a training benchmark in, aligned text out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from prm.benchmarks.tables import align, percent
+
+IMPLICIT = {"implicit": "with its reference", "implicit_cached": "with cached reference log-probs"}
+"""What variants of the implicit PRM are called beside each other."""
 
 
 def training_tables(result: Mapping[str, Any]) -> str:
@@ -36,7 +39,7 @@ def speed_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
 
 
 def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
-    """Speed of every way of scoring and its ratios."""
+    """Speed of every way of scoring and its ratios, what became of copies, and the inference time of implicit PRMs."""
     clock = "CPU-s" if hardware["threads"] else "s"
     references = list(next(iter(speed["ratios"].values()), {}))
     share = ["matrix rate"] if speed["matrix_flops_per_second"] else []
@@ -51,7 +54,27 @@ def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
     work = speed["candidates"]
     title = f"{speed['model']['shape']} in {speed['dtype']} on {where}; {work['responses']} candidates, {work['tokens']} tokens"
-    return "\n".join([title, align(rows)])
+    return "\n".join([title, align(rows), *copies_note(speed), *inference_time_note(speed["inference_time"])])
+
+
+def copies_note(speed: Mapping[str, Any]) -> Iterator[str]:
+    """Which variants score the copies among the candidates again."""
+    work = speed["candidates"]
+    if work["copies"]:
+        again = [name for name, variant in speed["variants"].items() if variant["computed"]["responses"] == work["responses"]]
+        once = [name for name in speed["variants"] if name not in again]
+        ways = [f"{how} by {', '.join(names)}" for how, names in (("scored once", once), ("scored again", again)) if names]
+        yield f"{work['copies']} of {work['responses']} candidates are copies of others, word for word: {'; '.join(ways)}"
+
+
+def inference_time_note(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """Ratios as measured beside those of FLOPs and what was published."""
+    if found:
+        ratios = [
+            f"{IMPLICIT[name]} {ratio['median']:.2f} (by FLOPs {ratio['flops']:.2f})" for name, ratio in found["ratios"].items()
+        ]
+        published = [f"published: {label} {value:g}" for label, value in found["published"].items()]
+        yield f"inference time, implicit PRM / discriminative ({found['over']}): {'; '.join([*ratios, *published])}"
 
 
 def balance_table(ranks: Mapping[str, Any]) -> str:

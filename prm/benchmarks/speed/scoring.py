@@ -1,14 +1,16 @@
 """Speed of scoring: candidates in; tokens and responses per second, ratios and largest difference of every way of scoring out.
 
-Every way scores the same responses; repetitions are interleaved and ratios taken within one. Tokens are those of the responses,
-each counted whole: padding never, a prompt that is computed once for several for each of them. Time is the CPU time of this process
-and of an engine's own on a CPU, and wall time on a GPU.
+Every way scores the same responses; repetitions are interleaved and ratios taken within one. Tokens per second are a user's: those
+of the responses, each counted whole, padding never, copies and a prompt that is computed once for several for each of them. FLOPs
+are the hardware's: those of what an engine really computes. Time is the CPU time of this process and of an engine's own on a CPU,
+and wall time on a GPU.
 """
 
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +19,20 @@ from typing import Any
 import psutil
 import torch
 
+from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
+from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.benchmarks.speed.workload import SHAPES
 from prm.scoring import ScoringEngine
+from prm.scoring.scorer import without_copies
 from prm.steps import EncodedResponse
 from prm.tracking import progress
-from prm.training.flops import forward_flops
 
 REFERENCES = ("padded", "packed", "vllm", "vllm_compiled")
 """Variants whose speed the table sets the others in relation to."""
+DISCRIMINATIVE, IMPLICIT = "shared", ("implicit", "implicit_cached")
+"""The variants whose inference times are compared: one engine, a head or token log-probs behind the same backbone."""
 WARM_UP = 48
 """Candidates that every engine scores before it is measured: enough to compile for rows of several lengths."""
 MATRIX_SIZE, MATRIX_PRODUCTS = 8192, 30
@@ -74,6 +80,7 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
             if hasattr(engine, "close"):
                 stack.callback(engine.close)
             engine.score_encoded(encoded[:WARM_UP])
+        computed = {name: computed_work(engine, encoded, config.model_config) for name, engine in engines.items()}
         turns = [name for turn in range(config.repetitions) for name in (names if turn % 2 == 0 else reversed(names))]
         for name in progress(turns, desc="scoring", unit="run"):
             seconds, scores = measure(engines[name], encoded, config.device)
@@ -84,10 +91,15 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
     return {
         "model": {"shape": config.shape, **SHAPES[config.shape]},
         "dtype": config.dtype,
-        "candidates": {"responses": len(encoded), "tokens": sum(len(r.input_ids) for r in encoded), "copies": config.copies},
+        "candidates": {
+            "responses": len(encoded),
+            "copies": len(encoded) - len(without_copies(encoded)),
+            "tokens": sum(len(r.input_ids) for r in encoded),
+        },
         "matrix_flops_per_second": rate,
-        "variants": {name: summary(name, runs[name], config, encoded, rate) for name in names},
+        "variants": {name: summary(runs[name], computed[name], rate) for name in names},
         "ratios": {name: ratios(runs[name], runs) for name in names},
+        "inference_time": inference_time(runs, computed, config.published),
     }
 
 
@@ -102,20 +114,15 @@ def largest_difference(scores: list[list[float]], expected: list[list[float]]) -
     return max(abs(one - other) for one, other in pairs)
 
 
-def summary(
-    name: str, runs: list[ScoringRun], config: ScoringSpeedConfig, encoded: list[EncodedResponse], rate: float | None
-) -> dict[str, Any]:
-    """Medians over repetitions, and the repetitions themselves."""
+def summary(runs: list[ScoringRun], computed: Computed, rate: float | None) -> dict[str, Any]:
+    """Medians over repetitions, the repetitions themselves, and what was computed in each."""
     seconds = statistics.median(run.seconds for run in runs)
-    num_targets = sum(len(response.input_ids) - response.response_start for response in encoded)
-    heads = {"num_targets": num_targets} if name.startswith("implicit") else {"num_steps": sum(len(r.step_ends) for r in encoded)}
-    flops = forward_flops(config.model_config, [len(response.input_ids) for response in encoded], **heads)
-    passes = 2 if name == "implicit" else 1
     return {
         "tokens_per_second": runs[0].tokens / seconds,
         "responses_per_second": runs[0].responses / seconds,
-        "flops_per_second": passes * flops / seconds,
-        "matrix_share": passes * flops / seconds / rate if rate else None,
+        "computed": asdict(computed),
+        "flops_per_second": computed.flops / seconds,
+        "matrix_share": computed.flops / seconds / rate if rate else None,
         "largest_difference": runs[0].largest_difference,
         "repetitions": [asdict(run) for run in runs],
     }
@@ -129,6 +136,21 @@ def ratios(runs: list[ScoringRun], by_name: dict[str, list[ScoringRun]]) -> dict
         values = [other.seconds / run.seconds for run, other in pairs]
         result[reference] = {"median": statistics.median(values), "repetitions": values}
     return result
+
+
+def inference_time(
+    runs: dict[str, list[ScoringRun]], computed: dict[str, Computed], published: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Time of implicit PRMs over the discriminative one's, as measured and by FLOPs; None unless both kinds were run."""
+    names = [name for name in IMPLICIT if name in runs]
+    if DISCRIMINATIVE not in runs or not names:
+        return None
+    over = {}
+    for name in names:
+        values = [run.seconds / other.seconds for run, other in zip(runs[name], runs[DISCRIMINATIVE], strict=True)]
+        flops = computed[name].flops / computed[DISCRIMINATIVE].flops
+        over[name] = {"median": statistics.median(values), "flops": flops, "repetitions": values}
+    return {"over": DISCRIMINATIVE, "ratios": over, "published": parse_published(published, is_share=False)}
 
 
 def matrix_rate(dtype: torch.dtype) -> float:

@@ -1,0 +1,35 @@
+"""Options that evaluations share: what stands beside a result, and of how many bins its calibration error is."""
+
+from dataclasses import dataclass, field
+
+from prm import metrics
+from prm.benchmarks.published_values import parse_published
+
+
+@dataclass(kw_only=True)
+class CalibrationBinsConfig(metrics.BootstrapConfig):
+    """How the calibration error is taken."""
+
+    num_calibration_bins: int = metrics.calibration.NUM_BINS
+    """Bins of the calibration error and of the reliability plot; of equal width where nothing else is said."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_calibration_bins < 1:
+            raise ValueError(f"--num_calibration_bins {self.num_calibration_bins}: give at least one")
+
+
+@dataclass(kw_only=True)
+class StepBenchmarkConfig(CalibrationBinsConfig):
+    """What stands beside the results of a benchmark of wrong steps."""
+
+    num_random_draws: int = 20
+    """Draws of uniform random scores behind the content-free baseline."""
+    published: list[str] = field(default_factory=list)
+    """Published results to show beside the measured one, LABEL=VALUE (a share, such as 0.4699)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_random_draws < 1:
+            raise ValueError(f"--num_random_draws {self.num_random_draws}: the baseline is a mean over draws, give at least one")
+        parse_published(self.published)
