@@ -210,6 +210,14 @@ def test_scores_that_a_temperature_cannot_mend_are_named(tmp_path):
     assert "no temperature mends the ECE: low: responses, last" in tables[0].note
 
 
+def test_an_outcome_model_stands_beside_a_prm(tmp_path):
+    responses, values = world(40)
+    rows = {"orm": scores(responses, [[min(v)] for v in values]), "prm": scores(responses, values)}
+    result, _ = report_calibration(rows, responses, CONFIG, tmp_path)
+    assert (result["prms"]["orm"]["bias"]["steps"], len(result["prms"]["prm"]["bias"]["steps"])) == ({}, 3)
+    assert "good steps" in (tmp_path / "bias.svg").read_text()
+
+
 def test_the_folder(tmp_path):
     responses, values = world(40)
     rows = {"one": scores(responses, values), "two": scores(responses, [v[::-1] for v in values])}
