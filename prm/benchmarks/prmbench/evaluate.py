@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.step_calibration import step_calibration, without_nan
@@ -90,6 +91,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         result |= {
             "results": {"prediction": {"threshold": None, **measure(steps, given, config)}},
             "step_auc": None,
+            "constant_scores": [],
             "calibration": {},
         }
     else:
@@ -97,7 +99,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         rules = {"fixed": config.fixed_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
         result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
         raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
-        result |= {"step_auc": metrics.roc_auc(scored, good)}
+        result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({"the PRM": predictions})}
         result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins)}
     return without_nan(result | {"baselines": _baselines(steps, config), "published": parse_published(config.published)})
 
