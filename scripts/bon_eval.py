@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.score_files import read_scores, score_all, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args
@@ -45,11 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         records = read_scores(config.scores, config.prm)
     else:
         records = {config.model_name: score_all(config.load_scorer(), responses, output_dir / "scores.jsonl")}
+    constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     unscored = {prm: len(responses) - len(rows) for prm, rows in records.items() if responses}
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
     files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
-    result, tables = report_best_of_n(records, files, config, output_dir, unscored)
+    result, tables = report_best_of_n(records, files, config, output_dir, unscored, constant)
     inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
     counts = {f"num_unscored {prm}": number for prm, number in unscored.items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}

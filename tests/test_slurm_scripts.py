@@ -76,7 +76,7 @@ class Machine:
 
     def start(self, job: str, *flags: str, **variables: str) -> subprocess.Popen:
         path = f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-        env = {"PATH": path, "CALLS": str(self.log), "PROCESSBENCH": "none", **JOB, **variables}
+        env = {"PATH": path, "CALLS": str(self.log), "PROCESSBENCH": "none", "PRMBENCH": "none", **JOB, **variables}
         command = ["bash", str(SLURM / f"{job}.sbatch"), *flags]
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -121,17 +121,17 @@ SCRIPTS_OF_JOB = {
     "grade": ["grade_rollouts"],
     "label": ["label_steps"],
     "train": ["train"],
-    "evaluate": ["score", "bon_eval", "processbench_eval"],
+    "evaluate": ["score", "bon_eval", "processbench_eval", "prmbench_eval"],
     "paper": ["build_dataset", "bon_eval"],
 }
 
 
 @pytest.mark.parametrize("job", SCRIPTS_OF_JOB)
 def test_every_command_parses(machine, monkeypatch, job):
-    processbench = {"PROCESSBENCH": str(machine.folder)}
+    benchmarks = dict.fromkeys(("PROCESSBENCH", "PRMBENCH"), str(machine.folder))
     machine.folder.joinpath("out").mkdir()
     machine.folder.joinpath("out", "training_complete.json").touch()
-    machine.run(job, **{"OUTPUT": str(machine.folder / "out")} | machine.variables(job) | processbench)
+    machine.run(job, **{"OUTPUT": str(machine.folder / "out")} | machine.variables(job) | benchmarks)
     commands = machine.commands()
     assert [Path(script).stem for script, *_ in commands] == SCRIPTS_OF_JOB[job]
     for script, *flags in commands:
@@ -154,7 +154,8 @@ def test_mistakes_are_refused_before_anything_is_submitted(machine):
     assert "e.jsonl: nothing there" in machine.run("paper", status=2, **given | {"EVAL_QUESTIONS": "nowhere/e.jsonl"})
     assert "no configs/train/assym.yaml" in machine.run("paper", status=2, **given | {"OBJECTIVES": "asym assym"})
     for job in ("paper", "evaluate"):
-        assert "PROCESSBENCH=nowhere" in machine.run(job, status=2, **machine.variables(job), PROCESSBENCH="nowhere")
+        for name in ("PROCESSBENCH", "PRMBENCH"):
+            assert f"{name}=nowhere: nothing there" in machine.run(job, status=2, **machine.variables(job), **{name: "nowhere"})
     output = machine.run("train", "--overwrite_output_dir", "True", status=2, **machine.variables("train"))
     assert "would start a requeued job from nothing" in output
     assert not machine.calls("srun", "sbatch")

@@ -5,7 +5,7 @@ hardly depends on the step, and every benchmark turns it into a number that look
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MIN_STEPS = 100
 """Different steps before anything is said: a few steps may well deserve one score."""
@@ -29,7 +29,7 @@ class DegenerateDetector:
         self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, 0.0
         self.lowest_score, self.highest_score = math.inf, -math.inf
 
-    def update(self, steps: Sequence[str], scores: Sequence[float]) -> None:
+    def update(self, steps: Iterable[str], scores: Sequence[float]) -> None:
         """Take the scores of one response in."""
         if not self.has_enough:
             self.different_steps.update(steps)
@@ -63,6 +63,11 @@ class DegenerateDetector:
         if self.activation == "identity":
             return deviation <= RELATIVE_DEVIATION * self.largest
         return deviation <= LOGIT_DEVIATION and abs(self.mean) < SATURATION
+
+    @property
+    def is_one_value(self) -> bool:
+        """Whether at least `MIN_STEPS` different steps got one score to the last digit, which may be certainty."""
+        return self.has_enough and bool(self.lowest_score == self.highest_score)
 
     def check(self) -> None:
         """Raise ValueError when the scores so far are degenerate."""

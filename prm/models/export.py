@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -26,13 +26,12 @@ from transformers import AutoTokenizer
 
 from prm.files import write_json, write_text
 from prm.models.backbone import CONFIG_FILE
-from prm.models.checkpoint import EXAMPLE, load_model, save_model
-from prm.models.implicit import ImplicitPRM
+from prm.models.checkpoint import EXAMPLE, load_model, read_contract, save_model
 from prm.models.parity import Parity, check_parity
 from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
 from prm.models.vllm_pooling import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
 from prm.records import Response
-from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
+from prm.steps import StepEncoder
 
 SERVE_OPTIONS = "vllm.yaml"
 """Options of `vllm serve`, read with its --config."""
@@ -49,6 +48,8 @@ class ExportConfig:
     """Checkpoint folder written by scripts/train.py, or a published PRM with a head, by folder or hub name."""
     output: str
     """Folder to write; it must not exist yet."""
+    recipe: str | None = None
+    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the written weights, and of serving; auto is the checkpoint's own."""
     temperature: float = 1.0
@@ -59,7 +60,7 @@ class ExportConfig:
     """Responses for the comparison beside the built-in ones: rollouts, responses or candidate pools; the first 64 are taken."""
 
     def check(self) -> None:
-        """Raise ValueError for what no export can do."""
+        """Raise ValueError for what no export can do, and as `read_contract` does for a model that cannot be read."""
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"--temperature is {self.temperature}; it must be positive and finite")
         if self.input is not None and not self.parity:
@@ -68,8 +69,12 @@ class ExportConfig:
             raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
         if self.parity and importlib.util.find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install -e '.[gpu]' (or '.[cpu]'), or write unchecked with --parity False")
-        if (Path(self.model) / CONFIG_NAME).is_file() and read_prm_config(self.model)["num_labels"] == 0:
-            refuse_implicit(self.model)
+        if read_contract(self.model, self.recipe)["num_labels"] == 0:
+            raise ValueError(
+                f"--model {self.model}: an implicit PRM is an ordinary causal LM without a head, so there is nothing to export. "
+                "Score it with scripts/score.py; to serve it, run `vllm serve` on it and on its reference and take beta times the "
+                "difference of their prompt log-probs, summed over each step"
+            )
 
 
 def head_layers(head: nn.Module) -> list[nn.Linear]:
@@ -166,9 +171,7 @@ def export_checkpoint(config: ExportConfig, responses: Sequence[Response] = ()) 
     Raises ValueError for a model or an option that cannot be exported, ParityError, and EngineError when vLLM cannot load it.
     """
     config.check()
-    model, encoder = load_model(config.model, config.dtype)
-    if isinstance(model, ImplicitPRM):
-        refuse_implicit(config.model)
+    model, encoder = load_model(config.model, config.dtype, recipe=config.recipe)
     divide_outputs(model, encoder, config.temperature)
     output = Path(config.output)
     aside = output.with_name(f".{output.name}.partial")
@@ -180,14 +183,6 @@ def export_checkpoint(config: ExportConfig, responses: Sequence[Response] = ()) 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return parity
-
-
-def refuse_implicit(name: str) -> NoReturn:
-    raise ValueError(
-        f"--model {name}: an implicit PRM is an ordinary causal LM without a head, so there is nothing to export. Score it with "
-        "scripts/score.py; to serve it, run `vllm serve` on it and on its reference and take beta times the difference of their "
-        "prompt log-probs, summed over each step"
-    )
 
 
 def chat_messages(encoder: StepEncoder, response: Response) -> list[dict[str, str]]:

@@ -17,6 +17,15 @@ need_command() {
     command -v "$1" >/dev/null || fail "$1 is not on the path; activate the environment before sbatch, the job inherits it"
 }
 
+# choose_benchmarks   Gives PROCESSBENCH and PRMBENCH their defaults; `none` leaves one out.
+choose_benchmarks() {
+    export PROCESSBENCH=${PROCESSBENCH:-data/processbench} PRMBENCH=${PRMBENCH:-data/prmbench}
+    local name
+    for name in PROCESSBENCH PRMBENCH; do
+        [[ ${!name} == none || -e ${!name} ]] || fail "$name=${!name}: nothing there; none leaves it out"
+    done
+}
+
 # How a command learns that it has to stop. train.sbatch has a gentler way.
 ask_to_stop() {
     kill -TERM "$1" 2>/dev/null || true

@@ -238,11 +238,15 @@ def paper(policy, tiny_backbone, tmp_path) -> dict[str, object]:
     steps = ["Step 1.", "So \\boxed{1}"]
     item = {"generator": "none", "problem": "Take 3. Add 4.", "steps": steps, "final_answer_correct": True}
     write_json(tmp_path / "processbench" / "gsm8k.json", [item | {"id": f"gsm8k-{i}", "label": i - 1} for i in range(3)])
+    process = {"original_process": steps, "modified_process": steps, "error_steps": [2]}
+    row = {"idx": "p0", "original_question": "Take 3.", "modified_question": "Take 3.", **process}
+    write_jsonl(tmp_path / "prmbench.jsonl", [row | {"classification": name} for name in ("redundency", "deception")])
     return {
         "QUESTIONS": write_questions(tmp_path / "q.jsonl", 6, "Take {}. Add 4."),
         "EVAL_QUESTIONS": write_questions(tmp_path / "e.jsonl", 4, "Begin with {}."),
         "STEP_DATASET": tmp_path / "labelled",
         "PROCESSBENCH": tmp_path / "processbench",
+        "PRMBENCH": tmp_path / "prmbench.jsonl",
         "OUTPUT": tmp_path / "paper",
         "POLICY": policy,
         "BACKBONE": tiny_backbone,
@@ -292,6 +296,7 @@ def test_the_whole_paper_runs_through(slurm, paper):
         assert len((root / "results" / objective / "scores.jsonl").read_text().splitlines()) == 16
         assert (root / "results" / objective / "best_of_n" / "metrics.json").exists()
         assert (root / "results" / objective / "processbench" / "metrics.json").exists()
+        assert (root / "results" / objective / "prmbench" / "metrics.json").exists()
     assert '"step_ce"' in (root / "results" / "best_of_n" / "metrics.json").read_text()
 
 

@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny_published import WRITERS
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig
 
@@ -15,6 +16,7 @@ from prm.models import ImplicitPRM, RewardModel, export, load_model, parity, sav
 from prm.models.export import ExportConfig, divide_outputs, export_checkpoint, is_chat_alike, served_architecture, write_served
 from prm.models.parity import ParityError, built_in_responses, check_parity, largest_difference
 from prm.models.step_scores import score_batch
+from prm.scoring import Scorer
 from prm.steps import StepEncoder, load_tokenizer
 
 
@@ -219,13 +221,43 @@ def test_without_vllm_only_unchecked(checkpoint, monkeypatch, tmp_path):
     assert (tmp_path / "served" / "vllm.yaml").exists()
 
 
-def test_an_implicit_prm_is_named_for_what_it_is(tiny_backbone, fake_vllm, tmp_path, monkeypatch):
+def test_an_implicit_prm_is_named_for_what_it_is(tiny_backbone, fake_vllm, tmp_path):
     encoder = StepEncoder.for_loss("implicit_prm", load_tokenizer(tiny_backbone), reference_model=str(tiny_backbone))
     save_model(ImplicitPRM.from_backbone(tiny_backbone), encoder, tmp_path / "implicit")
-    config = ExportConfig(str(tmp_path / "implicit"), str(tmp_path / "served"))
-    with pytest.raises(ValueError, match="an implicit PRM is an ordinary causal LM without a head"):
+    for model in (tmp_path / "implicit", WRITERS["eurus"](tmp_path)):
+        with pytest.raises(ValueError, match=f"--model {model}: an implicit PRM is an ordinary causal LM without a head"):
+            export_checkpoint(ExportConfig(str(model), str(tmp_path / "served")))
+
+
+def terms(encoder):
+    return {field.name: getattr(encoder, field.name) for field in fields(encoder) if field.name != "tokenizer"}
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"eurus"}))
+def test_an_exported_copy_of_a_published_prm_keeps_its_recipe_s_contract(name, fake_vllm, tmp_path):
+    """Of a copy whose name says nothing; what vLLM serves is encoded and read as the published model."""
+    copy = WRITERS[name](tmp_path).rename(tmp_path / "copy")
+    published, contract = load_model(copy, recipe=name)
+    parity = export_checkpoint(ExportConfig(str(copy), str(tmp_path / "served"), recipe=name))
+    assert parity.highest - parity.lowest > 0.05
+    model, encoder = load_model(tmp_path / "served")
+    scorer = Scorer.load(tmp_path / "served", engine="vllm")
+    assert contract.recipe == name
+    # vLLM's is limited by the model's positions.
+    assert terms(encoder) == terms(replace(scorer.encoder, max_length=contract.max_length)) == terms(contract)
+    encoded = built_in_responses(contract)
+    assert built_in_responses(encoder) == built_in_responses(scorer.encoder) == encoded
+    for ours, theirs in zip(score_batch(model, encoder, encoded), score_batch(published, contract, encoded), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_recipe_is_for_published_prms_that_nothing_else_tells(checkpoint, fake_vllm, tmp_path):
+    config = ExportConfig(str(WRITERS["rlhflow"](tmp_path).rename(tmp_path / "copy")), str(tmp_path / "served"))
+    with pytest.raises(ValueError, match=r"neither a checkpoint of scripts/train\.py .* Give --recipe if it is one of"):
         config.check()
-    # A published one has no contract of ours in its folder.
-    monkeypatch.setattr(ExportConfig, "check", lambda self: None)
-    with pytest.raises(ValueError, match="an implicit PRM is an ordinary causal LM without a head"):
-        export_checkpoint(config)
+    with pytest.raises(ValueError, match="recipe 'rlhf' is unknown; choose one of"):
+        replace(config, recipe="rlhf").check()
+    with pytest.raises(ValueError, match=r"--recipe rlhflow: .* is a checkpoint of this project"):
+        replace(config, model=checkpoint, recipe="rlhflow").check()
+    with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
+        replace(config, model=str(tmp_path / "nowhere")).check()

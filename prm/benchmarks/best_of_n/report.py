@@ -45,10 +45,12 @@ def report_best_of_n(
     config: BestOfNReportConfig,
     folder: str | Path,
     unscored: Mapping[str, int],
+    constant_scores: Sequence[str],
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write everything. `files` are the rollouts, or else the score files; they may hold texts and question fields.
 
-    `unscored` says of each PRM how many of its candidates `with_unscored` stood in for.
+    `unscored` says of each PRM how many of its candidates `with_unscored` stood in for; `constant_scores` are `constant_notes` of
+    the scores without those.
 
     Raises ValueError as `measure_best_of_n`, `check_steps`, `candidate_lengths` and `groups_by_field` do, and then writes nothing.
     """
@@ -61,7 +63,13 @@ def report_best_of_n(
     length = evaluate_length(measured, unit, lengths, config)
     by_length = {RESPONSE_LENGTH: length_groups(lengths, unit)} if length else {}
     breakdown = evaluate_breakdown(measured, groups | by_length, config)
-    result = {**summarize(measured, config), "unscored": dict(unscored), "length": length, "breakdown": breakdown}
+    result = {
+        **summarize(measured, config),
+        "unscored": dict(unscored),
+        "constant_scores": list(constant_scores),
+        "length": length,
+        "breakdown": breakdown,
+    }
     tables = best_of_n_tables(result)
     plot_best_of_n(result, Path(folder) / "best_of_n")
     if length:

@@ -138,6 +138,7 @@ def _notes(result: Mapping[str, Any]) -> str:
     if result["num_without_outcome"]:
         share = f"{result['num_without_outcome']} of {result['num_candidates']} candidates"
         notes.append(f"{share} have no outcome (no answer, timeout): they stay in the pool and count as wrong")
+    notes += result.get("constant_scores", [])
     for prm, number in result.get("unscored", {}).items():
         if number:
             notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")

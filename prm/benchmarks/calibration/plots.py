@@ -59,17 +59,18 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: b
 def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     """Mean score against position, length and number of steps: of one PRM for good and bad steps, of several for good ones.
 
-    A PRM without step scores has no curve.
+    Outcome models have no step scores and are left out; at least one PRM must have some.
     """
     is_alone = len(result["prms"]) == 1
-    by_step = next(found["bias"] for found in result["prms"].values() if found["bias"]["steps"])
-    covariates, truth = list(by_step["steps"]), by_step["truth"]
+    biases = {prm: found["bias"] for prm, found in result["prms"].items() if found["bias"]["steps"]}
+    first = next(iter(biases.values()))
+    covariates, truth = list(first["steps"]), first["truth"]
     kinds = ("good steps", "bad steps") if truth == "step labels" else ("steps of right responses", "steps of wrong responses")
     with new_figure(path_stem, 1.9 + 2.9 * len(covariates), 3.4) as figure:
         axes = figure.subplots(1, len(covariates), sharey=True, squeeze=False)[0]
         for axis, covariate in zip(axes, covariates, strict=False):
-            for index, (prm, found) in enumerate(result["prms"].items()):
-                by_truth = found["bias"]["steps"].get(covariate, {})
+            for index, (prm, bias) in enumerate(biases.items()):
+                by_truth = bias["steps"][covariate]
                 label, color = (kinds[0], GOOD) if is_alone else (prm, PALETTE[index % len(PALETTE)])
                 _draw_means(axis, by_truth.get("good"), label, color, MARKERS[index % len(MARKERS)], "-")
                 if is_alone:

@@ -9,6 +9,7 @@ from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_cali
 from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
 from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores
 from prm.benchmarks.calibration.tables import calibration_tables
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.results import Item, response_item, write_results
 from prm.benchmarks.tables import Table
 from prm.files import write_json
@@ -38,6 +39,7 @@ def report_calibration(
         "num_calibration_bins": config.num_calibration_bins,
         "confidence": config.confidence,
         "length_unit": length_unit,
+        "constant_scores": constant_notes({prm: one.step_scores for prm, one in scored.items()}),
         "prms": prms,
         "perturbations": perturbations,
     }

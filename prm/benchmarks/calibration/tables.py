@@ -52,6 +52,7 @@ def _calibration_note(result: Mapping[str, Any]) -> str:
             notes.append(f"{prm}: scores lie outside [0, 1] and are read as logits")
         if found["num_unscored"]:
             notes.append(f"{prm}: {found['num_unscored']} responses have no scores and are left out")
+    notes += result["constant_scores"]
     if without := [prm for prm, found in result["prms"].items() if found["steps"] is None]:
         notes.append(f"no step has both a label and a score, so nothing is known of the steps: {', '.join(without)}")
     if shifted := [name for name, found in _measured(result) if found["after"]["ece"] > found["before"]["ece"] + SHIFTED]:

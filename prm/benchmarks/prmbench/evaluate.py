@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
@@ -65,7 +66,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
 
     Given labels have one rule, `prediction`, and neither threshold nor AUC. Items without a prediction (the model could not read
     them) are left out, as the benchmark does; `validity_rate` is the share of the others. -1 is what the benchmark gives for a
-    ratio of nothing by nothing; an area of which a category is missing is None.
+    ratio of nothing by nothing (a PRMScore made of it is at least 0); an area of which a category is missing is None.
     """
     if config.rule == "difference" and any(isinstance(value, bool) for prediction in predictions for value in prediction):
         raise ValueError("--rule difference compares step scores, but the predictions are labels: leave it out")
@@ -87,6 +88,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         result |= {
             "results": {"prediction": {"threshold": None, **measure(steps, given, config)}},
             "step_auc": None,
+            "constant_scores": [],
             "calibration": {},
         }
     else:
@@ -94,7 +96,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         rules = {"fixed": config.fixed_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
         result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
         raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
-        result |= {"step_auc": metrics.roc_auc(scored, good)}
+        result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({"the PRM": predictions})}
         result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins)}
     return without_nan(result | {"baselines": _baselines(steps, config), "published": parse_published(config.published)})
 
@@ -179,8 +181,11 @@ def _measure_group(
 
 
 def _score_of(found: metrics.StepMeasures, category: str) -> Float[np.ndarray, " *batch"]:
-    """Of `multi_solutions`, other ways to the same answer without any error, the benchmark takes the F1 of right steps alone."""
-    return found.f1 if category == "multi_solutions" else found.prm_score
+    """Of `multi_solutions`, other ways to the same answer without any error, the benchmark takes the F1 of right steps alone.
+
+    Where the -1 of an undefined F1 makes a score negative, its tables and their means over categories have 0.
+    """
+    return np.maximum(found.f1 if category == "multi_solutions" else found.prm_score, 0.0)
 
 
 def _mean_or_minus_one(values: Float[np.ndarray, " items"]) -> float:
@@ -202,7 +207,7 @@ def _add_intervals(measured: dict[str, Any], counts: Mapping[str, Int[np.ndarray
         draws[name] = _score_of(_without_placeholders(metrics.step_measures(sums), measured["categories"][name]), name)
         total += sums
         _set_interval(measured["categories"][name], draws[name], config.confidence)
-    _set_interval(measured, _without_placeholders(metrics.step_measures(total), measured).prm_score, config.confidence)
+    _set_interval(measured, _score_of(_without_placeholders(metrics.step_measures(total), measured), ""), config.confidence)
     for area, categories in AREAS.items():
         if measured["areas"][area]["prm_score"] is not None:
             _set_interval(measured["areas"][area], np.mean([draws[name] for name in categories], axis=0), config.confidence)

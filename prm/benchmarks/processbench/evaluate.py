@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.published_values import parse_published
@@ -88,6 +89,7 @@ def evaluate_processbench(
         "num_items": len(items),
         "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
         "results": results,
+        "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
         "calibration": _calibration(subsets, config.num_calibration_bins) if has_scores else {},
         "random_oracle_f1": random.f1,

@@ -100,7 +100,7 @@ def _rule_name(rule: str) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = []
+    notes = list(result["constant_scores"])
     if {"gsm8k", "oracle"} & result["results"].keys():
         notes.append("* threshold tuned on the very items that it is measured on")
     if unreadable := {name: number for name, number in result["num_unreadable"].items() if number}:
