@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.scores:
         records = read_scores(config.scores, config.prm)
     else:
+        config.take_defaults_of(config.contract)
         records = {config.model_name: score_all(config.load_scorer(), responses, output_dir / "scores.jsonl")}
     unscored = {prm: len(responses) - len(rows) for prm, rows in records.items() if responses}
     if responses:

@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     responses = list({response.key: response for file in files for response in load_responses(file)}.values())
     perturbed = None
     if config.model:
+        config.take_defaults_of(config.contract)
         scorer = config.load_scorer()
         records = {config.model_name: score_all(scorer, responses, output_dir / "scores.jsonl")}
         if config.num_perturbed and config.perturbations:

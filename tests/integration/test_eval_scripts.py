@@ -1,6 +1,7 @@
 """bon_eval.py and processbench_eval.py end to end: score files, real candidate pools, a checkpoint, mistakes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,16 @@ class TestBestOfN:
         assert len(list(read_records(tmp_path / "out" / "scores.jsonl", StepScores))) == 12, "the empty response has no scores"
         again = run_bon(tmp_path, "--scores", f"asym={tmp_path / 'out' / 'scores.jsonl'}", "--rollouts", rollouts)
         assert again == result
+
+    def test_the_checkpoint_s_own_aggregation_comes_first(self, tmp_path, rollouts, checkpoint):
+        copy = tmp_path / "copy"
+        shutil.copytree(checkpoint, copy)
+        contract = json.loads((copy / "prm_config.json").read_text())
+        write_json(copy / "prm_config.json", {**contract, "aggregation": "product", "tau": 0.3})
+        result = run_bon(tmp_path, "--model", copy, "--rollouts", rollouts)
+        assert list(result["prms"]["copy"]) == ["product", "min", "mean", "last"]
+        config = json.loads((tmp_path / "out" / "manifest.json").read_text())["config"]
+        assert (config["aggregation"], config["tau"]) == (["product", "min", "mean", "last"], 0.3)
 
     def test_real_pool_shows_every_prm(self, tmp_path, real_data):
         pool = real_data / "bon" / "bon16_gsm8k_50.jsonl"

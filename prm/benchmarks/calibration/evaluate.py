@@ -1,28 +1,24 @@
 """Calibration: scores and truth of steps and of responses in; Brier score, calibration error, reliability and temperature out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prm import metrics
-from prm.aggregation import check_aggregation
 from prm.benchmarks.calibration.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
+from prm.benchmarks.response_scores import ResponseScoreConfig
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
 
 
 @dataclass
-class CalibrationConfig(metrics.BootstrapConfig):
+class CalibrationConfig(ResponseScoreConfig):
     """How scores are read as probabilities."""
 
-    aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
-    """How step scores become the score of a response: min, geometric_mean, softmin, product, mean, sum, last, max."""
-    tau: float = 0.1
-    """Temperature of softmin, in units of the scores."""
     num_bins: int = metrics.calibration.NUM_BINS
     """Bins of the calibration error and of the reliability plot."""
     neutral: Neutral = "good"
@@ -33,8 +29,6 @@ class CalibrationConfig(metrics.BootstrapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.aggregation:
-            check_aggregation(name, self.tau)
         if self.num_bins < 2:
             raise ValueError(f"--num_bins {self.num_bins}: give at least 2")
 
@@ -46,8 +40,8 @@ def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> 
     """
     steps = _measure(scored, scored.step_score, scored.step_truth, scored.question[scored.response], config)
     responses = {
-        name: _measure(scored, scored.response_scores(name, config.tau), scored.truth, scored.question, config)
-        for name in config.aggregation
+        name: _measure(scored, scored.response_scores(name, config.softmin_tau), scored.truth, scored.question, config)
+        for name in config.aggregations
     }
     return {
         "read_as": "logits" if scored.is_signed else "probabilities",

@@ -114,12 +114,12 @@ def _compare(name: str, original: ScoredResponses, perturbed: ScoredResponses, c
         "mean_step_score": float(original.step_score.mean()),
         "responses": {
             aggregation: _change(
-                original.response_scores(aggregation, config.tau),
-                perturbed.response_scores(aggregation, config.tau),
+                original.response_scores(aggregation, config.softmin_tau),
+                perturbed.response_scores(aggregation, config.softmin_tau),
                 original,
                 config,
             )
-            for aggregation in config.aggregation
+            for aggregation in config.aggregations
         },
     }
 
