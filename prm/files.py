@@ -1,6 +1,7 @@
 """Data files: paths in, rows with their places out; rows in, files that are whole or absent out.
 
-A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`; a folder holds such files, read in name order.
+A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`; a folder holds such files, read in name order
+(its `.json` files that hold an object are manifests and configs, and no data).
 Everything is streamed: what is held at a time is one row (of a JSON array, the array; of a Parquet file, a few rows).
 """
 
@@ -85,14 +86,22 @@ def data_files(path: str | Path) -> list[Path]:
     """The file itself, or those of a folder in name order. Raises FileNotFoundError without one, ValueError for other formats."""
     path = Path(path)
     if path.is_dir():
-        if files := sorted(f for f in path.iterdir() if f.suffix in FOLDER_SUFFIXES and not f.name.startswith(".")):
+        if files := sorted(f for f in path.iterdir() if not f.name.startswith(".") and _is_data(f)):
             return files
-        raise FileNotFoundError(f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file")
+        raise FileNotFoundError(f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file and no array in a .json file")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.suffix not in READERS:
         raise ValueError(f"{path}: {path.suffix or 'no ending'} is no known format; known are {', '.join(READERS)}")
     return [path]
+
+
+def _is_data(file: Path) -> bool:
+    """Whether a file of a folder holds rows."""
+    if file.suffix != ".json" or not file.is_file():
+        return file.suffix in FOLDER_SUFFIXES
+    with open(file, "rb") as start:
+        return start.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
@@ -146,7 +155,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     ".csv": _csv_rows,
 }
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv")
-"""Without `.json`: manifests and configs stand beside the shards."""
+"""What is data whatever it holds; a `.json` file is if it holds an array, since manifests and configs stand beside the shards."""
 
 
 def _parse(raw: bytes, place: str) -> Any:

@@ -45,7 +45,7 @@ class ShardWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".{prefix}-*.tmp"):
             leftover.unlink()
-        self.finished_keys = KeySet(_key(row) for row in self.finished_rows())
+        self.finished_keys = KeySet(row_key(row) for row in self.finished_rows())
         numbers = [int(f.stem.rsplit("-", 1)[1]) for f in self.folder.glob(f"{prefix}-*.jsonl")]
         self._next_shard = max(numbers, default=-1) + 1
         self._lines: list[str] = []
@@ -58,10 +58,15 @@ class ShardWriter:
         if any(self.folder.glob("*.jsonl")):
             yield from (row for row, _ in read_rows(self.folder))
 
+    def last_shard_size(self) -> int:
+        """Rows of the newest shard; 0 if there is none."""
+        last = self.folder / f"{self.prefix}-{self._next_shard - 1:05d}.jsonl"
+        return sum(1 for _ in read_rows(last)) if last.exists() else 0
+
     def write(self, record: Any) -> None:
         row = to_row(record)
         self._lines.append(to_line(row))
-        self.finished_keys.add(_key(row))
+        self.finished_keys.add(row_key(row))
         if len(self._lines) >= self.shard_size or time.monotonic() - self._last_flush > self.flush_seconds:
             self.flush()
 
@@ -83,8 +88,8 @@ class ShardWriter:
         """A kill between the rename and the removal leaves shards whose rows already stand in the file."""
         seen = KeySet()
         for row in self.finished_rows():
-            if _key(row) not in seen:
-                seen.add(_key(row))
+            if row_key(row) not in seen:
+                seen.add(row_key(row))
                 yield row
 
     def __enter__(self) -> "ShardWriter":
@@ -126,5 +131,5 @@ def in_shard(question_id: str, shard_index: int, num_shards: int) -> bool:
     return hash64(question_id) % num_shards == shard_index
 
 
-def _key(row: Row) -> Key:
+def row_key(row: Row) -> Key:
     return row["question_id"], row["sample_index"]

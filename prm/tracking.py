@@ -90,22 +90,24 @@ def shard_prefix(shard_index: int, num_shards: int) -> str:
     return manifest_path("", shard_index, num_shards).stem.replace("manifest", "part")
 
 
-def refuse_other_run(output: str | Path, run: dict[str, Any]) -> None:
+def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--output", value: str | Path | None = None) -> None:
     """Raise ValueError, naming the difference, if a run with other settings made what stands there: what manifests hold as `run`.
 
-    An output without a manifest may be anything and is refused too.
+    An output without a manifest may be anything and is refused too. `option` and its `value` (default: the output) are what the
+    user gave.
     """
-    output, remedy = Path(output), "name another place, or remove what stands there"
+    output = Path(output)
+    given, remedy = f"{option} {output if value is None else value}", f"name another {option}, or remove {output}"
     is_file = output.suffix == ".jsonl"
     manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
     if not manifests and (output.exists() if is_file else any(output.glob("*.jsonl"))):
-        raise ValueError(f"--output {output}: holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
+        raise ValueError(f"{given}: {output} holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
     for path in manifests:
         other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
         for name, value in run.items():
             if other.get(name) != value:
                 difference = f"{name} {other.get(name)!r:.200}, this one has {value!r:.200}"
-                raise ValueError(f"--output {output}: {path.name} is of a run with {difference}; {remedy}")
+                raise ValueError(f"{given}: {path} is of a run with {difference}; {remedy}")
 
 
 def code_version() -> str:

@@ -28,7 +28,8 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
     rollouts: str | None = None
     """Graded rollouts (file or folder) that --model scores. With --scores, those without scores stay in the pool, ranked last."""
     output_dir: str = "results/best_of_n"
-    """Folder for metrics.json, tables.json, items.jsonl, the figures, manifest.json and, with --model, scores.jsonl."""
+    """Folder for metrics.json, tables.json, items.jsonl, the figures, manifest.json and, with --model, scores.jsonl and
+    scores/, from where the same command goes on and other options of the report take what is scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     if config.scores:
         records = read_scores(config.scores, config.prm)
     else:
-        records = {config.model_name: score_all(config.load_scorer(), responses, output_dir / "scores.jsonl")}
+        config.take_defaults_of(config.contract)
+        records = {config.model_name: score_all(config, responses, output_dir)}
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     unscored = {prm: len(responses) - len(rows) for prm, rows in records.items() if responses}
     if responses:

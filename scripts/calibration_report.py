@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from prm.benchmarks.calibration.evaluate import CalibrationConfig
@@ -13,7 +13,7 @@ from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
 from prm.data.sources import load_responses
-from prm.scoring import ModelConfig
+from prm.scoring import ModelConfig, score_kept
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.calibration_report")
@@ -37,7 +37,8 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
     tokenizer: str | None = None
     """Tokenizer, a folder or a hub name, whose tokens step length is counted in; by default characters."""
     output_dir: str = "results/calibration"
-    """Folder for metrics.json, tables.json, items.jsonl, calibration.json (the temperature), the figures and manifest.json."""
+    """Folder for metrics.json, tables.json, items.jsonl, calibration.json (the temperature), the figures, manifest.json and, with
+    --model, scores.jsonl, scores/ and perturbed-*/, from where the same command goes on and other options take what is scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,11 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     responses = list({response.key: response for file in files for response in load_responses(file)}.values())
     perturbed = None
     if config.model:
-        scorer = config.load_scorer()
-        records = {config.model_name: score_all(scorer, responses, output_dir / "scores.jsonl")}
+        config.take_defaults_of(config.contract)
+        load = cache(config.load_scorer)
+        records = {config.model_name: score_all(config, responses, output_dir, load)}
         if config.num_perturbed and config.perturbations:
             chosen = choose_questions(responses, config.num_perturbed, config.seed)
-            perturbed = evaluate_perturbations(partial(score_all, scorer), chosen, config.perturbations, config)
+            folder = f"perturbed-{config.num_perturbed}-{config.seed}"
+            perturbed = evaluate_perturbations(
+                lambda name, form: score_kept(config, form, output_dir, f"{folder}/{name}", load)[0],
+                chosen,
+                config.perturbations,
+                config,
+            )
     else:
         records = read_scores(config.scores, config.prm)
     result, tables = report_calibration(records, responses, config, output_dir, config.tokenizer, perturbed)

@@ -24,9 +24,18 @@ class PRMBenchEvalConfig(PredictionsConfig, PRMBenchConfig):
     data: str = "prmbench"
     """The benchmark, raw or assembled: a file, a folder, or the hub's dataset `prmbench`."""
     strip_numbering: bool = True
-    """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs."""
+    """Remove `Step 3.` and `3.` before a step that --model reads, as the benchmark's toolkit does for PRMs. scripts/score.py leaves
+    them in: --predictions that it made are of numbered steps."""
     output_dir: str = "results/prmbench"
-    """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json; with --model, predictions.jsonl."""
+    """Folder for metrics.json, tables.json, items.jsonl, prm_score.png and .svg, manifest.json and, with --model,
+    predictions.jsonl and scores/, from where the same command goes on and other options of the report take what is scored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predictions and not self.strip_numbering:
+            raise ValueError(
+                "--strip_numbering False says what --model reads, but --predictions is given: leave one of the two out"
+            )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         predictions, counts = load_predictions(config.predictions, items)
     else:
         responses = [item.as_response(config.strip_numbering) for item in items]
-        predictions, counts = score_items(config.load_scorer(), responses, output_dir / "predictions.jsonl")
+        predictions, counts = score_items(config, responses, output_dir)
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")

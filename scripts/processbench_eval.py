@@ -25,7 +25,8 @@ class ProcessBenchEvalConfig(PredictionsConfig, ProcessBenchConfig):
     """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
     subsets), `processbench:gsm8k`."""
     output_dir: str = "results/processbench"
-    """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl."""
+    """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl
+    and scores/, from where the same command goes on and other options of the report take what is scored."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,8 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         check_rules(items, config)
-        responses = [item.as_response() for item in items]
-        predictions, left_out = score_items(config.load_scorer(), responses, output_dir / "predictions.jsonl")
+        predictions, left_out = score_items(config, [item.as_response() for item in items], output_dir)
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]
     if not isinstance(predictions[0], int):

@@ -11,15 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prm.benchmarks.results import ITEMS, METRICS, TABLES
+from prm.benchmarks.results import ITEMS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import Response, Row
-from prm.scoring import ModelConfig, Scorer
-from prm.tracking import progress
+from prm.scoring import ModelConfig, score_kept
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
-NOT_DATA = ("manifest.json", "metrics.jsonl", METRICS, TABLES, ITEMS)
+PREDICTIONS = "predictions.jsonl"
+NOT_DATA = ("metrics.jsonl", TABLES, ITEMS)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,13 +71,10 @@ def read_predictions(
 
 
 def prediction_files(path: str | Path) -> list[Path]:
-    """A file, or those of a folder, `.json` arrays among them, without what evaluations leave there."""
-    path = Path(path)
-    if not path.is_dir():
-        return data_files(path)
-    files = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl") and f.name not in NOT_DATA and f.name[0] != ".")
+    """A file, or those of a folder without what evaluations leave there. Raises FileNotFoundError where that is all."""
+    files = [file for file in data_files(path) if file == Path(path) or file.name not in NOT_DATA]
     if not files:
-        raise FileNotFoundError(f"{path}: the folder holds no .json or .jsonl file")
+        raise FileNotFoundError(f"{path}: the folder holds only what an evaluation leaves beside its scores; name a file")
     return files
 
 
@@ -93,16 +90,16 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
     return [float(score) for score in scores]
 
 
-def score_items(scorer: Scorer, items: Sequence[Response], path: Path) -> tuple[list[list[float]], Counter[str]]:
-    """Score the items' own steps, keep the scores in `path`, and count by reason the items that the model cannot read.
+def score_items(config: ModelConfig, items: Sequence[Response], output_dir: str | Path) -> tuple[list[list[float]], Counter[str]]:
+    """Score the items' own steps as `score_kept` does, write predictions.jsonl, and count by reason the items that are unreadable.
 
     A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.
     """
-    unreadable: Counter[str] = Counter()
-    scored = scorer.score([_without_blanks(item) for item in items], unreadable)
-    by_id = {s.question_id: s.step_scores for s in progress(scored, total=len(items), desc="scoring", unit="item")}
+    scored, unreadable = score_kept(config, [_without_blanks(item) for item in items], output_dir)
+    by_id = {scores.question_id: scores.step_scores for scores in scored}
     scores = [_with_blanks(by_id[item.question_id], item.steps) if item.question_id in by_id else [] for item in items]
-    write_jsonl(path, [{"id": item.question_id, "step_scores": s or None} for item, s in zip(items, scores, strict=True)])
+    rows = [{"id": item.question_id, "step_scores": found or None} for item, found in zip(items, scores, strict=True)]
+    write_jsonl(Path(output_dir) / PREDICTIONS, rows)
     return scores, unreadable
 
 

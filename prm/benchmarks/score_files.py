@@ -1,7 +1,6 @@
 """What an evaluation reads: score files as curves by name, or a model's scores, and their texts, lengths and question fields."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from prm.data.shapes import Place
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
 from prm.files import write_jsonl
 from prm.records import Key, Response, Row, StepScores
-from prm.scoring import Scorer
-from prm.tracking import progress
+from prm.scoring import ModelConfig, Scorer, score_kept
 
 ID_KEYS = ("question_id", "unique_id", "problem_id", "id", "idx")
 
@@ -42,12 +40,12 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
     return records
 
 
-def score_all(scorer: Scorer, responses: Sequence[Response], path: Path | None = None) -> list[StepScores]:
-    """Score every response that the model can read, and keep the scores in `path`."""
-    scored = scorer.score(responses, Counter())
-    records = list(progress(scored, total=len(responses), desc="scoring", unit="response"))
-    if path is not None:
-        write_jsonl(path, records)
+def score_all(
+    config: ModelConfig, responses: Sequence[Response], output_dir: str | Path, load: Callable[[], Scorer] | None = None
+) -> list[StepScores]:
+    """Score every response that the model can read, as `score_kept` does, and write scores.jsonl."""
+    records, _ = score_kept(config, responses, output_dir, load=load)
+    write_jsonl(Path(output_dir) / "scores.jsonl", records)
     return records
 
 

@@ -1,10 +1,11 @@
-"""Step scores of any responses under any PRM: `Scorer` for responses in memory, `score_file` for files."""
+"""Step scores of any responses under any PRM: `Scorer` in memory, `score_file` for files, `score_kept` for evaluations."""
 
 from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.scoring.file import ScoringConfig, score_file
 from prm.scoring.options import ModelConfig
 from prm.scoring.processes import score_in_processes
 from prm.scoring.scorer import Scorer, reference_of, score_responses
+from prm.scoring.store import score_kept
 
 __all__ = [
     "ModelConfig",
@@ -15,5 +16,6 @@ __all__ = [
     "reference_of",
     "score_file",
     "score_in_processes",
+    "score_kept",
     "score_responses",
 ]

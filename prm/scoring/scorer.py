@@ -78,25 +78,58 @@ class Scorer:
         Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
         naming the model, when all steps so far got the same score; the first scores are held back until that can be told.
         """
-        remaining, size = iter(responses), WINDOWS[0]
-        detector, held = DegenerateDetector(self.name, self.encoder.activation), []
-        while window := list(islice(remaining, size)):
+        for window in self.score_windows(responses, dropped):
+            yield from window
+
+    def score_windows(
+        self,
+        responses: Iterable[Response],
+        dropped: Counter[str] | None = None,
+        detector: DegenerateDetector | None = None,
+        size: int = 0,
+    ) -> Iterator[list[StepScores]]:
+        """`score` by windows, the responses that are packed together: what is dropped leaves no gap in them.
+
+        A run that continues another gives its `detector` the scores of before, and the `size` that the next window has.
+        """
+        remaining, size = iter(responses), min(max(size, WINDOWS[0]), WINDOWS[1])
+        detector = self.new_detector() if detector is None else detector
+        held: list[list[StepScores]] = []
+        while True:
+            kept, seconds = self._next_readable(remaining, size, dropped)
+            if not kept:
+                break
             start = time.monotonic()
-            encoded = encode_each(self.encoder, window, dropped)
-            kept = [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
             scores = self.score_encoded([tokens for _, tokens in kept])
-            seconds = time.monotonic() - start
+            seconds += time.monotonic() - start
             self.speed.add(len(kept), sum(len(tokens.input_ids) for _, tokens in kept), seconds)
             size = next_window(size, seconds)
-            for (r, _), step_scores in zip(kept, scores, strict=True):
-                check_scores(r, step_scores)
-                detector.update(r.steps, step_scores)
-                held.append(StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted))
+            for (response, _), step_scores in zip(kept, scores, strict=True):
+                check_scores(response, step_scores)
+                detector.update(response.steps, step_scores)
+            held.append([scores_of(response, given) for (response, _), given in zip(kept, scores, strict=True)])
             detector.check()
             if detector.has_enough:
                 yield from held
                 held.clear()
         yield from held
+
+    def new_detector(self) -> DegenerateDetector:
+        """One that has seen no scores yet."""
+        return DegenerateDetector(self.name, self.encoder.activation)
+
+    def _next_readable(
+        self, remaining: Iterator[Response], size: int, dropped: Counter[str] | None
+    ) -> tuple[list[tuple[Response, EncodedResponse]], float]:
+        """The next `size` responses that can be encoded, fewer at the end, and the seconds that encoding took."""
+        kept: list[tuple[Response, EncodedResponse]] = []
+        seconds = 0.0
+        while len(kept) < size and (window := list(islice(remaining, size - len(kept)))):
+            start = time.monotonic()
+            encoded = encode_each(self.encoder, window, dropped)
+            kept += [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
+            seconds += time.monotonic() - start
+        return kept, seconds
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
@@ -147,6 +180,12 @@ def next_window(size: int, seconds: float) -> int:
     if seconds > 2 * WINDOW_SECONDS:
         return max(size // 2, fewest)
     return min(2 * size, most) if seconds < WINDOW_SECONDS / 2 else size
+
+
+def scores_of(response: Response, step_scores: list[float]) -> StepScores:
+    """The record of a response's scores, with what is known of its outcome."""
+    r = response
+    return StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
 
 
 def check_scores(response: Response, step_scores: list[float]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from prm.benchmarks.results import read_items, read_tables
 from prm.files import write_jsonl
 from prm.records import Response, StepScores
+from prm.scoring import Scorer
 
 FAST = ["--num_bootstrap", "100"]
 
@@ -30,7 +31,7 @@ def run(tmp_path, *flags):
     return json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
-def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, capsys):
+def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, capsys, monkeypatch):
     long = Response("q0", 3, "long?", ["x " * 150], True, [1])
     write_jsonl(tmp_path / "labelled.jsonl", [*responses(), long])
     flags = ["--responses", tmp_path / "labelled.jsonl", "--aggregation", "min"]
@@ -46,7 +47,8 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
     names = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {f"{name}.{suffix}" for name in ("reliability", "bias", "perturbations") for suffix in ("png", "svg")}
     files = {"metrics.json", "tables.json", "items.jsonl", "calibration.json", "scores.jsonl", "manifest.json"}
-    assert names == figures | files
+    assert names == figures | files | {"scores", "perturbed-2000-0"}
+    assert {path.name for path in (tmp_path / "out" / "perturbed-2000-0").iterdir()} == {"original", "merge", "split", "filler"}
     text = capsys.readouterr().out
     for table in read_tables(tmp_path / "out"):
         assert table.title in text
@@ -54,6 +56,14 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
     fitted = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert fitted["fitted_on"] == "steps"
 
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert run(tmp_path, *flags, "--model", checkpoint, "--tokenizer", tiny_backbone) == result
+    other = run(tmp_path, *flags[:2], "--model", checkpoint, "--num_calibration_bins", 5)
+    assert list(other["prms"]["asym"]["responses"]) == ["min", "mean", "last"]
+    assert (
+        other["perturbations"]["perturbations"]["split"]["responses"]["min"]
+        == perturbed["perturbations"]["split"]["responses"]["min"]
+    )
     again = run(tmp_path, *flags, "--scores", f"asym={tmp_path / 'out' / 'scores.jsonl'}")
     assert again["perturbations"] is None
     assert again["prms"]["asym"]["steps"] == found["steps"]

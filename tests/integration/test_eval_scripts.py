@@ -1,8 +1,10 @@
 """bon_eval.py and processbench_eval.py end to end: score files, real candidate pools, a checkpoint, mistakes."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import bon_eval
@@ -13,6 +15,7 @@ from prm.benchmarks.results import read_items, read_tables
 from prm.benchmarks.score_files import read_scores
 from prm.files import read_records, write_json, write_jsonl
 from prm.records import Rollout, StepScores
+from prm.scoring import Scorer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FAST = ["--num_bootstrap", "200", "--num_vote_draws", "20"]
@@ -118,7 +121,7 @@ class TestBestOfN:
             run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
         assert not (tmp_path / "out").exists()
 
-    def test_checkpoint_scores_rollouts(self, tmp_path, rollouts, checkpoint):
+    def test_checkpoint_scores_rollouts(self, tmp_path, rollouts, checkpoint, monkeypatch):
         rows = list(read_records(rollouts, Rollout))
         write_jsonl(rollouts, [*rows, Rollout("q2", 4, "Question 2?", "1", " ", "stop", 0)])
         result = run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
@@ -127,6 +130,28 @@ class TestBestOfN:
         assert len(list(read_records(tmp_path / "out" / "scores.jsonl", StepScores))) == 12, "the empty response has no scores"
         again = run_bon(tmp_path, "--scores", f"asym={tmp_path / 'out' / 'scores.jsonl'}", "--rollouts", rollouts)
         assert again == result
+        monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+        other = run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts, "--aggregation", "softmin", "min")
+        assert list(other["prms"]["asym"]) == ["softmin", "min"]
+        assert (other["prms"]["asym"]["min"], other["unscored"]) == (result["prms"]["asym"]["min"], {"asym": 1})
+        write_jsonl(rollouts, [replace(rollout, correct=not rollout.correct) for rollout in rows])
+        with pytest.raises(ValueError, match=r"is of a run with responses .* name another --output_dir"):
+            run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
+        write_jsonl(
+            rollouts, [replace(r, correct=not r.correct) for r in [*rows, Rollout("q2", 4, "Question 2?", "1", " ", "", 0)]]
+        )
+        regraded = run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
+        assert regraded["prms"]["asym"]["min"]["outcome_auc"] != result["prms"]["asym"]["min"]["outcome_auc"]
+
+    def test_the_checkpoint_s_own_aggregation_comes_first(self, tmp_path, rollouts, checkpoint):
+        copy = tmp_path / "copy"
+        shutil.copytree(checkpoint, copy)
+        contract = json.loads((copy / "prm_config.json").read_text())
+        write_json(copy / "prm_config.json", {**contract, "aggregation": "product", "tau": 0.3})
+        result = run_bon(tmp_path, "--model", copy, "--rollouts", rollouts)
+        assert list(result["prms"]["copy"]) == ["product", "min", "mean", "last"]
+        config = json.loads((tmp_path / "out" / "manifest.json").read_text())["config"]
+        assert (config["aggregation"], config["tau"]) == (["product", "min", "mean", "last"], 0.3)
 
     def test_real_pool_shows_every_prm(self, tmp_path, real_data):
         pool = real_data / "bon" / "bon16_gsm8k_50.jsonl"

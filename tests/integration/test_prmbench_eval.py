@@ -7,6 +7,7 @@ import pytest
 
 from prm.benchmarks.results import read_items, read_tables
 from prm.files import write_jsonl
+from prm.scoring import Scorer
 
 FILES = {"metrics.json", "tables.json", "items.jsonl", "manifest.json"}
 
@@ -39,7 +40,7 @@ def run(tmp_path, *flags):
     return json.loads((out / "metrics.json").read_text())
 
 
-def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, capsys):
+def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, capsys, monkeypatch):
     result = run(tmp_path, "--data", data, "--model", checkpoint)
     assert (result["num_items"], result["num_unreadable"], result["validity_rate"]) == (3, 1, 2 / 3)
     scores = {r["id"]: r["step_scores"] for r in map(json.loads, (tmp_path / "out" / "predictions.jsonl").open())}
@@ -50,14 +51,26 @@ def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, ca
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"] == {"num_items": 4, "too_long": 1}
     assert "The model could not read 1 items: left out" in capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES | {"predictions.jsonl", "prm_score.png", "prm_score.svg"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES | {
+        "scores",
+        "predictions.jsonl",
+        "prm_score.png",
+        "prm_score.svg",
+    }
     assert [item.predicted is None for item in read_items(tmp_path / "out")] == [False, False, False, True]
     again = run(tmp_path, "--data", data, "--predictions", tmp_path / "out" / "predictions.jsonl")
     assert again == result | {"left_out": {}}
-    numbered = run(tmp_path, "--data", data, "--model", checkpoint, "--strip_numbering", "False")
-    assert numbered["step_auc"] is not None
-    kept = {r["id"]: r["step_scores"] for r in map(json.loads, (tmp_path / "out" / "predictions.jsonl").open())}
+    with pytest.raises(ValueError, match=r"is of a run with responses .* name another --output_dir"):
+        run(tmp_path, "--data", data, "--model", checkpoint, "--strip_numbering", "False")
+    (tmp_path / "numbered").mkdir()
+    assert run(tmp_path / "numbered", "--data", data, "--model", checkpoint, "--strip_numbering", "False")["step_auc"] is not None
+    kept = {r["id"]: r["step_scores"] for r in map(json.loads, (tmp_path / "numbered" / "out" / "predictions.jsonl").open())}
     assert kept["circular_p0"] != scores["circular_p0"]
+    with pytest.raises(ValueError, match="--strip_numbering False says what --model reads, but --predictions is given"):
+        run(tmp_path, "--predictions", tmp_path / "out" / "predictions.jsonl", "--strip_numbering", "False")
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert run(tmp_path, "--data", data, "--model", checkpoint) == result
+    assert run(tmp_path, "--data", data, "--model", checkpoint, "--rule", "difference")["left_out"] == {"too_long": 1}
 
 
 def test_labels_of_the_toolkit_have_no_curve(tmp_path, data):

@@ -3,7 +3,7 @@
 import pytest
 import score
 
-from prm.files import read_records, write_jsonl
+from prm.files import read_records, write_json, write_jsonl
 from prm.records import Response, Rollout, StepScores
 
 
@@ -36,6 +36,15 @@ def test_a_pool_keeps_its_own_steps_and_a_folder_holds_shards(checkpoint, tmp_pa
     scores = run(checkpoint, tmp_path / "pool.jsonl", tmp_path / "scores")
     assert [(s.key, len(s.step_scores)) for s in scores] == [(("p1", 0), 2), (("p1", 1), 3)]
     assert (tmp_path / "scores" / "manifest.json").exists()
+
+
+def test_a_folder_of_arrays_beside_a_manifest(checkpoint, tmp_path):
+    for name, steps in (("gsm8k", ["a", "b"]), ("math", ["c"])):
+        item = {"id": f"{name}-0", "problem": "1?", "steps": steps, "label": -1, "final_answer_correct": True}
+        write_json(tmp_path / "processbench" / f"{name}.json", [item])
+    write_json(tmp_path / "processbench" / "manifest.json", {"counts": {}})
+    scores = run(checkpoint, tmp_path / "processbench", tmp_path / "scores.jsonl")
+    assert [(s.key, len(s.step_scores)) for s in scores] == [(("gsm8k-0", 0), 2), (("math-0", 0), 1)]
 
 
 def test_real_candidates(checkpoint, real_data, tmp_path):

@@ -29,6 +29,19 @@ def test_file_array_and_folder_read_the_same(tmp_path):
     assert [place for _, place in read_rows(tmp_path / "d")][1:] == [f"{tmp_path}/d/part-1.jsonl:{n}" for n in (1, 2)]
 
 
+def test_a_folder_s_arrays_are_data_and_its_objects_are_not(tmp_path):
+    write_json(tmp_path / "b.json", [{"n": 2}])
+    (tmp_path / "a.json").write_text('\ufeff\n [{"n": 1}]', encoding="utf-8")
+    write_json(tmp_path / "manifest.json", {"n": 3})
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "folder.json").mkdir()
+    write_jsonl(tmp_path / "c.jsonl", [{"n": 3}])
+    assert [row["n"] for row, _ in read_rows(tmp_path)] == [1, 2, 3]
+    (tmp_path / "b.json").write_text('[{"n": 2}')
+    with pytest.raises(ValueError, match=r"b\.json: not valid JSON"):
+        list(read_rows(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -39,12 +39,12 @@ def candidates():
     return [Response(q, i, "?", steps, "bad" not in " ".join(steps)) for q in ("a", "b") for i, steps in enumerate(kinds)]
 
 
-def by_content(responses):
+def by_content(name, responses):
     """A PRM that reads: a filler is fine, a step with something bad in it is not."""
     return [StepScores(r.question_id, r.sample_index, [0.1 if "bad" in s else 0.9 for s in r.steps]) for r in responses]
 
 
-def by_form(responses):
+def by_form(name, responses):
     """A PRM that wants few steps and hates fillers."""
     return [
         StepScores(r.question_id, r.sample_index, [0.2 if s == FILLER else 1 / (1 + len(r.steps)) for s in r.steps])
@@ -77,13 +77,13 @@ def test_a_prm_that_goes_by_form_is_found_out():
 
 
 def test_what_cannot_be_scored_in_every_form_is_left_out():
-    def short(responses):
-        return by_content([r for r in responses if len(r.steps) < 5])
+    def short(name, responses):
+        return by_content(name, [r for r in responses if len(r.steps) < 5])
 
     found = evaluate_perturbations(short, candidates(), ["filler"], CONFIG)
     assert (found["num_responses"], found["num_left_out"]) == (4, 2)
     with pytest.raises(ValueError, match="no response can be scored in its own steps and in every perturbed form"):
-        evaluate_perturbations(lambda responses: [], candidates(), ["filler"], CONFIG)
+        evaluate_perturbations(lambda name, responses: [], candidates(), ["filler"], CONFIG)
 
 
 def test_without_outcomes_only_scores_are_compared():
@@ -99,7 +99,7 @@ def test_one_question_gives_no_p_value(tmp_path):
     found = evaluate_perturbations(by_form, one, ["split"], CONFIG)
     best = found["perturbations"]["split"]["responses"]["last"]["best_of_n"]
     assert (best["num_questions"], best["p_value"]) == (1, None)
-    _, tables = report_calibration({"prm": by_form(one)}, one, CONFIG, tmp_path, perturbations=found)
+    _, tables = report_calibration({"prm": by_form("original", one)}, one, CONFIG, tmp_path, perturbations=found)
     assert [row[-2] for row in tables[-1].rows] == ["p", "-", "-"]
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
@@ -115,4 +115,4 @@ def test_whole_questions_are_chosen():
 
 def test_an_unknown_perturbation_is_refused():
     with pytest.raises(ValueError, match="--perturbations shuffle: choose from merge, split, filler"):
-        evaluate_perturbations(lambda responses: [], candidates(), ["shuffle"], CONFIG)
+        evaluate_perturbations(lambda name, responses: [], candidates(), ["shuffle"], CONFIG)

@@ -301,6 +301,9 @@ class TestItems:
         (tmp_path / "folder").mkdir()
         with pytest.raises(FileNotFoundError, match=r"holds no \.json"):
             load_items(tmp_path / "folder")
+        (tmp_path / "folder" / "items.jsonl").write_text("{}")
+        with pytest.raises(FileNotFoundError, match="holds only what an evaluation leaves beside its scores"):
+            load_items(tmp_path / "folder")
         with pytest.raises(FileNotFoundError, match="no such file"):
             load_items(tmp_path / "missing")
 

@@ -236,24 +236,26 @@ def test_file_in_scores_out_with_counts(config, tmp_path):
 def test_an_interrupted_run_continues_and_redoes_nothing(config, monkeypatch):
     expected = ScoringConfig(config.model, config.input, config.output + "-whole.jsonl", device="cpu")
     score_file(expected)
-    original, scored = Scorer.score, []
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (1, 1))
+    monkeypatch.setattr(prm.metrics.degenerate, "MIN_STEPS", 1)
+    original, scored = Scorer.score_windows, []
 
-    def interrupted(self, responses, dropped=None):
-        for number, scores in enumerate(original(self, responses, dropped)):
+    def interrupted(*args):
+        for number, window in enumerate(original(*args)):
             if number == 2:
                 raise KeyboardInterrupt
-            yield scores
+            yield window
 
-    monkeypatch.setattr(Scorer, "score", interrupted)
+    monkeypatch.setattr(Scorer, "score_windows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_file(config)
 
-    def recorded(self, responses, dropped=None):
+    def recorded(self, responses, *rest):
         responses = list(responses)
         scored.extend(r.key for r in responses)
-        return original(self, responses, dropped)
+        return original(self, responses, *rest)
 
-    monkeypatch.setattr(Scorer, "score", recorded)
+    monkeypatch.setattr(Scorer, "score_windows", recorded)
     assert score_file(config) == {"responses": 5, "scored": 4, "no_steps": 1}
     assert len(scored) == 3  # two of the five were there already
     for one, other in zip(*(read_records(c.output, StepScores) for c in (config, expected)), strict=True):

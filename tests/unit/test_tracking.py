@@ -33,7 +33,7 @@ def test_an_output_of_another_run_is_refused(tmp_path, name):
     tracking.refuse_other_run(output, {"input": "a"})
     tracking.write_manifest(place.parent, None, extra={"run": {"input": "a"}}, name=place.name)
     tracking.refuse_other_run(output, {"input": "a"})
-    with pytest.raises(ValueError, match=r"manifest\.json is of a run with input 'a', this one has 'b'; name another place"):
+    with pytest.raises(ValueError, match=r"manifest\.json is of a run with input 'a', this one has 'b'; name another --output, or"):
         tracking.refuse_other_run(output, {"input": "b"})
     place.unlink()
     rows = output if output.suffix else output / "part-00000.jsonl"

@@ -1,7 +1,7 @@
 """Best-of-N: step scores of candidates under one or several PRMs in, accuracy curves with intervals out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from prm import metrics
-from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists, check_aggregation
+from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists
 from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
+from prm.benchmarks.response_scores import ResponseScoreConfig
 from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
@@ -20,13 +21,9 @@ Place = tuple[str, ...]
 
 
 @dataclass
-class BestOfNConfig(metrics.BootstrapConfig):
+class BestOfNConfig(ResponseScoreConfig):
     """How candidates are ranked and how sure the curves are."""
 
-    aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
-    """How step scores become one score per response: min, geometric_mean, softmin, product, mean, sum, last, max."""
-    tau: float = 0.1
-    """Temperature of softmin, in units of the scores."""
     num_candidates: list[int] | None = None
     """Values of N of the curves; by default the powers of two up to the smallest pool, and its size."""
     drop_small_pools: bool = False
@@ -38,8 +35,6 @@ class BestOfNConfig(metrics.BootstrapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.aggregation:
-            check_aggregation(name, self.tau)
         if bad := [n for n in self.num_candidates or () if n < 1]:
             raise ValueError(f"--num_candidates {bad[0]}: N counts the candidates to choose from, give at least one")
         if self.num_vote_draws < 1:
@@ -72,15 +67,15 @@ def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestO
     """Every curve per question. Raises ValueError as `build_pool` does, for a product of signed scores, and an N beyond a pool."""
     pool = build_pool(records, config.answer_grouping)
     for prm in records:
-        _refuse_signed(prm, pool, config.aggregation)
+        _refuse_signed(prm, pool, config.aggregations)
     num_questions = len(pool.questions)
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
     ns = sorted(set(config.num_candidates or _default_ns(int(pool.sizes.min()))))
     response_scores = {
-        (prm, aggregation): _response_scores(prm, pool, aggregation, config.tau)
+        (prm, aggregation): _response_scores(prm, pool, aggregation, config.softmin_tau)
         for prm in records
-        for aggregation in config.aggregation
+        for aggregation in config.aggregations
     }
     votes = _votes(pool, ns, response_scores, config)
     curves: dict[Place, Float[np.ndarray, "questions ns"]] = {}
@@ -117,7 +112,7 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
         "n": list(ns),
         "confidence": config.confidence,
         **_nest(measured.values, measured.errors, ns, config),
-        "differences": {a: _differences(measured.values, a, list(pool.step_scores), ns, config) for a in config.aggregation},
+        "differences": {a: _differences(measured.values, a, list(pool.step_scores), ns, config) for a in config.aggregations},
     }
     if _can_vote(pool):
         result["first_n"] = {"majority_vote": curve_of(metrics.first_n_vote(pool.answers, pool.correct, ns), ns, config)}

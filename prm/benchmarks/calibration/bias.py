@@ -35,9 +35,15 @@ def evaluate_bias(scored: ScoredResponses, config: CalibrationConfig) -> dict[st
     }
     responses = {
         name: _by_truth(
-            num_steps, scored.response_scores(name, config.tau), scored.truth, scored.question, scored.question, scored, config
+            num_steps,
+            scored.response_scores(name, config.softmin_tau),
+            scored.truth,
+            scored.question,
+            scored.question,
+            scored,
+            config,
         )
-        for name in config.aggregation
+        for name in config.aggregations
     }
     return {
         "truth": "step labels" if has_labels else "outcomes",

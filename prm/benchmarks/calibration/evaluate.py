@@ -1,39 +1,30 @@
 """Calibration: scores and truth of steps and of responses in; Brier score, calibration error, reliability and temperature out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prm import metrics
-from prm.aggregation import check_aggregation
 from prm.benchmarks.calibration.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
 from prm.benchmarks.options import CalibrationBinsConfig
+from prm.benchmarks.response_scores import ResponseScoreConfig
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
 
 
 @dataclass
-class CalibrationConfig(CalibrationBinsConfig):
+class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
     """How scores are read as probabilities."""
 
-    aggregation: list[str] = field(default_factory=lambda: ["min", "mean", "last"])
-    """How step scores become the score of a response: min, geometric_mean, softmin, product, mean, sum, last, max."""
-    tau: float = 0.1
-    """Temperature of softmin, in units of the scores."""
     neutral: Neutral = "good"
     """What a step labelled 0 between -1 and 1 counts as."""
     behind_error: BehindError = "labelled"
     """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
     num_bootstrap: int = 2000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.aggregation:
-            check_aggregation(name, self.tau)
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:
@@ -43,8 +34,8 @@ def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> 
     """
     steps = _measure(scored, scored.step_score, scored.step_truth, scored.question[scored.response], config)
     responses = {
-        name: _measure(scored, scored.response_scores(name, config.tau), scored.truth, scored.question, config)
-        for name in config.aggregation
+        name: _measure(scored, scored.response_scores(name, config.softmin_tau), scored.truth, scored.question, config)
+        for name in config.aggregations
     }
     return {
         "read_as": "logits" if scored.is_signed else "probabilities",

@@ -23,8 +23,8 @@ from prm.steps import join_steps
 FILLER = "Let me think about this."
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 ENUMERATION = re.compile(r"\W*\d+\.")
-Score = Callable[[list[Response]], Iterable[StepScores]]
-"""Responses in, their scores out; what cannot be scored is left out."""
+Score = Callable[[str, list[Response]], Iterable[StepScores]]
+"""The name of a form (`original`, or a perturbation) and its responses in, their scores out; what cannot be scored is left out."""
 
 
 def merge_neighbours(steps: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def evaluate_perturbations(
     responses = [dataclasses.replace(r, step_labels=None, completions=None) for r in responses if r.steps]
     forms = {"original": responses}
     forms |= {name: [dataclasses.replace(r, steps=PERTURBATIONS[name](r.steps)) for r in responses] for name in names}
-    scores = {name: {s.key: s for s in score(form)} for name, form in forms.items()}
+    scores = {name: {s.key: s for s in score(name, form)} for name, form in forms.items()}
     common = set.intersection(*(set(found) for found in scores.values()))
     if not common:
         raise ValueError("no response can be scored in its own steps and in every perturbed form: raise the model's max_length")
@@ -115,12 +115,12 @@ def _compare(name: str, original: ScoredResponses, perturbed: ScoredResponses, c
         "mean_step_score": float(original.step_score.mean()),
         "responses": {
             aggregation: _change(
-                original.response_scores(aggregation, config.tau),
-                perturbed.response_scores(aggregation, config.tau),
+                original.response_scores(aggregation, config.softmin_tau),
+                perturbed.response_scores(aggregation, config.softmin_tau),
                 original,
                 config,
             )
-            for aggregation in config.aggregation
+            for aggregation in config.aggregations
         },
     }
 

@@ -66,6 +66,6 @@ def token_counter(tokenizer: str) -> Callable[[str], int]:
 def calibration_items(scored: Mapping[str, ScoredResponses], config: CalibrationConfig) -> Iterator[Item]:
     """Every scored response, with its first labelled error and its score under the first aggregation; grouped by PRM."""
     for prm, one in scored.items():
-        values = one.response_scores(config.aggregation[0], config.tau)
+        values = one.response_scores(config.aggregations[0], config.softmin_tau)
         for response, step_scores, value in zip(one.responses, one.step_scores, values, strict=True):
             yield response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm)

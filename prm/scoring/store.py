@@ -1,0 +1,115 @@
+"""Scores that outlive their process: responses, a place and what made it in; there, every response scored once, out."""
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prm.files import KeySet, read_records
+from prm.metrics.degenerate import DegenerateDetector
+from prm.records import Response, StepScores
+from prm.scoring.identity import hash_responses, run_identity
+from prm.scoring.options import ModelConfig
+from prm.scoring.scorer import Scorer, scores_of
+from prm.shards import ShardWriter, row_key
+from prm.steps import StepEncoder
+from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
+
+logger = logging.getLogger(__name__)
+
+SCORES = "scores"
+"""Folder in an evaluation's own for the scores of the responses as they are."""
+Prepare = Callable[[Response, StepEncoder], Response]
+
+
+def score_kept(
+    config: ModelConfig,
+    responses: Sequence[Response],
+    output_dir: str | Path,
+    name: str = SCORES,
+    load: Callable[[], Scorer] | None = None,
+) -> tuple[list[StepScores], Counter[str]]:
+    """Scores, in order, of the responses that the model can read, and counts by reason of the others.
+
+    `output_dir/name` keeps the scores: the same command goes on where it was killed, and loads no model once all are there.
+    Raises ValueError where it keeps those of another model, other responses or another precision.
+    """
+    folder, output_dir = Path(output_dir) / name, Path(output_dir)
+    run = run_identity(config, responses=hash_responses(responses))
+    refuse_other_run(folder, run, "--output_dir", output_dir)
+    keys = KeySet(response.key for response in responses)
+    counts = Counter(score_into(folder, keys, lambda: responses, run, config, load or config.load_scorer))
+    kept = {scores.key: scores.step_scores for scores in read_records(folder, StepScores)} if counts["scored"] else {}
+    dropped = Counter({reason: number for reason, number in counts.items() if reason not in ("responses", "scored")})
+    # What is known of the outcomes may have been graded anew since.
+    return [scores_of(response, kept[response.key]) for response in responses if response.key in kept], dropped
+
+
+def score_into(
+    output: str | Path,
+    keys: KeySet,
+    read: Callable[[], Iterable[Response]],
+    run: dict[str, Any],
+    config: Any,
+    load: Callable[[], Scorer],
+    prepare: Prepare = lambda response, encoder: response,
+    job: tuple[int, int] = (0, 1),
+) -> dict[str, int]:
+    """Score what `output` does not hold yet; returns, and records in its manifest with `config` and `run`, counts and speed.
+
+    The caller has seen to it that `output` holds no other run's scores (`refuse_other_run`). `read()` gives the responses of
+    `keys`, in one order each time, and `prepare` what is scored in their place. `load` is called only if something is left.
+    """
+    place = manifest_path(output, *job)
+    # A shard is a window, so that a run that goes on packs its rows as it would have without a break.
+    with ShardWriter(output, sys.maxsize, math.inf, shard_prefix(*job)) as writer:
+        num_finished = sum(key in keys for key in writer.finished_keys)
+        if counts := final_counts(place, len(keys), num_finished):
+            logger.info("all %d responses have been scored: the model is not loaded", len(keys))
+            return counts
+        scorer = dataclasses.replace(load())  # with a speed of its own
+        logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
+        detector = detector_of(scorer, writer, keys, read, prepare)
+        missing = (response for response in read() if response.key not in writer.finished_keys)
+        todo = (prepare(response, scorer.encoder) for response in missing)
+        dropped: Counter[str] = Counter()
+        with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
+            for window in scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size()):
+                if not place.exists():  # nothing stays of a model that did not load, or gave a constant
+                    write_manifest(place.parent, config, extra={"run": run}, name=place.name)
+                for scores in window:
+                    writer.write(scores)
+                writer.flush()
+                bar.set_postfix_str(f"{scorer.speed.tokens_per_second:,.0f} tokens/s", refresh=False)
+                bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
+    counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
+    logger.info("%s", scorer.speed)
+    write_manifest(place.parent, config, counts=counts, extra={"run": run, "speed": scorer.speed.summary()}, name=place.name)
+    return counts
+
+
+def final_counts(manifest: Path, num_responses: int, num_scored: int) -> dict[str, int]:
+    """The counts of a run that came to its end, if what it scored is still there; none otherwise."""
+    counts = json.loads(manifest.read_text(encoding="utf-8"))["counts"] if manifest.exists() else {}
+    return counts if (counts.get("responses"), counts.get("scored")) == (num_responses, num_scored) else {}
+
+
+def detector_of(
+    scorer: Scorer, writer: ShardWriter, keys: KeySet, read: Callable[[], Iterable[Response]], prepare: Prepare
+) -> DegenerateDetector:
+    """A detector that knows what one of an unbroken run would: the scores that are there, and enough of their steps."""
+    detector = scorer.new_detector()
+    for row in writer.finished_rows():
+        if row_key(row) in keys:
+            detector.update((), row["step_scores"])
+    for response in read() if detector.count else ():
+        if detector.has_enough:
+            break
+        if response.key in writer.finished_keys:
+            detector.update(prepare(response, scorer.encoder).steps, ())
+    return detector

@@ -1,0 +1,38 @@
+"""Which aggregations an evaluation reports: the field's, the user's, and a checkpoint's own."""
+
+import pytest
+
+from prm.aggregation import check_aggregation
+from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.models.published import RECIPES
+from prm.steps.contract import CONTRACTS
+
+PUBLISHED = {name: recipe.contract for name, recipe in RECIPES.items()}
+
+
+@pytest.mark.parametrize("name", [*CONTRACTS, *PUBLISHED])
+def test_every_contract_s_own_aggregation_is_reported(name):
+    contract = {**CONTRACTS, **PUBLISHED}[name]
+    config = ResponseScoreConfig()
+    config.take_defaults_of(contract)
+    own = contract["aggregation"]
+    assert config.aggregations == (["min", "mean", "last"] if own in ("min", "mean", "last") else [own, "min", "mean", "last"])
+    assert config.softmin_tau == 0.1
+    check_aggregation(own, signed=contract["activation"] in ("difference", "identity"))
+
+
+def test_what_the_user_gives_stays():
+    config = ResponseScoreConfig(aggregation=["last"], tau=0.5)
+    config.take_defaults_of(PUBLISHED["qwen"])
+    assert (config.aggregations, config.softmin_tau) == (["last"], 0.5)
+    config = ResponseScoreConfig()
+    assert (config.aggregations, config.softmin_tau) == (["min", "mean", "last"], 0.1)
+    config.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
+    assert (config.aggregations, config.softmin_tau) == (["softmin", "min", "mean", "last"], 0.3)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="unknown aggregation 'minimum'"):
+        ResponseScoreConfig(aggregation=["minimum"])
+    with pytest.raises(ValueError, match="tau is 0"):
+        ResponseScoreConfig(tau=0)
