@@ -34,7 +34,8 @@ def items():
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     write_results(folder, {"attack": ATTACK}, [WIDE, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
-    (folder / "manifest.json").write_text(json.dumps({"command": ["eval.py", ATTACK], "model": ATTACK}))
+    manifest = {"command": ["eval.py", ATTACK], "model": ATTACK, "items": f"3 of 8 {ATTACK}"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with new_figure(folder / "curve", 12, 3) as figure:
         figure.subplots().plot([0, 1], label=ATTACK)
     (folder / "report.html").write_text(build_page(folder, PageConfig(title=ATTACK)))
@@ -89,6 +90,10 @@ def test_an_attack_is_shown_as_text(browser):
     assert browser.run("document.querySelector('.question .prose').textContent") == ATTACK
     assert browser.run("document.querySelector('.step .prose').textContent") == ATTACK
     assert browser.run("document.querySelectorAll('img, .step script, .step svg, svg script').length") == 0
+
+
+def test_the_page_says_which_responses_it_has(browser):
+    assert browser.run("document.getElementById('explained').textContent").startswith(f"3 of 8 {ATTACK}. Every step is tinted")
 
 
 def test_the_policy_of_the_page_refuses_markup_from_text(chromium, page):
