@@ -157,6 +157,11 @@ def test_only_rows_in_sight_exist(browser):
     browser.wait("[...document.querySelectorAll('.row')].some((row) => row.getAttribute('aria-posinset') === '101')")
 
 
+def test_a_list_s_strip_leaves_the_texts_the_room_that_few_steps_do_not_need(browser):
+    widths = browser.run("[...document.querySelectorAll('.row .strip')].slice(0, 2).map((strip) => strip.width.baseVal.value)")
+    assert widths == [28, 14]  # two steps, one
+
+
 def test_a_link_opens_its_response(chromium, page):
     chromium.open(page, fragment="#item=filler%20149")
     chromium.wait(f"{TITLE} === 'filler 149'")
