@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
     counts = {f"num_unscored {prm}": number for prm, number in unscored.items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}
-    write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra={"model": config.model})
+    extra = {"model": config.model, "items": result["items"]}
+    write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra=extra)
     logger.info("wrote %s", output_dir)
     print(render(tables))
 

@@ -2,10 +2,10 @@
 
 import importlib
 import re
-import shlex
 from pathlib import Path
 
 import pytest
+from readme import all_commands, commands_of, split_command
 
 ROOT = Path(__file__).parent.parent
 SCRIPT_OF_FOLDER = {"train": "train", "rollouts": "generate_rollouts", "miniature": "miniature"}
@@ -32,16 +32,6 @@ def parse(monkeypatch, script: str, argv: list[str]):
     return seen[0]
 
 
-def commands_of(text: str) -> list[str]:
-    lines = text.replace("\\\n", " ").splitlines()
-    return [line for line in lines if "scripts/" in line and line.split()[0] in ("python", "deepspeed", ".venv/bin/python")]
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    return [command for block in blocks for command in commands_of(block)]
-
-
 def header_commands() -> list[str]:
     """The commands in the headers of the evaluations' configs, whose files name no script of their own."""
     texts = [path.read_text() for path in CONFIGS if path.is_relative_to(ROOT / "configs" / "eval")]
@@ -56,15 +46,15 @@ def test_config_file_parses_and_explains_itself(monkeypatch, path):
     assert path.read_text().startswith("# "), f"{path.name}: the header says what it runs, and its time and result once measured"
 
 
-@pytest.mark.parametrize("command", [*readme_commands(), *header_commands()])
+@pytest.mark.parametrize("command", [*all_commands(), *header_commands()])
 def test_command_parses(monkeypatch, command):
-    words = shlex.split(command.split(" #")[0])
+    words = split_command(command)
     place = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
     parse(monkeypatch, Path(words[place]).stem, words[place + 1 :])
 
 
 def test_the_readme_shows_commands():
-    assert len(readme_commands()) >= 5
+    assert len(all_commands()) >= 5
 
 
 def test_the_paper_s_tables_are_commands():

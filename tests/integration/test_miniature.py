@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import bon_eval
+import calibration_report
+import processbench_eval
 import pytest
+import readme
+import report as report_script
 
 from prm.config import parse_args
 from prm.files import read_records
@@ -79,6 +85,34 @@ def test_a_finished_run_only_reports_and_a_changed_one_is_refused(finished_run, 
     monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError, match=r"holds a run with --num_eval_samples 8, not 9: give another --output_dir"):
         run_miniature(parse_args(MiniatureConfig, [*COMMAND[2:], "--output_dir", str(folder), "--num_eval_samples", "9"]))
+
+
+def test_the_readme_s_evaluations_run_on_it(finished_run, tmp_path):
+    folder, _ = finished_run
+    sentence = re.search(r"on the miniature, (.*?) for the calibration", readme.SENTENCES)[1]
+    model, first_errors, labels = (
+        flags.replace("outputs/miniature", str(folder)).split() for flags in re.findall("`(.*?)`", sentence)
+    )
+
+    def evaluate(script, name, *flags):
+        script.main([*map(str, flags), "--output_dir", str(tmp_path / name)])
+        report_script.main(["--input", str(tmp_path / name)])
+        assert (tmp_path / name / "report.html").exists()
+        return json.loads((tmp_path / name / "metrics.json").read_text())
+
+    measured = json.loads((folder / "first_error" / "asym" / "metrics.json").read_text())["results"]
+    found = evaluate(processbench_eval, "first_error", *model, *first_errors)["results"]
+    for rule in ("fixed", "oracle"):
+        assert found[rule]["average"]["f1"] == pytest.approx(measured[rule]["average"]["f1"])
+    calibration = evaluate(calibration_report, "calibration", *model, *labels)
+    assert calibration["prms"]["asym"]["num_responses"] == 12 * 8
+    assert set(calibration["perturbations"]["perturbations"]) == {"merge", "split", "filler"}
+    rollouts = ["--rollouts", folder / "graded" / "eval.jsonl"]
+    scored = evaluate(bon_eval, "scored", "--scores", f"asym={folder / 'scores' / 'asym.jsonl'}", *rollouts)
+    by_model = evaluate(bon_eval, "model", *model, *rollouts, "--aggregation", "min", "mean")
+    for aggregation in ("min", "mean"):
+        curves = [result["prms"]["asym"][aggregation]["best_of_n"]["accuracy"] for result in (scored, by_model)]
+        assert curves[0] == pytest.approx(curves[1])
 
 
 def test_false_positives_go_on_from_a_finished_run(finished_run):

@@ -34,7 +34,8 @@ def items():
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     write_results(folder, {"attack": ATTACK}, [WIDE, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
-    (folder / "manifest.json").write_text(json.dumps({"command": ["eval.py", ATTACK], "model": ATTACK}))
+    manifest = {"command": ["eval.py", ATTACK], "model": ATTACK, "items": f"3 of 8 {ATTACK}"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with new_figure(folder / "curve", 12, 3) as figure:
         figure.subplots().plot([0, 1], label=ATTACK)
     (folder / "report.html").write_text(build_page(folder, PageConfig(title=ATTACK)))
@@ -89,6 +90,10 @@ def test_an_attack_is_shown_as_text(browser):
     assert browser.run("document.querySelector('.question .prose').textContent") == ATTACK
     assert browser.run("document.querySelector('.step .prose').textContent") == ATTACK
     assert browser.run("document.querySelectorAll('img, .step script, .step svg, svg script').length") == 0
+
+
+def test_the_page_says_which_responses_it_has(browser):
+    assert browser.run("document.getElementById('explained').textContent").startswith(f"3 of 8 {ATTACK}. Every step is tinted")
 
 
 def test_the_policy_of_the_page_refuses_markup_from_text(chromium, page):
@@ -150,6 +155,11 @@ def test_only_rows_in_sight_exist(browser):
     assert browser.run("rows.offsetHeight") == 156 * 76
     browser.run("list.scrollTop = 100 * 76")
     browser.wait("[...document.querySelectorAll('.row')].some((row) => row.getAttribute('aria-posinset') === '101')")
+
+
+def test_a_list_s_strip_leaves_the_texts_the_room_that_few_steps_do_not_need(browser):
+    widths = browser.run("[...document.querySelectorAll('.row .strip')].slice(0, 2).map((strip) => strip.width.baseVal.value)")
+    assert widths == [28, 14]  # two steps, one
 
 
 def test_a_link_opens_its_response(chromium, page):

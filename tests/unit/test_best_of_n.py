@@ -183,7 +183,6 @@ def test_errors_name_the_candidate(records, message):
     [
         ({"num_candidates": [4, 0]}, "--num_candidates 0: N counts the candidates"),
         ({"num_vote_draws": 0}, "--num_vote_draws 0: a voting curve is a mean over draws"),
-        ({"items_per_question": -1}, "--items_per_question -1: give 0"),
     ],
 )
 def test_numbers_that_cannot_be(option, message):

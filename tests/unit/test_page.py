@@ -78,6 +78,24 @@ def test_the_cap_keeps_the_worst_and_says_of_how_many():
     assert index["num_items"] == 10
 
 
+def test_names_and_paths_may_break_where_a_reader_would(tmp_path):
+    write_results(tmp_path, {}, [Table("", [["", "N=1"], ["qwen_prm, a/b </b>", "5_0"]])])
+    write_manifest(tmp_path, {}, inputs={"data/x_y.json": "0"})
+    page = build_page(tmp_path)
+    assert '<th scope="row">qwen_<wbr>prm, a/<wbr>b &lt;/<wbr>b&gt;</th><td>5_0</td>' in page
+    assert "<dd>data/<wbr>x_<wbr>y.json (0)</dd>" in page
+
+
+def test_which_responses_an_evaluation_kept_stands_above_them_and_in_the_header(tmp_path):
+    write_results(tmp_path, {}, [TABLE], items())
+    write_manifest(tmp_path, {}, extra={"items": "16 of 64 <b>"})
+    page = build_page(tmp_path)
+    assert "<dt>Responses</dt><dd>16 of 64 &lt;b&gt;</dd>" in page
+    assert data_of(page)[0]["note"] == "16 of 64 <b>"
+    write_manifest(tmp_path, {}, extra={"items": ""})
+    assert "<dt>Responses</dt>" not in build_page(tmp_path)
+
+
 def test_texts_are_packed_by_chunk(tmp_path):
     write_results(tmp_path, {}, [TABLE], items(CHUNK + 1))
     chunks = data_of(build_page(tmp_path))[1]
@@ -92,7 +110,8 @@ def test_a_folder_with_tables_alone(tmp_path):
     (tmp_path / "metrics.json").unlink()
     page = build_page(tmp_path)
     assert "says how they were made" in page
-    assert data_of(page) == ({"num_items": 0, "chunk": CHUNK, "verdicts": data_of(page)[0]["verdicts"], "items": []}, [])
+    index, chunks = data_of(page)
+    assert (index["num_items"], index["note"], index["items"], chunks) == (0, "", [], [])
 
 
 def test_large_metrics_stay_in_their_file(tmp_path):

@@ -1,8 +1,10 @@
 """Best-of-N's responses as people look at them: measured curves and texts in, items out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from prm.benchmarks.best_of_n.evaluate import MeasuredCurves
 from prm.benchmarks.results import Item, response_item
@@ -10,7 +12,7 @@ from prm.benchmarks.score_files import Texts
 
 
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
-    """The `num_per_question` best-scored responses of each question whose texts are known, under each PRM's first aggregation.
+    """`worth_reading` of each question's candidates whose texts are known, under each PRM's first aggregation.
 
     With several PRMs the group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected
     response is the best-scored of all, of equals the first, as `first_n` has it at the largest N.
@@ -21,17 +23,45 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
     pool = measured.pool
     for prm, aggregation in first.items():
         for row, (question_id, scores) in enumerate(zip(pool.questions, measured.response_scores[prm, aggregation], strict=True)):
-            best = np.argsort(-scores, kind="stable")[:num_per_question]
+            keys = pool.keys[row]
+            known = [candidate for candidate, key in enumerate(keys) if key in texts.responses]
             group = prm if len(first) > 1 else groups.get(question_id, "")
-            for candidate in sorted(best.tolist()):
-                response = texts.responses.get(pool.keys[row][candidate])
-                if response is None:
-                    continue
+            for place in worth_reading(scores[known], pool.correct[row][known], num_per_question):
+                candidate = known[place]
                 yield response_item(
-                    response,
+                    texts.responses[keys[candidate]],
                     pool.step_scores[prm][row][candidate],
                     float(scores[candidate]),
                     prm if len(first) > 1 else None,
                     group,
-                    is_selected=candidate == int(best[0]),
+                    is_selected=candidate == int(np.argmax(scores)),
                 )
+
+
+def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndarray, "candidates"], count: int) -> list[int]:
+    """Up to `count` candidates of a question, in its order: the best-scored; then, by turns, the best-scored wrong one and the
+    worst-scored right one that are left. What a PRM gets wrong is at these two ends; of equal scores the first goes first."""
+    best_first = np.argsort(-scores, kind="stable")
+    worst_first = np.argsort(scores, kind="stable")
+    chosen = best_first[:1].tolist()
+    wrong = [c for c in best_first.tolist() if not correct[c] and c not in chosen]
+    right = [c for c in worst_first.tolist() if correct[c] and c not in chosen]
+    by_turns = [c for pair in zip_longest(wrong, right) for c in pair if c is not None]
+    return sorted([*chosen, *by_turns][:count])
+
+
+def describe_choice(measured: MeasuredCurves, texts: Texts, num_per_question: int) -> str:
+    """How many candidates of a question `best_of_n_items` gives, and which; empty if it gives all that have texts, or none."""
+    sizes = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
+    if not 0 < num_per_question < max(sizes):
+        return ""
+    kept = [min(size, num_per_question) for size in sizes]
+    return (
+        f"{_span(kept)} of {_span(sizes)} candidates of each question are kept to look at: "
+        "the chosen one, the best-scored wrong ones and the worst-scored right ones"
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"

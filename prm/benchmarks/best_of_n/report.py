@@ -7,7 +7,7 @@ from typing import Any
 
 from prm.benchmarks.best_of_n.breakdown import RESPONSE_LENGTH, evaluate_breakdown, length_groups
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, measure_best_of_n, summarize
-from prm.benchmarks.best_of_n.items import best_of_n_items
+from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice
 from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
@@ -31,7 +31,8 @@ class BestOfNReportConfig(BestOfNConfig):
     length_unit: LengthUnit = "auto"
     """What the length of a response is counted in; auto takes the first of tokens, characters, steps that is known for all."""
     items_per_question: int = 16
-    """Best-scored responses of each question that items.jsonl keeps to look at, where their texts are known; 0 for none."""
+    """Most responses of each question that items.jsonl keeps to look at, where their texts are known: the chosen one, then by
+    turns the best-scored wrong and the worst-scored right ones; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,12 +64,14 @@ def report_best_of_n(
     length = evaluate_length(measured, unit, lengths, config)
     by_length = {RESPONSE_LENGTH: length_groups(lengths, unit)} if length else {}
     breakdown = evaluate_breakdown(measured, groups | by_length, config)
+    items = describe_choice(measured, texts, config.items_per_question)
     result = {
         **summarize(measured, config),
         "unscored": dict(unscored),
         "constant_scores": list(constant_scores),
         "length": length,
         "breakdown": breakdown,
+        "items": items,
     }
     tables = best_of_n_tables(result)
     plot_best_of_n(result, Path(folder) / "best_of_n")

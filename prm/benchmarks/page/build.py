@@ -53,7 +53,7 @@ def build_page(folder: str | Path, config: PageConfig | None = None) -> str:
         "tables": "\n".join(map(sections.table, tables)),
         "figures": sections.figures(folder),
         "numbers": sections.numbers(folder, facts),
-        "index": embed_json(index_of(reviews, config.max_items)),
+        "index": embed_json(index_of(reviews, config.max_items, facts.rows.get("Responses", ""))),
         "chunks": "\n".join(_chunks(reviews[: config.max_items])),
         "style": _read(STYLE),
         "script": script,
@@ -66,10 +66,10 @@ def _read(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def index_of(reviews: Sequence[Review], max_items: int) -> dict[str, Any]:
-    """What the list, the filters and the sorting need, in the order of `reviews`."""
+def index_of(reviews: Sequence[Review], max_items: int, note: str = "") -> dict[str, Any]:
+    """What the list, the filters and the sorting need, in the order of `reviews`; `note` says which responses these are."""
     items = [_entry(review) for review in reviews[:max_items]]
-    return {"num_items": len(reviews), "chunk": CHUNK, "verdicts": VERDICTS, "items": items}
+    return {"num_items": len(reviews), "note": note, "chunk": CHUNK, "verdicts": VERDICTS, "items": items}
 
 
 def _entry(review: Review) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def read_facts(folder: str | Path) -> Facts:
         "Code": str(manifest.get("code_version", "")),
         "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.get("libraries", {}).items()),
         "Counts": ", ".join(f"{name.removeprefix('num_').replace('_', ' ')} {count}" for name, count in _counts(manifest)),
+        "Responses": str(manifest.get("items", "")),
     }
     return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
 

@@ -232,9 +232,10 @@ function fromHash() {
 }
 
 function explain() {
+  const kept = INDEX.note ? `${INDEX.note}. ` : "";
   const capped = INDEX.num_items > ENTRIES.length
     ? `Shown are the ${ENTRIES.length.toLocaleString("en")} worst misses of ${INDEX.num_items.toLocaleString("en")} responses; counts and filters are of these. ` : "";
-  $("explained").textContent = `${capped}Every step is tinted by its score. Severity is the largest distance between a score and its label `
+  $("explained").textContent = `${kept}${capped}Every step is tinted by its score. Severity is the largest distance between a score and its label `
     + "(steps before the first error are right, the first error is wrong); where only the outcome is known, between the response score and it.";
 }
 

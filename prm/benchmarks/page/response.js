@@ -87,6 +87,7 @@ function strip(entry, width, height, maxPitch) {
   const pitch = Math.min(maxPitch, width / Math.max(1, count));
   const bar = Math.max(1, pitch - (pitch > 4 ? 2 : 0.5));
   const floor = height - 7;
+  width = Math.min(width, Math.ceil(count * pitch));
   const picture = draw("svg", { class: "strip", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   entry.units.forEach((unit, i) => {
     const tall = 2 + unit * (floor - 9);

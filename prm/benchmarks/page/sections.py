@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,17 @@ MAX_METRICS = 400_000
 
 
 def header(facts: Facts) -> str:
-    rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.rows.items())
+    rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{_breakable(value)}</dd></div>" for name, value in facts.rows.items())
     facts_list = f'<dl class="facts">{rows}</dl>'
     if not facts.command:
         return f'{facts_list}<p class="note">No manifest.json beside these results says how they were made.</p>'
     words = " ".join(f"<span>{html.escape(shlex.quote(word))}</span>" for word in facts.command)
     return f'{facts_list}<pre class="command" aria-label="Command"><code>{words}</code></pre>'
+
+
+def _breakable(text: str) -> str:
+    """Names and paths may end a line behind `_` and `/`, so that a narrow screen breaks them there and not within a word."""
+    return re.sub(r"[_/](?=\w)", r"\g<0><wbr>", html.escape(text))
 
 
 def table(content: Table) -> str:
@@ -40,7 +46,7 @@ def _row(row: Sequence[str]) -> str:
     name, *values = row or [""]
     kind = ' class="sub"' if name.startswith(" ") else ""
     cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-    return f'<tr{kind}><th scope="row">{html.escape(name.strip())}</th>{cells}</tr>'
+    return f'<tr{kind}><th scope="row">{_breakable(name.strip())}</th>{cells}</tr>'
 
 
 def figures(folder: Path) -> str:
