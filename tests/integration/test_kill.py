@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from operator import eq
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,13 @@ def run_until(arguments: list[str], shards: Path, count: int) -> None:
     process.wait()
 
 
+def are_close(broken: list[str], whole: list[str]) -> bool:
+    """The clock cuts windows that take long, and which responses are packed together changes their scores by rounding."""
+    rows = [sorted(map(json.loads, part), key=lambda row: (row["question_id"], row["sample_index"])) for part in (broken, whole)]
+    scores = [[score for row in part for score in row.pop("step_scores")] for part in rows]
+    return rows[0] == rows[1] and scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("stage", "output"), [("generate_rollouts", "out"), ("grade_rollouts", "out"), ("grade_rollouts", "out.jsonl")]
 )
@@ -82,10 +91,10 @@ def test_killed_three_times(inputs, tiny_backbone, tmp_path, stage, output):
 
 
 def test_scoring_killed_three_times(inputs, make_prm, tmp_path):
-    kill_and_compare(inputs, make_prm(max_length=4096), tmp_path, "score", "out")
+    kill_and_compare(inputs, make_prm(max_length=4096), tmp_path, "score", "out", are_close)
 
 
-def kill_and_compare(inputs: Path, model: Path | str, tmp_path: Path, stage: str, output: str) -> None:
+def kill_and_compare(inputs: Path, model: Path | str, tmp_path: Path, stage: str, output: str, are_equal: Callable = eq) -> None:
     whole, broken = tmp_path / "whole" / output, tmp_path / "broken" / output
     subprocess.run(command(stage, inputs, whole, model), check=True, capture_output=True)
     arguments = command(stage, inputs, broken, model)
@@ -95,7 +104,7 @@ def kill_and_compare(inputs: Path, model: Path | str, tmp_path: Path, stage: str
     # The next shard was being written when the power went.
     shutil.copy(next(shards.glob("*.jsonl")), shards / ".part-00003.jsonl.1.tmp")
     subprocess.run(arguments, check=True, capture_output=True)
-    assert lines(broken) == lines(whole)
+    assert are_equal(lines(broken), lines(whole))
     assert len(lines(whole)) == NUM_QUESTIONS * NUM_SAMPLES
 
 
