@@ -39,10 +39,14 @@ def counterfactual_pairs(
 
     A step that occurs twice with opposite labels pairs with itself: a constant, whose two gradients cancel.
     """
-    is_good, is_bad = (which.flatten().nonzero().squeeze(-1) for which in good_and_bad(step_labels, mask, neutral))
+    good, bad = (which.flatten().nonzero().squeeze(-1) for which in good_and_bad(step_labels, mask, neutral))
     ids = prefixes.flatten()
-    good, bad = (ids[is_good].unsqueeze(1) == ids[is_bad]).nonzero(as_tuple=True)
-    return is_good[good], is_bad[bad]
+    # By searching in sorted ids: comparing every good step with every bad one takes memory that grows with the square of the batch.
+    bad_ids, order = ids[bad].sort(stable=True)
+    first = torch.searchsorted(bad_ids, ids[good])
+    counts = torch.searchsorted(bad_ids, ids[good], right=True) - first
+    number = torch.arange(int(counts.sum()), device=ids.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return good.repeat_interleave(counts), bad[order[first.repeat_interleave(counts) + number]]
 
 
 def prefix_ids(questions: Sequence[Hashable], responses: Sequence[Sequence[Hashable]]) -> Prefixes:

@@ -1,0 +1,106 @@
+"""The study's figures: nested results in; `published`, `outcomes` and `noise` as PNG and SVG out, for what was run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from prm.figures import MARKERS, PALETTE, new_figure
+from prm.simulation import published_values
+from prm.simulation.report import SWEEPS, WORLD_LABELS
+
+POOLED = ("asym", "min", "geometric_mean", "product", "softmin", "reversed_asym", "robust_asym")
+"""Contestants drawn with solid lines: they pool step scores. The other ones are dashed."""
+SHOWN = ("asym", "min", "geometric_mean", "product", "orm_sum", "implicit_prm", "td", "monte_carlo", "contrastive")
+"""Contestants that the curves over budget and length show; the tables have them all."""
+NOISE_SHOWN = ("asym", "min", "geometric_mean", "robust_asym", "implicit_prm", "orm_sum")
+CORRELATION = "correlation with the true step values"
+
+
+def plot_study(result: Mapping[str, Any], folder: Path) -> None:
+    """Write each figure whose experiments are in `result`."""
+    if "lengths" in result:
+        _plot_published(result, folder / "published")
+    if "budgets" in result or "horizons" in result:
+        _plot_outcomes(result, folder / "outcomes")
+    if {"false_negatives", "false_positives", "threshold"} & result.keys():
+        _plot_noise(result, folder / "noise")
+
+
+def _plot_published(result: Mapping[str, Any], stem: Path) -> None:
+    """Ours over the published lengths beside the printed values, and what happens when one setting changes."""
+    artefacts = result.get("artefacts", {})
+    with new_figure(stem, 9.6 if artefacts else 5.2, 3.8) as figure:
+        axes = figure.subplots(1, 1 + bool(artefacts), sharey=True, squeeze=False)[0]
+        for index, (method, columns) in enumerate(result["lengths"].items()):
+            look = {"color": PALETTE[index], "marker": MARKERS[index]}
+            _draw(axes[0], columns, method, **look)
+            printed = {x: y for x, y in published_values.LENGTHS[method].items() if x in columns}
+            axes[0].plot(list(map(int, printed)), list(printed.values()), ls="none", markersize=11, mfc="none", **look)
+        axes[0].set(title="As published (large open marks: the printed values)", ylabel=CORRELATION)
+        for index, (name, columns) in enumerate(artefacts.items()):
+            _draw(axes[-1], columns, name, color=PALETTE[(index + 1) % 4], marker=MARKERS[(index + 1) % 4], ls="--")
+        if artefacts:
+            axes[-1].set_title("One setting changed")
+        for axis in axes:
+            _scale(axis, list(next(iter(result["lengths"].values()))), "steps T")
+            axis.legend(fontsize=8, loc="lower left")
+
+
+def _plot_outcomes(result: Mapping[str, Any], stem: Path) -> None:
+    """A row per world: correlation over the budget and over the length."""
+    sweeps = [name for name in ("budgets", "horizons") if name in result]
+    worlds = list(result[sweeps[0]])
+    with new_figure(stem, 2.2 + 3.7 * len(sweeps), 3.4 * len(worlds)) as figure:
+        axes = figure.subplots(len(worlds), len(sweeps), sharey=True, squeeze=False)
+        for row, world in zip(axes, worlds, strict=True):
+            for axis, sweep in zip(row, sweeps, strict=True):
+                _draw_contestants(axis, result[sweep][world], SHOWN)
+                _scale(axis, _columns(result[sweep][world]), SWEEPS[sweep])
+                axis.set_title(WORLD_LABELS[world])
+            row[0].set_ylabel(CORRELATION)
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+
+
+def _plot_noise(result: Mapping[str, Any], stem: Path) -> None:
+    """Correlation over both kinds of errors of the verifier, and asym's over its predicted breaking rate."""
+    sweeps = [name for name in ("false_negatives", "false_positives") if name in result]
+    with new_figure(stem, 1 + 3.9 * (len(sweeps) + ("threshold" in result)), 3.8) as figure:
+        axes = list(figure.subplots(1, len(sweeps) + ("threshold" in result), sharey=True, squeeze=False)[0])
+        axes[0].set_ylabel(CORRELATION)
+        for axis, sweep in zip(axes, sweeps, strict=False):
+            _draw_contestants(axis, result[sweep]["weakest_link"], NOISE_SHOWN)
+            axis.set(title=f"{SWEEPS[sweep]}, {WORLD_LABELS['weakest_link']}", xlabel=f"rate of {SWEEPS[sweep]}")
+            axis.legend(fontsize=8, loc="lower left")
+        if "threshold" in result:
+            for index, (kind, cells) in enumerate(result["threshold"].items()):
+                _draw(axes[-1], cells, kind, color=PALETTE[index], marker=MARKERS[index])
+            axes[-1].axvline(1, color="#555555", ls="--", lw=1.2)
+            axes[-1].set(title="asym", xlabel="false-positive rate / predicted breaking rate")
+            axes[-1].legend(fontsize=8)
+
+
+def _draw_contestants(axis: Axes, by_method: Mapping[str, Any], shown: Sequence[str]) -> None:
+    for index, name in enumerate(name for name in shown if name in by_method):
+        style = "-" if name in POOLED else "--"
+        _draw(axis, by_method[name], name, color=PALETTE[index % len(PALETTE)], marker=MARKERS[index % len(MARKERS)], ls=style)
+
+
+def _draw(axis: Axes, cells: Mapping[str, Any], label: str, **look: Any) -> None:
+    """The mean over seeds with its interval."""
+    x, measured = [float(value) for value in cells], [cell["correlation"] for cell in cells.values()]
+    axis.plot(x, [m["mean"] for m in measured], label=label, lw=1.7, markersize=4.5, **look)
+    axis.fill_between(x, [m["low"] for m in measured], [m["high"] for m in measured], color=look["color"], alpha=0.13, lw=0)
+
+
+def _columns(by_method: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(by_method.values())))
+
+
+def _scale(axis: Axes, columns: Sequence[str], label: str) -> None:
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([float(x) for x in columns], labels=columns)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel(label)
