@@ -10,10 +10,14 @@ STAMP := $(VENV)/.installed
 FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS),$(shell pip config get global.find-links 2>/dev/null))
 TORCH := $(if $(FIND_LINKS),--find-links $(FIND_LINKS),--torch-backend cpu)
 
-.PHONY: demo test test-slurm lint doctor setup clean
+.PHONY: demo simulate test test-slurm lint doctor setup clean
 
 demo: setup
 	$(BIN)/python scripts/miniature.py --output_dir outputs/miniature
+
+# The controlled study: published numbers beside ours, objectives under equal budgets, noise; metrics and plots in outputs/simulation.
+simulate: setup
+	$(BIN)/python scripts/simulate.py --output_dir outputs/simulation
 
 test: setup
 	$(BIN)/python -m pytest -m "not slurm"

@@ -1,4 +1,4 @@
-"""The study's figures: nested results in; `published`, `outcomes` and `noise` as PNG and SVG out, for what was run."""
+"""The study's figures: nested results in; published, outcomes, first_errors and noise as PNG and SVG out, where they were run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,22 +9,25 @@ from matplotlib.ticker import NullLocator
 
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.simulation import published_values
-from prm.simulation.report import SWEEPS, WORLD_LABELS
+from prm.simulation.report import MEASURES, SWEEPS, WORLD_LABELS
 
 POOLED = ("asym", "min", "geometric_mean", "product", "softmin", "reversed_asym", "robust_asym")
 """Contestants drawn with solid lines: they pool step scores. The other ones are dashed."""
-SHOWN = ("asym", "min", "geometric_mean", "product", "orm_sum", "implicit_prm", "td", "monte_carlo", "contrastive")
-"""Contestants that the curves over budget and length show; the tables have them all."""
+SHOWN = ("asym", "min", "geometric_mean", "product", "orm_sum", "implicit_prm", "td", "monte_carlo", "contrastive", "intervention")
+"""Contestants that curves show; the tables have them all."""
 NOISE_SHOWN = ("asym", "min", "geometric_mean", "robust_asym", "implicit_prm", "orm_sum")
-CORRELATION = "correlation with the true step values"
+BY_SIZE = ("budgets", "horizons", "completions")
+BY_NOISE = ("false_negatives", "false_positives")
 
 
 def plot_study(result: Mapping[str, Any], folder: Path) -> None:
     """Write each figure whose experiments are in `result`."""
     if "lengths" in result:
         _plot_published(result, folder / "published")
-    if "budgets" in result or "horizons" in result:
-        _plot_outcomes(result, folder / "outcomes")
+    if sizes := [name for name in BY_SIZE if name in result]:
+        _plot_outcomes(result, sizes, folder / "outcomes")
+    if sweeps := [name for name in (*BY_SIZE, *BY_NOISE) if name in result]:
+        _plot_first_errors(result, sweeps, folder / "first_errors")
     if {"false_negatives", "false_positives", "threshold"} & result.keys():
         _plot_noise(result, folder / "noise")
 
@@ -39,9 +42,10 @@ def _plot_published(result: Mapping[str, Any], stem: Path) -> None:
             _draw(axes[0], columns, method, **look)
             printed = {x: y for x, y in published_values.LENGTHS[method].items() if x in columns}
             axes[0].plot(list(map(int, printed)), list(printed.values()), ls="none", markersize=11, mfc="none", **look)
-        axes[0].set(title="As published (large open marks: the printed values)", ylabel=CORRELATION)
-        for index, (name, columns) in enumerate(artefacts.items()):
-            _draw(axes[-1], columns, name, color=PALETTE[(index + 1) % 4], marker=MARKERS[(index + 1) % 4], ls="--")
+        axes[0].set(title="As published (large open marks: the printed values)", ylabel=MEASURES["correlation"])
+        for name, columns in artefacts.items():
+            index = next(i for i, method in enumerate(result["lengths"]) if name.startswith(method))
+            _draw(axes[-1], columns, name, color=PALETTE[index], marker=MARKERS[index], ls="--")
         if artefacts:
             axes[-1].set_title("One setting changed")
         for axis in axes:
@@ -49,31 +53,49 @@ def _plot_published(result: Mapping[str, Any], stem: Path) -> None:
             axis.legend(fontsize=8, loc="lower left")
 
 
-def _plot_outcomes(result: Mapping[str, Any], stem: Path) -> None:
-    """A row per world: correlation over the budget and over the length."""
-    sweeps = [name for name in ("budgets", "horizons") if name in result]
+def _plot_outcomes(result: Mapping[str, Any], sweeps: Sequence[str], stem: Path) -> None:
+    """A row per world: correlation over the budget, the length and the number of completions."""
     worlds = list(result[sweeps[0]])
-    with new_figure(stem, 2.2 + 3.7 * len(sweeps), 3.4 * len(worlds)) as figure:
+    with new_figure(stem, 2.2 + 3.4 * len(sweeps), 3.4 * len(worlds)) as figure:
         axes = figure.subplots(len(worlds), len(sweeps), sharey=True, squeeze=False)
         for row, world in zip(axes, worlds, strict=True):
             for axis, sweep in zip(row, sweeps, strict=True):
                 _draw_contestants(axis, result[sweep][world], SHOWN)
                 _scale(axis, _columns(result[sweep][world]), SWEEPS[sweep])
                 axis.set_title(WORLD_LABELS[world])
-            row[0].set_ylabel(CORRELATION)
+            row[0].set_ylabel(MEASURES["correlation"])
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+
+
+def _plot_first_errors(result: Mapping[str, Any], sweeps: Sequence[str], stem: Path) -> None:
+    """First-error F1 in the weakest-link world over everything that was varied."""
+    num_columns = min(3, len(sweeps))
+    num_rows = -(-len(sweeps) // num_columns)
+    with new_figure(stem, 2.2 + 3.4 * num_columns, 0.2 + 3.2 * num_rows) as figure:
+        axes = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
+        for axis, sweep in zip(axes, sweeps, strict=False):
+            _draw_contestants(axis, result[sweep]["weakest_link"], SHOWN, "first_error_f1")
+            axis.set(xlabel=SWEEPS[sweep], ylim=(0, 1.03))
+            if sweep in BY_SIZE:
+                _scale(axis, _columns(result[sweep]["weakest_link"]), SWEEPS[sweep])
+        for axis in axes[::num_columns]:
+            axis.set_ylabel("first-error F1")
+        for axis in axes[len(sweeps) :]:
+            axis.remove()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
 
 
 def _plot_noise(result: Mapping[str, Any], stem: Path) -> None:
     """Correlation over both kinds of errors of the verifier, and asym's over its predicted breaking rate."""
-    sweeps = [name for name in ("false_negatives", "false_positives") if name in result]
+    sweeps = [name for name in BY_NOISE if name in result]
     with new_figure(stem, 1 + 3.9 * (len(sweeps) + ("threshold" in result)), 3.8) as figure:
         axes = list(figure.subplots(1, len(sweeps) + ("threshold" in result), sharey=True, squeeze=False)[0])
-        axes[0].set_ylabel(CORRELATION)
+        axes[0].set(ylabel=MEASURES["correlation"], ylim=(0, 1.05))
         for axis, sweep in zip(axes, sweeps, strict=False):
             _draw_contestants(axis, result[sweep]["weakest_link"], NOISE_SHOWN)
             axis.set(title=f"{SWEEPS[sweep]}, {WORLD_LABELS['weakest_link']}", xlabel=f"rate of {SWEEPS[sweep]}")
-            axis.legend(fontsize=8, loc="lower left")
+        if sweeps:
+            axes[0].legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.52))
         if "threshold" in result:
             for index, (kind, cells) in enumerate(result["threshold"].items()):
                 _draw(axes[-1], cells, kind, color=PALETTE[index], marker=MARKERS[index])
@@ -82,15 +104,17 @@ def _plot_noise(result: Mapping[str, Any], stem: Path) -> None:
             axes[-1].legend(fontsize=8)
 
 
-def _draw_contestants(axis: Axes, by_method: Mapping[str, Any], shown: Sequence[str]) -> None:
-    for index, name in enumerate(name for name in shown if name in by_method):
-        style = "-" if name in POOLED else "--"
-        _draw(axis, by_method[name], name, color=PALETTE[index % len(PALETTE)], marker=MARKERS[index % len(MARKERS)], ls=style)
+def _draw_contestants(axis: Axes, by_method: Mapping[str, Any], shown: Sequence[str], measure: str = "correlation") -> None:
+    """Each looks the same in every panel."""
+    for index, name in enumerate(shown):
+        if name in by_method:
+            look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+            _draw(axis, by_method[name], name, measure, ls="-" if name in POOLED else "--", **look)
 
 
-def _draw(axis: Axes, cells: Mapping[str, Any], label: str, **look: Any) -> None:
+def _draw(axis: Axes, cells: Mapping[str, Any], label: str, measure: str = "correlation", **look: Any) -> None:
     """The mean over seeds with its interval."""
-    x, measured = [float(value) for value in cells], [cell["correlation"] for cell in cells.values()]
+    x, measured = [float(value) for value in cells], [cell[measure] for cell in cells.values()]
     axis.plot(x, [m["mean"] for m in measured], label=label, lw=1.7, markersize=4.5, **look)
     axis.fill_between(x, [m["low"] for m in measured], [m["high"] for m in measured], color=look["color"], alpha=0.13, lw=0)
 

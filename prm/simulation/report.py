@@ -25,9 +25,10 @@ SWEEPS = {
     "completions": "K",
     "false_negatives": "false negatives",
     "false_positives": "false positives",
-    "threshold": "false-positive rate in units of the predicted breaking rate P(right) / (P(wrong) T)",
+    "threshold": "e / e*",
 }
 """Experiment on outcomes -> what its columns are."""
+THRESHOLD_NOTE = "asym; e: false-positive rate, e*: the rate predicted to break it, P(right) / (P(wrong) T)"
 WORLD_LABELS = {"weakest_link": "weakest-link world", "additive": "additive world"}
 HALF = 0.5
 
@@ -121,7 +122,8 @@ def _sweep_tables(name: str, found: Mapping[str, Any]) -> list[Table]:
             rows += [
                 [m, *(_with_interval(cells[x][measure]) if x in cells else "" for x in columns)] for m, cells in by_method.items()
             ]
-            tables.append(Table(f"{WORLD_LABELS[world].capitalize()}: {label}", rows, "95% bootstrap intervals over seeds"))
+            note = "95% bootstrap intervals over seeds" + (f". {THRESHOLD_NOTE}" if name == "threshold" else "")
+            tables.append(Table(f"{WORLD_LABELS[world].capitalize()}, {SWEEPS[name]}: {label}", rows, note))
     return tables
 
 
@@ -137,9 +139,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         lines += [_order(world, by_method, budget), *_against_asym(world, by_method, budget)]
     for name in ("false_negatives", "false_positives"):
         for by_method in result.get(name, {}).values():
-            lines += [
-                line for method in ("asym", "min", "robust_asym") if method in by_method for line in _noise(name, method, by_method)
-            ]
+            lines += [_noise(name, method, by_method[method]) for method in ("asym", "min", "robust_asym") if method in by_method]
     return lines + [_breaking(kind, cells) for kind, cells in result.get("threshold", {}).items()]
 
 
@@ -162,12 +162,10 @@ def _against_asym(world: str, by_method: Mapping[str, Any], column: str) -> Iter
         yield f"{WORLD_LABELS[world].capitalize()}, {column} outcomes: asym less {other} {gap} (95%, paired over seeds)."
 
 
-def _noise(name: str, method: str, by_method: Mapping[str, Any]) -> Iterator[str]:
-    cells = by_method[method]
-    clean = next(iter(cells))
-    for rate in list(cells)[1:]:
-        gap = _paired(cells[rate], cells[clean])
-        yield f"{SWEEPS[name].capitalize()} {rate}: {method} {cells[rate]['correlation']['mean']:.3f}, {gap} against none (paired)."
+def _noise(name: str, method: str, cells: Mapping[str, Any]) -> str:
+    first, *rates = cells
+    gaps = "; ".join(f"{rate}: {_paired(cells[rate], cells[first])}" for rate in rates)
+    return f"{SWEEPS[name].capitalize()}, {method}: {cells[first]['correlation']['mean']:.3f} at {first}, and from there {gaps}."
 
 
 def _breaking(kind: str, cells: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def run_study(config: SimulationConfig) -> dict[str, Any]:
     """
     if unknown := [name for name in config.methods if name not in CONTESTANTS]:
         raise ValueError(f"--methods {unknown[0]}: unknown; choose from {', '.join(CONTESTANTS)}")
-    grids = {name: grid(name, config) for name in config.experiments}
+    grids = {name: runs for name in config.experiments if (runs := grid(name, config))}
     runs = [run for runs in grids.values() for run in runs.values()]
     if not runs:
         raise ValueError(f"--methods {' '.join(config.methods)}: no experiment of {' '.join(config.experiments)} has any of them")

@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
 
 def test_the_folder_holds_every_experiment(folder):
     names = {path.name for path in folder.iterdir()}
-    figures = {f"{name}.{kind}" for name in ("published", "outcomes", "noise") for kind in ("png", "svg")}
+    figures = {f"{name}.{kind}" for name in ("published", "outcomes", "first_errors", "noise") for kind in ("png", "svg")}
     assert names == figures | {"metrics.json", "tables.json", "items.jsonl", "manifest.json", "runs"}
     result = json.loads((folder / "metrics.json").read_text())
     lengths = {method: columns["8"]["correlation"]["mean"] for method, columns in result["lengths"].items()}
@@ -34,7 +34,7 @@ def test_the_folder_holds_every_experiment(folder):
     assert len(result["methods"]["td"]["mse"]["seeds"]) == 2
     assert sum(result["verdicts"]["seeds"].values()) == 4
     titles = [table["title"] for table in json.loads((folder / "tables.json").read_text())]
-    assert "Weakest-link world: first-error F1 at the best threshold" in titles
+    assert "Weakest-link world, false positives: first-error F1 at the best threshold" in titles
     assert any("Published study: four training signals" in title for title in titles)
     assert any(line.startswith("Additive world, 20 outcomes, correlation:") for line in result["findings"])
 
@@ -64,9 +64,9 @@ def test_the_same_numbers_from_several_processes_and_after_a_kill(folder, tmp_pa
 
 
 def test_one_experiment_of_one_method(tmp_path, capsys):
-    flags = ["--experiment", "false_positives", "--methods", "asym", "--num_workers", "1"]
+    flags = ["--experiment", "published", "false_positives", "--methods", "asym", "--num_workers", "1"]
     main([*SMALL, *flags, "--output_dir", str(tmp_path)])
-    assert {path.name for path in tmp_path.glob("*.png")} == {"noise.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"first_errors.png", "noise.png"}
     printed = capsys.readouterr().out
-    assert "False positives 0.2: asym" in printed
+    assert "False positives, asym: " in printed
     assert "min" not in json.loads((tmp_path / "metrics.json").read_text())["false_positives"]["weakest_link"]
