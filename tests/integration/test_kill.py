@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from operator import eq
 from pathlib import Path
 
 import pytest
@@ -20,22 +18,21 @@ from prm.files import write_jsonl
 from prm.records import Question, Rollout
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NUM_QUESTIONS, NUM_SAMPLES = 130, 50
+NUM_QUESTIONS, NUM_SAMPLES, NUM_SCORED = 130, 50, 1000
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """6,500 questions and rollouts: three shards are full before the last one."""
+    """6,500 questions and rollouts: three shards are full before the last one; fewer to score, whose shards begin smaller."""
     folder = tmp_path_factory.mktemp("inputs")
     write_jsonl(folder / "questions.jsonl", [Question(f"q{i}", f"Take {i}. Add 4.", str(i + 4)) for i in range(NUM_QUESTIONS)])
-    write_jsonl(
-        folder / "rollouts.jsonl",
-        [
-            Rollout(f"q{q}", i, f"Question {q}?", str(q % 7), f"Think {i} times.\n\n{answer(q, i)}", "stop", 9, i % 7 == q % 7)
-            for q in range(NUM_QUESTIONS)
-            for i in range(NUM_SAMPLES)
-        ],
-    )
+    rollouts = [
+        Rollout(f"q{q}", i, f"Question {q}?", str(q % 7), f"Think {i} times.\n\n{answer(q, i)}", "stop", 9, i % 7 == q % 7)
+        for q in range(NUM_QUESTIONS)
+        for i in range(NUM_SAMPLES)
+    ]
+    write_jsonl(folder / "rollouts.jsonl", rollouts)
+    write_jsonl(folder / "few.jsonl", rollouts[:NUM_SCORED])
     return folder
 
 
@@ -53,7 +50,7 @@ def command(stage: str, inputs: Path, output: Path, model: Path) -> list[str]:
             "num_samples": NUM_SAMPLES,
             "max_tokens": 1,
         },
-        "score": {"model": model, "input": inputs / "rollouts.jsonl", "output": output, "device": "cpu"},
+        "score": {"model": model, "input": inputs / "few.jsonl", "output": output, "device": "cpu"},
         "grade_rollouts": {"input": inputs / "rollouts.jsonl", "output": output, "num_workers": 1},
     }[stage]
     return [sys.executable, str(SCRIPTS / f"{stage}.py"), *(f"--{name}={value}" for name, value in flags.items())]
@@ -87,14 +84,19 @@ def are_close(broken: list[str], whole: list[str]) -> bool:
     ("stage", "output"), [("generate_rollouts", "out"), ("grade_rollouts", "out"), ("grade_rollouts", "out.jsonl")]
 )
 def test_killed_three_times(inputs, tiny_backbone, tmp_path, stage, output):
-    kill_and_compare(inputs, tiny_backbone, tmp_path, stage, output)
+    broken, whole = kill(inputs, tiny_backbone, tmp_path, stage, output)
+    assert broken == whole
+    assert len(whole) == NUM_QUESTIONS * NUM_SAMPLES
 
 
 def test_scoring_killed_three_times(inputs, make_prm, tmp_path):
-    kill_and_compare(inputs, make_prm(max_length=4096), tmp_path, "score", "out", are_close)
+    broken, whole = kill(inputs, make_prm(max_length=4096), tmp_path, "score", "out")
+    assert are_close(broken, whole)
+    assert len(whole) == NUM_SCORED
 
 
-def kill_and_compare(inputs: Path, model: Path | str, tmp_path: Path, stage: str, output: str, are_equal: Callable = eq) -> None:
+def kill(inputs: Path, model: Path | str, tmp_path: Path, stage: str, output: str) -> tuple[list[str], list[str]]:
+    """The lines of a run that was killed three times and of an unbroken one."""
     whole, broken = tmp_path / "whole" / output, tmp_path / "broken" / output
     subprocess.run(command(stage, inputs, whole, model), check=True, capture_output=True)
     arguments = command(stage, inputs, broken, model)
@@ -104,8 +106,7 @@ def kill_and_compare(inputs: Path, model: Path | str, tmp_path: Path, stage: str
     # The next shard was being written when the power went.
     shutil.copy(next(shards.glob("*.jsonl")), shards / ".part-00003.jsonl.1.tmp")
     subprocess.run(arguments, check=True, capture_output=True)
-    assert are_equal(lines(broken), lines(whole))
-    assert len(lines(whole)) == NUM_QUESTIONS * NUM_SAMPLES
+    return lines(broken), lines(whole)
 
 
 RUN_BROKEN_AND_WHOLE = """
