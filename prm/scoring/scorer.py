@@ -20,7 +20,7 @@ from prm.models import read_contract
 from prm.models.backbone import is_path
 from prm.records import Response, StepScores
 from prm.scoring.engines import ScoringEngine, TorchEngine
-from prm.steps import EncodedResponse, StepEncoder
+from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,11 @@ class Scorer:
 
             if torch_compile:
                 raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
+            if not (Path(directory) / CONFIG_NAME).exists():
+                raise FileNotFoundError(
+                    f"--engine vllm: {directory} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py --model "
+                    f"{directory} --output FOLDER, and score with --model FOLDER"
+                )
             encoder = StepEncoder.load(directory)
             served = VLLMEngine(directory, encoder, dtype)
             return cls(served, dataclasses.replace(encoder, max_length=served.max_length), str(directory))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_published import write_qwen
 from transformers import AutoTokenizer
 
 import prm.scoring.engines
@@ -162,6 +163,12 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
         Scorer.load(checkpoint, engine="vllm", torch_compile=True)
     with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
         Scorer.load(implicit, engine="vllm")
+
+
+def test_a_published_prm_is_exported_before_vllm_serves_it(tmp_path):
+    write_qwen(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no folder with a prm_config\.json; write one with scripts/export_vllm\.py --model"):
+        Scorer.load(tmp_path, engine="vllm", recipe="qwen")
 
 
 def test_windows_keep_the_order(checkpoint, monkeypatch):
