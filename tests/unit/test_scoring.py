@@ -166,9 +166,9 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
 
 
 def test_a_published_prm_is_exported_before_vllm_serves_it(tmp_path):
-    write_qwen(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no folder with a prm_config\.json; write one with scripts/export_vllm\.py --model"):
-        Scorer.load(tmp_path, engine="vllm", recipe="qwen")
+    write_qwen(tmp_path / "qwen")
+    with pytest.raises(FileNotFoundError, match=r"no folder with a prm_config\.json; write one with scripts/export_vllm"):
+        Scorer.load(tmp_path / "qwen", engine="vllm", recipe="qwen")
 
 
 def test_windows_keep_the_order(checkpoint, monkeypatch):
