@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,8 +20,9 @@ demo: setup
 simulate: setup
 	$(BIN)/python scripts/simulate.py --output_dir outputs/simulation
 
+# Files of tests side by side: most of them keep one core busy, and threads that spin for another's core cost more than they bring.
 test: setup
-	$(BIN)/python -m pytest -m "not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(JOBS) --dist loadfile
 
 # The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
 test-slurm: setup
