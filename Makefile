@@ -20,9 +20,9 @@ demo: setup
 simulate: setup
 	$(BIN)/python scripts/simulate.py --output_dir outputs/simulation
 
-# Files of tests side by side: most of them keep one core busy, and threads that spin for another's core cost more than they bring.
+# Two files of tests side by side, the long ones first: most keep one core busy, and threads that wait for another's core cost time.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
 test-slurm: setup
