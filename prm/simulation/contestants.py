@@ -49,6 +49,7 @@ CONTESTANTS: dict[str, Contestant] = {
     # The implicit PRM's loss at beta = 1 is cross-entropy on the sum of free step logits.
     "orm_sum": Contestant("traces", objective("implicit_prm", beta=1.0)),
     "implicit_prm": Contestant("traces", objective("implicit_prm"), is_policy=True),
+    # Semi-gradient: targets are made anew at every step of the fit. They and Monte-Carlo's are values of prefixes, not of steps.
     "td": Contestant("traces", objective("td_lambda")),
     "monte_carlo": Contestant("completions", objective("mc_regression")),
     "contrastive": Contestant("exchanges at every step", objective("margin_ranking")),

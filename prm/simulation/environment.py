@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 Table = Float[np.ndarray, "S T V"]
 Traces = Int[np.ndarray, "S *N T"]
-PURPOSES = ("world", "weights", "traces", "alternatives", "noise", "test", "median")
+PURPOSES = ("world", "weights", "traces", "alternatives", "noise", "test", "median", "threshold")
 Q_SCALE, B_SCALE, CRITICAL_FACTOR = 0.5, 0.3, 2.0
 NUM_MEDIAN_TRACES = 4000
 
@@ -129,6 +129,11 @@ class WeakestLinkWorld:
     def prob_right(self) -> float:
         """Share of uniform traces that are right, the same in every seed's world."""
         return float((1 - self.is_wrong[0].mean(-1)).prod())
+
+    @property
+    def wrong_steps_of_wrong(self) -> float:
+        """Mean number of wrong steps in a wrong trace, likewise."""
+        return float(self.is_wrong[0].mean(-1).sum() / (1 - self.prob_right))
 
     def is_right(self, traces: Traces) -> Bool[np.ndarray, "S *N"]:
         """The outcome: whether no step of the trace is wrong."""

@@ -35,16 +35,18 @@ class TrainingConfig:
     """Other tokens that an intervention tries at a critical step."""
 
 
-def train(method: str, world: AdditiveWorld, seeds: Sequence[int], config: TrainingConfig) -> Table:
+def train(method: str, world: AdditiveWorld, config: TrainingConfig) -> Table:
     """W after training by one of `METHODS`.
 
-    Raises ValueError for an unknown method, and for more alternatives than a step has other tokens.
+    Raises ValueError for an unknown method, and for an intervention with more alternatives than a step has other tokens.
     """
-    _, num_steps, num_tokens = world.q.shape
+    seeds, (_, num_steps, num_tokens) = world.seeds, world.q.shape
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
-    if not 1 < config.num_alternatives < num_tokens:
-        raise ValueError(f"{config.num_alternatives} alternatives: a step has {num_tokens - 1} other tokens; try 2 or more of them")
+    if method == "intervention" and not 1 < config.num_alternatives < num_tokens:
+        raise ValueError(
+            f"num_alternatives {config.num_alternatives}: an intervention compares at least 2 of the {num_tokens - 1} other tokens"
+        )
     weights = draw(streams(seeds, "weights"), lambda rng: rng.normal(0, config.init_scale, (num_steps, num_tokens)))
     rngs, others = streams(seeds, "traces"), streams(seeds, "alternatives")
     for start in range(0, config.num_iterations, BLOCK):

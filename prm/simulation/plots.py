@@ -10,20 +10,24 @@ from matplotlib.ticker import NullLocator
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.simulation import published_values
 from prm.simulation.report import MEASURES, SWEEPS, WORLD_LABELS
+from prm.simulation.settings import SimulationConfig
+from prm.simulation.study import PUBLISHED_METHODS
 
 POOLED = ("asym", "min", "geometric_mean", "product", "softmin", "reversed_asym", "robust_asym")
 """Contestants drawn with solid lines: they pool step scores. The other ones are dashed."""
 SHOWN = ("asym", "min", "geometric_mean", "product", "orm_sum", "implicit_prm", "td", "monte_carlo", "contrastive", "intervention")
 """Contestants that curves show; the tables have them all."""
 NOISE_SHOWN = ("asym", "min", "geometric_mean", "robust_asym", "implicit_prm", "orm_sum")
+STYLES = ("--", "-.", ":")
 BY_SIZE = ("budgets", "horizons", "completions")
 BY_NOISE = ("false_negatives", "false_positives")
 
 
-def plot_study(result: Mapping[str, Any], folder: Path) -> None:
+def plot_study(result: Mapping[str, Any], folder: Path, config: SimulationConfig) -> None:
     """Write each figure whose experiments are in `result`."""
-    if "lengths" in result:
-        _plot_published(result, folder / "published")
+    if "lengths" in result or "artefacts" in result:
+        printed = published_values.printed(config).get("lengths", {})
+        _plot_published(result.get("lengths", {}), result.get("artefacts", {}), printed, folder / "published")
     if sizes := [name for name in BY_SIZE if name in result]:
         _plot_outcomes(result, sizes, folder / "outcomes")
     if sweeps := [name for name in (*BY_SIZE, *BY_NOISE) if name in result]:
@@ -32,25 +36,25 @@ def plot_study(result: Mapping[str, Any], folder: Path) -> None:
         _plot_noise(result, folder / "noise")
 
 
-def _plot_published(result: Mapping[str, Any], stem: Path) -> None:
-    """Ours over the published lengths beside the printed values, and what happens when one setting changes."""
-    artefacts = result.get("artefacts", {})
-    with new_figure(stem, 9.6 if artefacts else 5.2, 3.8) as figure:
-        axes = figure.subplots(1, 1 + bool(artefacts), sharey=True, squeeze=False)[0]
-        for index, (method, columns) in enumerate(result["lengths"].items()):
-            look = {"color": PALETTE[index], "marker": MARKERS[index]}
-            _draw(axes[0], columns, method, **look)
-            printed = {x: y for x, y in published_values.LENGTHS[method].items() if x in columns}
-            axes[0].plot(list(map(int, printed)), list(printed.values()), ls="none", markersize=11, mfc="none", **look)
-        axes[0].set(title="As published (large open marks: the printed values)", ylabel=MEASURES["correlation"])
-        for name, columns in artefacts.items():
-            index = next(i for i, method in enumerate(result["lengths"]) if name.startswith(method))
-            _draw(axes[-1], columns, name, color=PALETTE[index], marker=MARKERS[index], ls="--")
-        if artefacts:
-            axes[-1].set_title("One setting changed")
-        for axis in axes:
-            _scale(axis, list(next(iter(result["lengths"].values()))), "steps T")
-            axis.legend(fontsize=8, loc="lower left")
+def _plot_published(lengths: Mapping[str, Any], artefacts: Mapping[str, Any], printed: Mapping[str, Any], stem: Path) -> None:
+    """Ours over the published lengths beside the printed values, and what happens when settings change."""
+    panels = [part for part in (lengths, artefacts) if part]
+    with new_figure(stem, 0.8 + 4.6 * len(panels), 4.2) as figure:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            seen: list[str] = []
+            for name, columns in panel.items():
+                method = next(known for known in PUBLISHED_METHODS if name.startswith(known))
+                look = {"color": PALETTE[PUBLISHED_METHODS.index(method)], "marker": MARKERS[PUBLISHED_METHODS.index(method)]}
+                _draw(axis, columns, name, ls="-" if panel is lengths else STYLES[seen.count(method)], **look)
+                seen.append(method)
+                values = {x: y for x, y in printed.get(name, {}).items() if x in columns}
+                if panel is lengths:
+                    axis.plot(list(map(int, values)), list(values.values()), ls="none", markersize=11, mfc="none", **look)
+            axis.set_title("As published (large open marks: the printed values)" if panel is lengths else "Settings changed")
+            _scale(axis, _columns(panel), "steps T")
+            axis.legend(fontsize=7.5, loc="lower left")
+        axes[0].set(ylabel=MEASURES["correlation"], ylim=(-0.08, 1.05))
 
 
 def _plot_outcomes(result: Mapping[str, Any], sweeps: Sequence[str], stem: Path) -> None:
@@ -100,7 +104,7 @@ def _plot_noise(result: Mapping[str, Any], stem: Path) -> None:
             for index, (kind, cells) in enumerate(result["threshold"].items()):
                 _draw(axes[-1], cells, kind, color=PALETTE[index], marker=MARKERS[index])
             axes[-1].axvline(1, color="#555555", ls="--", lw=1.2)
-            axes[-1].set(title="asym", xlabel="false-positive rate / predicted breaking rate")
+            axes[-1].set(title="asym", xlabel="false-positive rate e / e*")
             axes[-1].legend(fontsize=8)
 
 

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prm.simulation.settings import SimulationConfig
+
+PUBLISHED_LENGTH = 16
+"""T of the tables that do not vary it."""
+
 METHODS = {
     "monte_carlo": {"mse": 0.257, "correlation": 0.996, "ranking": 0.942},
     "contrastive": {"mse": 1.139, "correlation": 0.910, "ranking": 0.825},
@@ -30,6 +35,13 @@ SEEDS = {
 """Mean and standard deviation of the correlation over five seeds, T = 16."""
 TOLERANCE = 0.05
 VERDICT_NOTE = f"yes: published within {TOLERANCE} of our mean; range: not so, but within the range of our seeds; no: in neither"
+
+
+def printed(config: SimulationConfig) -> dict[str, Any]:
+    """The published numbers by experiment and method; none for those that were published under other settings."""
+    at_length = config.is_as_published and config.length == PUBLISHED_LENGTH
+    tables = {"methods": METHODS, "sparsity": SPARSITY, "seeds": SEEDS} if at_length else {}
+    return tables | ({"lengths": LENGTHS} if config.is_as_published else {})
 
 
 def verdict(published: float, ours: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 Every signal may ask for the outcome of `budget` traces and not one more; they differ in which traces they ask about.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ class Verifier:
     """Says of each trace whether its answer is right, and errs at random."""
 
     world: World
-    seeds: Sequence[int]
     false_negatives: float = 0.0
     """Chance that a right trace is called wrong."""
     false_positives: float = 0.0
@@ -33,7 +32,7 @@ class Verifier:
 
     def ask(self, traces: Traces) -> Bool[np.ndarray, "S *N"]:
         """The called outcome of every trace. One call a seed: a second one would draw the same noise."""
-        noise = draw(streams(self.seeds, "noise"), lambda rng: rng.random(traces.shape[1:-1]))
+        noise = draw(streams(self.world.seeds, "noise"), lambda rng: rng.random(traces.shape[1:-1]))
         return np.where(self.world.is_right(traces), noise >= self.false_negatives, noise < self.false_positives)
 
 
@@ -55,15 +54,21 @@ def ask_traces(verifier: Verifier, budget: int, num_others: int) -> Examples:
 
 
 def ask_completions(verifier: Verifier, budget: int, num_others: int) -> Examples:
-    """Monte-Carlo: K = `num_others` uniform completions behind each of budget // K prefixes of random length, labelled k/K."""
-    prefixes = base_traces(verifier, budget // num_others)
-    num_steps, num_tokens = verifier.world.values.shape[1:]
-    rngs = streams(verifier.seeds, "alternatives")
-    last = draw(rngs, lambda rng: rng.integers(num_steps, size=prefixes.shape[1]))
-    is_label = np.arange(num_steps) == last[..., None]
-    completed = uniform_traces(rngs, (prefixes.shape[1], num_others, num_steps), num_tokens)
+    """Monte-Carlo: K = `num_others` uniform completions behind each prefix of random length, which gets the label k/K at its end.
+
+    The last prefix has the completions that are left.
+    """
+    prefixes = base_traces(verifier, -(-budget // num_others))
+    num_seeds, num_prefixes, num_steps = prefixes.shape
+    rngs = streams(verifier.world.seeds, "alternatives")
+    last = draw(rngs, lambda rng: rng.integers(num_steps, size=num_prefixes))
+    completed = uniform_traces(rngs, (num_prefixes, num_others, num_steps), verifier.world.values.shape[-1])
     is_prefix = np.arange(num_steps) <= last[..., None]
-    values = verifier.ask(np.where(is_prefix[:, :, None], prefixes[:, :, None], completed)).mean(-1)
+    asked = np.where(is_prefix[:, :, None], prefixes[:, :, None], completed).reshape(num_seeds, -1, num_steps)[:, :budget]
+    outcomes = np.full((num_seeds, num_prefixes * num_others), np.nan)
+    outcomes[:, :budget] = verifier.ask(asked)
+    values = np.nanmean(outcomes.reshape(num_seeds, num_prefixes, num_others), axis=-1)
+    is_label = np.arange(num_steps) == last[..., None]
     return Examples(prefixes, step_labels=np.where(is_label, values[..., None], np.nan).astype(np.float32))
 
 
@@ -87,7 +92,7 @@ SIGNALS: dict[str, Callable[[Verifier, int, int], Examples]] = {
 
 def base_traces(verifier: Verifier, count: int) -> Traces:
     num_steps, num_tokens = verifier.world.values.shape[1:]
-    return uniform_traces(streams(verifier.seeds, "traces"), (count, num_steps), num_tokens)
+    return uniform_traces(streams(verifier.world.seeds, "traces"), (count, num_steps), num_tokens)
 
 
 def _exchanges(verifier: Verifier, budget: int, steps_per_trace: int, num_others: int) -> Examples:
@@ -95,7 +100,7 @@ def _exchanges(verifier: Verifier, budget: int, steps_per_trace: int, num_others
     num_steps, num_tokens = verifier.world.values.shape[1:]
     group_size = 1 + steps_per_trace * num_others
     bases = base_traces(verifier, -(-budget // group_size))
-    rngs = streams(verifier.seeds, "alternatives")
+    rngs = streams(verifier.world.seeds, "alternatives")
     order = draw(rngs, lambda rng: rng.permuted(np.tile(np.arange(num_steps), (bases.shape[1], 1)), axis=1))
     steps = np.repeat(order[..., :steps_per_trace], num_others, axis=-1)
     others = other_tokens(rngs, bases, num_tokens, num_others)

@@ -54,12 +54,12 @@ class PublishedRun:
     def check(self) -> None:
         """Raises ValueError for what `train` and the world would refuse."""
         settings = TrainingConfig(num_iterations=0, num_alternatives=self.num_alternatives)
-        train(self.method, AdditiveWorld.make([0], self.num_steps, self.num_tokens), [0], settings)
+        train(self.method, AdditiveWorld.make([0], self.num_steps, self.num_tokens), settings)
 
     def measure(self, seeds: Sequence[int]) -> Measures:
         world = AdditiveWorld.make(seeds, self.num_steps, self.num_tokens, self.critical_rate)
         chosen = {name: value for name, value in asdict(self).items() if name in TrainingConfig.__dataclass_fields__}
-        scores = train(self.method, world, seeds, TrainingConfig(**chosen))
+        scores = train(self.method, world, TrainingConfig(**chosen))
         traces = uniform_traces(streams(seeds, "test"), (NUM_TEST_TRACES, self.num_steps), self.num_tokens)
         values = world.step_values(traces)
         found = {
@@ -100,12 +100,13 @@ class OutcomeRun:
     def check(self) -> None:
         """Raises ValueError for K beyond the other tokens, a budget below one label, and as world and verifier do."""
         signal = CONTESTANTS[self.contestant].signal
-        if signal == "exchanges at one step" and not 1 <= self.num_others < self.num_tokens:
-            raise ValueError(f"{self.num_others} alternatives: a step has {self.num_tokens - 1} other tokens")
-        needed = {"traces": 1, "completions": self.num_others}.get(signal, 2)
+        most = self.num_tokens - 1 if signal == "exchanges at one step" else self.num_others
+        if not 1 <= self.num_others <= most:
+            raise ValueError(f"num_alternatives {self.num_others}: {self.contestant} takes 1 to {self.num_tokens - 1} of them")
+        needed = 1 if signal in ("traces", "completions") else 2
         if self.budget < needed:
             raise ValueError(f"budget {self.budget}: {self.contestant} needs {needed} outcomes for its first label")
-        Verifier(self.make_world([0]), [0], self.false_negatives, self.false_positives)
+        Verifier(self.make_world([0]), self.false_negatives, self.false_positives)
 
     def make_world(self, seeds: Sequence[int]) -> AdditiveWorld | WeakestLinkWorld:
         if self.world == "additive":
@@ -114,7 +115,7 @@ class OutcomeRun:
 
     def measure(self, seeds: Sequence[int]) -> Measures:
         world, contestant = self.make_world(seeds), CONTESTANTS[self.contestant]
-        verifier = Verifier(world, seeds, self.false_negatives, self.false_positives)
+        verifier = Verifier(world, self.false_negatives, self.false_positives)
         examples = SIGNALS[contestant.signal](verifier, self.budget, self.num_others)
         scores = fit(contestant, examples, self.num_tokens, self.num_iterations, self.learning_rate)
         # A table that nothing moved does not vary, and knows nothing.
@@ -133,12 +134,21 @@ Run = PublishedRun | OutcomeRun
 
 
 def first_error_f1(scores: Table, world: WeakestLinkWorld) -> list[float]:
-    """ProcessBench's F1 on fresh traces, each seed at its best threshold."""
+    """ProcessBench's F1 on fresh traces of each seed, at the threshold that is best on other fresh traces."""
+    tuning, test = (scored_traces(scores, world, purpose) for purpose in ("threshold", "test"))
+    found = []
+    for (tuning_scores, tuning_labels), (test_scores, labels) in zip(tuning, test, strict=True):
+        threshold, _ = metrics.best_threshold(tuning_scores, tuning_labels)
+        found.append(metrics.first_error_score(metrics.predict_first_error(test_scores, threshold), labels).f1)
+    return found
+
+
+def scored_traces(scores: Table, world: WeakestLinkWorld, purpose: str) -> Iterator[tuple[list[list[float]], np.ndarray]]:
+    """Step scores and first wrong step (-1: none) of each seed's fresh traces."""
     _, num_steps, num_tokens = scores.shape
-    traces = uniform_traces(streams(world.seeds, "test"), (NUM_TEST_TRACES, num_steps), num_tokens)
+    traces = uniform_traces(streams(world.seeds, purpose), (NUM_TEST_TRACES, num_steps), num_tokens)
     wrong = world.wrong_steps(traces)
-    labels = np.where(wrong.any(-1), wrong.argmax(-1), -1)
-    return [metrics.best_threshold(own, label)[1] for own, label in zip(pick(scores, traces).tolist(), labels, strict=True)]
+    return zip(pick(scores, traces).tolist(), np.where(wrong.any(-1), wrong.argmax(-1), -1), strict=True)
 
 
 def measure_all(runs: Iterable[Run], seeds: Sequence[int], folder: Path, num_workers: int) -> dict[Run, Measures]:
@@ -155,8 +165,12 @@ def measure_all(runs: Iterable[Run], seeds: Sequence[int], folder: Path, num_wor
 
 def identity(run: Run, seeds: Sequence[int]) -> dict[str, Any]:
     """Everything that a result depends on."""
-    versions = {name: version for name, version in library_versions().items() if name in ("torch", "numpy")}
-    return {"study": run.study, "run": asdict(run), "seeds": list(seeds), "code": code_hash(), "libraries": versions}
+    return {"study": run.study, "run": asdict(run), "seeds": list(seeds), "code": code_hash(), "libraries": versions()}
+
+
+@cache
+def versions() -> dict[str, str]:
+    return {name: version for name, version in library_versions().items() if name in ("torch", "numpy")}
 
 
 @cache

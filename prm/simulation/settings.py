@@ -31,7 +31,8 @@ class SimulationConfig:
     num_alternatives: int = 4
     """Other tokens that an intervention tries, and completions behind a Monte-Carlo prefix, K."""
     budgets: list[int] = field(default_factory=lambda: [25, 50, 100, 200, 400])
-    """Outcome queries of a contestant; experiments at one budget take 100, or the first where that is left out."""
+    """Outcome queries of a contestant; experiments at one budget take 100, or the first where that is left out, and threshold the
+    largest."""
     noise_rates: list[float] = field(default_factory=lambda: [0.0, 0.03, 0.06, 0.12, 0.2, 0.3])
     """Chances that the verifier calls a right trace wrong (false_negatives) or a wrong one right (false_positives)."""
     num_iterations: int = 400
@@ -59,6 +60,11 @@ class SimulationConfig:
     @property
     def seeds(self) -> range:
         return range(self.num_seeds)
+
+    @property
+    def is_as_published(self) -> bool:
+        """Whether the published numbers at each T are of these settings."""
+        return (self.num_tokens, self.num_alternatives, self.num_iterations) == (10, 4, 400)
 
     @property
     def length(self) -> int:

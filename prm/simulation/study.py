@@ -20,7 +20,6 @@ PUBLISHED_METHODS = ("monte_carlo", "contrastive", "intervention", "td")
 WORLDS = ("weakest_link", "additive")
 THRESHOLD_SHARES = (0.25, 0.5, 0.75)
 THRESHOLD_MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
-THRESHOLD_BUDGET = 400
 NUM_COMPLETIONS = (1, 2, 4, 8)
 
 
@@ -68,12 +67,19 @@ def published_grid(experiment: str, config: SimulationConfig) -> Grid:
 
 
 def artefacts(chosen: list[str]) -> dict[str, dict[str, Any]]:
-    """What the published differences hang on, by name: the one setting that is changed."""
+    """What the published differences hang on, by name: the settings that are changed."""
     changed = {
         "contrastive": {"contrastive, W starts at 0": {"init_scale": 0.0}},
         "intervention": {"intervention, W starts at 0": {"init_scale": 0.0}},
-        "td": {"td, lambda 1, ten times the rate": {"td_lambda": 1.0, "learning_rate": 0.1}},
-        "monte_carlo": {"monte_carlo on the outcome": {"method": "monte_carlo_outcome"}},
+        "td": {
+            "td, lambda 1": {"td_lambda": 1.0},
+            "td, ten times the rate": {"learning_rate": 0.1},
+            "td, lambda 1, ten times the rate": {"td_lambda": 1.0, "learning_rate": 0.1},
+        },
+        "monte_carlo": {
+            "monte_carlo on the outcome": {"method": "monte_carlo_outcome"},
+            "monte_carlo on the outcome, W starts at 0": {"method": "monte_carlo_outcome", "init_scale": 0.0},
+        },
     }
     return {name: {"method": method} | change for method in chosen for name, change in changed[method].items()}
 
@@ -109,13 +115,13 @@ def outcome_grid(experiment: str, config: SimulationConfig) -> Grid:
 
 def threshold_grid(common: Mapping[str, Any], config: SimulationConfig) -> Grid:
     """asym at multiples of the false-positive rate at which it is predicted to break, for several T and shares of right traces."""
-    kinds = [(length, 0.5) for length in config.num_steps if length <= 32]
+    kinds = [(length, 0.5) for length in config.num_steps]
     kinds += [(config.length, share) for share in THRESHOLD_SHARES if share != 0.5]
     places = [(length, share, multiple) for length, share in kinds for multiple in THRESHOLD_MULTIPLES]
     runs: Grid = {}
     for length, share, multiple in places:
         rate = multiple * breaking_rate(length, config.num_tokens, share)
-        changed = {"num_steps": length, "share_right": share, "budget": THRESHOLD_BUDGET, "false_positives": rate}
+        changed = {"num_steps": length, "share_right": share, "budget": max(config.budgets), "false_positives": rate}
         if rate < 1:
             name = f"T = {length}, {100 * share:g}% right"
             runs[name, f"{multiple:g}"] = OutcomeRun(**{**common, **changed, "contestant": "asym", "world": "weakest_link"})
@@ -123,15 +129,17 @@ def threshold_grid(common: Mapping[str, Any], config: SimulationConfig) -> Grid:
 
 
 def breaking_rate(num_steps: int, num_tokens: int, share_right: float) -> float:
-    """The chance e of calling a wrong trace right from which asym's good steps sink: P(right) / (P(wrong) T).
+    """The chance e of calling a wrong trace right from which asym pushes good steps down: m P(right) / (P(wrong) (T - m)).
 
-    A wrong step is pulled up by the minimum of a share e of its traces, with weight 1 - r, and pushed down by the geometric mean A
-    of the others, with weight A / (1 - A) (1 - r) / T: it rests where A / (1 - A) = e T / (1 - e). A good step lives with that A:
-    the P(wrong) (1 - e) traces called wrong push it down with A / (1 - A) (1 - r) / T each, while of P(right) right traces each
-    pulls one of T steps up with 1 - r. Push exceeds pull if e T P(wrong) > P(right).
+    A wrong trace has m wrong steps on average. Called right (e), the minimum pulls one of them up with weight 1 - r; called wrong
+    (1 - e), the geometric mean A pushes every step down with weight (1 - r) A / (1 - A) / T. The m wrong steps rest where both
+    cancel, e = (1 - e) m A / (1 - A) / T. There the T - m good steps of a wrong trace are pushed, (1 - r) aside, with
+    (1 - e) (T - m) A / (1 - A) / T = e (T - m) / m in all, and those of a right trace pulled with 1 by its minimum. Push exceeds
+    pull if P(wrong) e (T - m) / m > P(right). With m = 1 and half of the traces right that is about 1 / T.
     """
-    right = WeakestLinkWorld.make([0], num_steps, num_tokens, share_right).prob_right
-    return right / ((1 - right) * num_steps)
+    world = WeakestLinkWorld.make([0], num_steps, num_tokens, share_right)
+    right, m = world.prob_right, world.wrong_steps_of_wrong
+    return m * right / ((1 - right) * (num_steps - m))
 
 
 def summary(measured: Measures) -> dict[str, dict[str, float]]:

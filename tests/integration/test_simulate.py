@@ -32,9 +32,9 @@ def test_the_folder_holds_every_experiment(folder):
     assert max(lengths, key=lengths.get) == "monte_carlo"
     assert len(result["budgets"]["weakest_link"]) == 14
     assert len(result["methods"]["td"]["mse"]["seeds"]) == 2
-    assert sum(result["verdicts"]["seeds"].values()) == 4
+    assert result["verdicts"] == {}, "the published numbers are of other settings"
     titles = [table["title"] for table in json.loads((folder / "tables.json").read_text())]
-    assert "Weakest-link world, false positives: first-error F1 at the best threshold" in titles
+    assert "Weakest-link world, false positives: first-error F1" in titles
     assert any("Published study: four training signals" in title for title in titles)
     assert any(line.startswith("Additive world, 20 outcomes, correlation:") for line in result["findings"])
 

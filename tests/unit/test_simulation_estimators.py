@@ -9,19 +9,23 @@ from prm.simulation.environment import AdditiveWorld, draw, streams, uniform_tra
 from prm.simulation.estimators import METHODS, TrainingConfig, other_tokens, train
 from prm.simulation.measures import row_correlation, squared_error
 
-ONE = TrainingConfig(num_iterations=1, num_traces=3)
+FEW = TrainingConfig(num_iterations=12, num_traces=3, init_scale=0.1)
+"""More than a block of iterations, and weights that shut the gate for some pairs."""
 
 
 def drawn(world, seed, num_alternatives):
-    """W before the first iteration, its traces [N, T] and other tokens [N, T, K]: what `train` draws from the seed's streams."""
+    """W before training, and every iteration's traces [N, T] with their other tokens [N, T, K]: what `train` draws."""
     num_steps, num_tokens = world.q.shape[1:]
-    weights = draw(streams([seed], "weights"), lambda rng: rng.normal(0, 0.01, (num_steps, num_tokens)))[0]
-    traces = uniform_traces(streams([seed], "traces"), (1, 3, num_steps), num_tokens)
-    others = other_tokens(streams([seed], "alternatives"), traces, num_tokens, num_alternatives)
-    return weights, traces[0, 0], others[0, 0]
+    weights = draw(streams([seed], "weights"), lambda rng: rng.normal(0, 0.1, (num_steps, num_tokens)))[0]
+    rngs, others = streams([seed], "traces"), streams([seed], "alternatives")
+    iterations = []
+    for size in (10, 2):
+        traces = uniform_traces(rngs, (size, 3, num_steps), num_tokens)
+        iterations += zip(traces[0], other_tokens(others, traces, num_tokens, num_alternatives)[0], strict=True)
+    return weights, iterations
 
 
-def slow_step(method, world, weights, traces, others):
+def slow_step(method, world, weights, traces, others, gates):
     """W after one iteration, trace by trace and step by step, as the publication describes it."""
     before, after, rate = weights, weights.copy(), 0.01 / len(traces)
 
@@ -29,7 +33,9 @@ def slow_step(method, world, weights, traces, others):
         return world.outcomes(np.array(trace)[None, None])[0, 0]
 
     def rank(t, best, worst, push):
-        if before[t, best] - before[t, worst] < 0.1:
+        is_open = before[t, best] - before[t, worst] < 0.1
+        gates.append(is_open)
+        if is_open:
             after[t, best] += rate * push
             after[t, worst] -= rate * push
 
@@ -56,36 +62,39 @@ def slow_step(method, world, weights, traces, others):
 
 
 @pytest.mark.parametrize("method", ["monte_carlo", "td", "contrastive", "intervention"])
-def test_one_iteration_is_that_of_plain_loops(method):
+def test_iterations_are_those_of_plain_loops(method):
     world = AdditiveWorld.make([5], 6)
-    weights, traces, others = drawn(world, 5, 1 if method == "contrastive" else 4)
-    expected = slow_step(method, world, weights, traces, others)
-    np.testing.assert_allclose(train(method, world, [5], ONE)[0], expected, rtol=1e-10)
-    assert np.abs(expected - weights).max() > 1e-6
+    start, iterations = drawn(world, 5, 1 if method == "contrastive" else 4)
+    weights, gates = start, []
+    for traces, others in iterations:
+        weights = slow_step(method, world, weights, traces, others, gates)
+    np.testing.assert_allclose(train(method, world, FEW)[0], weights, rtol=1e-9)
+    assert np.abs(weights - start).max() > 1e-6
+    assert method in ("monte_carlo", "td") or {True, False} == set(map(bool, gates))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_s_result_does_not_depend_on_the_batch(method):
     config = TrainingConfig(num_iterations=13, num_traces=5)
-    many = train(method, AdditiveWorld.make(range(4), 6), range(4), config)
-    assert (many[2] == train(method, AdditiveWorld.make([2], 6), [2], config)[0]).all()
+    many = train(method, AdditiveWorld.make(range(4), 6), config)
+    assert (many[2] == train(method, AdditiveWorld.make([2], 6), config)[0]).all()
 
 
 def test_monte_carlo_reads_the_answer_key():
     seeds = range(3)
-    made = AdditiveWorld.make(seeds, 8)
+    made = AdditiveWorld.make(seeds, 16)
     world = AdditiveWorld(seeds, made.q, 0 * made.b, made.is_critical)
-    config = TrainingConfig(num_iterations=1500)
-    scores = train("monte_carlo", world, seeds, config)
+    traces = uniform_traces(streams(seeds, "test"), (50, 16), 10)
+    scores = train("monte_carlo", world, TrainingConfig())
     assert (row_correlation(scores, world.values) > 0.999).all()
-    traces = uniform_traces(streams(seeds, "test"), (50, 8), 10)
+    scores = train("monte_carlo", world, TrainingConfig(num_iterations=1500))
     assert (squared_error(scores, traces, world.step_values(traces)) < 0.02).all()
 
 
 def test_untrained_weights_know_nothing():
     seeds = range(30)
     world = AdditiveWorld.make(seeds, 16)
-    found = row_correlation(train("td", world, seeds, TrainingConfig(num_iterations=0)), world.values)
+    found = row_correlation(train("td", world, TrainingConfig(num_iterations=0)), world.values)
     assert abs(found.mean()) < 0.03
 
 
@@ -95,7 +104,7 @@ def test_contrastive_from_zero_does_not_fall_with_the_length():
     for init_scale in (0.0, 0.01):
         for length in (8, 64):
             world = AdditiveWorld.make(seeds, length)
-            scores = train("contrastive", world, seeds, TrainingConfig(init_scale=init_scale))
+            scores = train("contrastive", world, TrainingConfig(init_scale=init_scale))
             found[init_scale, length] = row_correlation(scores, world.values).mean()
     assert min(found[0.0, 8], found[0.0, 64]) > 0.95
     assert found[0.01, 64] < 0.65 < 0.9 < found[0.01, 8]
@@ -105,7 +114,7 @@ def test_td_without_decay_at_ten_times_the_rate():
     seeds = range(3)
     world = AdditiveWorld.make(seeds, 16)
     published, changed = (
-        row_correlation(train("td", world, seeds, config), world.values).mean()
+        row_correlation(train("td", world, config), world.values).mean()
         for config in (TrainingConfig(), TrainingConfig(td_lambda=1.0, learning_rate=0.1))
     )
     assert published < 0.35
@@ -125,7 +134,8 @@ def test_other_tokens_are_distinct_and_every_set_is_as_likely():
 def test_mistakes():
     world = AdditiveWorld.make([0], 4, 5)
     with pytest.raises(ValueError, match="unknown method 'mc': choose from monte_carlo, td"):
-        train("mc", world, [0], ONE)
+        train("mc", world, FEW)
     for count in (1, 5):
-        with pytest.raises(ValueError, match=f"{count} alternatives: a step has 4 other tokens"):
-            train("intervention", world, [0], TrainingConfig(num_alternatives=count))
+        with pytest.raises(ValueError, match=f"num_alternatives {count}: an intervention compares at least 2 of the 4 other"):
+            train("intervention", world, TrainingConfig(num_alternatives=count))
+    assert train("td", AdditiveWorld.make([0], 4, 2), FEW).shape == (1, 4, 2), "the others need none"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prm.simulation import report, runs
-from prm.simulation.published_values import verdict
+from prm.simulation.published_values import printed, verdict
 from prm.simulation.runs import OutcomeRun, PublishedRun, measure_all
 from prm.simulation.settings import SimulationConfig
 from prm.simulation.study import breaking_rate, grid, run_study, summary
@@ -66,17 +66,25 @@ def test_more_seeds_change_no_seed(run):
         assert values[1] == pytest.approx(one[name][0], abs=1e-5), name
 
 
-def test_the_breaking_rate_is_one_over_the_steps_where_half_is_right():
-    assert breaking_rate(16, 10, 0.5) == pytest.approx(1 / 16, rel=0.1)
-    assert breaking_rate(64, 10, 0.5) == pytest.approx(1 / 64, rel=0.1)
-    assert breaking_rate(16, 10, 0.75) == pytest.approx(3 / 16, rel=0.2)
+def test_the_breaking_rate_by_hand():
+    # 7 steps with a wrong token of ten each: P(right) = 0.9^7, and 0.7 wrong steps of 16 in a trace on average.
+    right = 0.9**7
+    m = 0.7 / (1 - right)
+    assert breaking_rate(16, 10, 0.5) == pytest.approx(m * right / ((1 - right) * (16 - m)))
+    assert 1 / 16 < breaking_rate(16, 10, 0.5) < 1.5 / 16
+    assert breaking_rate(64, 10, 0.5) < breaking_rate(16, 10, 0.5) / 3.5
 
 
 def test_grids():
     config = SimulationConfig(num_steps=[4, 16], methods=["asym", "td", "monte_carlo"])
     assert set(grid("lengths", config)) == {(m, t) for m in ("td", "monte_carlo") for t in ("4", "16")}
     assert set(grid("artefacts", config)) == {
-        (m, t) for m in ("monte_carlo on the outcome", "td, lambda 1, ten times the rate") for t in ("4", "16")
+        (name, length)
+        for name in (
+            *("monte_carlo on the outcome", "monte_carlo on the outcome, W starts at 0"),
+            *("td, lambda 1", "td, ten times the rate", "td, lambda 1, ten times the rate"),
+        )
+        for length in ("4", "16")
     }
     budgets = grid("budgets", config)
     assert {world for world, _, _ in budgets} == {"weakest_link", "additive"}
@@ -100,11 +108,23 @@ def test_where_asym_breaks_is_interpolated():
         return {"correlation": {"mean": value}}
 
     cells = {"0": cell(1.0), "1": cell(0.9), "2": cell(0.1)}
-    assert (
-        report._breaking("T = 16", cells)
-        == "T = 16: asym has lost half of its correlation at 1.50 times the predicted breaking rate."
-    )
-    assert "keeps half of its correlation up to 1 times" in report._breaking("T = 16", {"0": cell(1.0), "1": cell(0.9)})
+    assert report._breaking("T = 16", cells) == "T = 16: asym has lost half of its correlation at 1.50 e*."
+    assert "keeps half of its correlation up to 1 e*" in report._breaking("T = 16", {"0": cell(1.0), "1": cell(0.9)})
+
+
+def test_published_numbers_stand_beside_their_own_settings_only():
+    assert set(printed(SimulationConfig())) == {"methods", "lengths", "sparsity", "seeds"}
+    assert set(printed(SimulationConfig(num_steps=[8, 32]))) == {"lengths"}
+    for other in ({"num_tokens": 9}, {"num_iterations": 20}, {"num_alternatives": 3}):
+        assert printed(SimulationConfig(**other)) == {}
+
+
+def test_noise_is_told_against_none():
+    cells = {rate: summary({"correlation": values}) for rate, values in {"0": [0.9, 0.8], "0.2": [0.5, 0.4]}.items()}
+    line = report._noise("false_positives", "asym", cells)
+    assert line == "False positives, asym: 0.850 without, and from there at 0.2: -0.400 [-0.400, -0.400]."
+    alone = {"false_positives": {"weakest_link": {"asym": {"0.2": cells["0.2"]}}}}
+    assert report.findings(alone, SimulationConfig()) == []
 
 
 @pytest.mark.parametrize(
@@ -113,9 +133,11 @@ def test_where_asym_breaks_is_interpolated():
         ({"num_steps": [1]}, "1 steps: a trace needs at least 2"),
         ({"num_tokens": 1}, "1 tokens: a step needs at least 2"),
         ({"methods": ["mcts"]}, "--methods mcts: unknown; choose from asym"),
-        ({"num_alternatives": 10}, "10 alternatives: a step has 9 other tokens"),
+        ({"num_alternatives": 10}, "num_alternatives 10: an intervention compares at least 2 of the 9 other tokens"),
+        ({"num_alternatives": 10, "experiment": ["budgets"]}, "num_alternatives 10: intervention takes 1 to 9 of them"),
+        ({"num_alternatives": 0, "experiment": ["budgets"], "methods": ["monte_carlo"]}, "num_alternatives 0: monte_carlo takes 1"),
         ({"methods": ["asym"], "experiment": ["published"]}, "--methods asym: no experiment of methods lengths"),
-        ({"budgets": [3], "experiment": ["budgets"]}, "budget 3: monte_carlo needs 4 outcomes for its first label"),
+        ({"budgets": [1], "experiment": ["budgets"]}, "budget 1: contrastive needs 2 outcomes for its first label"),
         ({"noise_rates": [1.0], "experiment": ["false_positives"]}, "give a share of at least 0 and below 1"),
         ({"experiment": ["table"]}, "--experiment table: choose from"),
         ({"experiment": []}, "--experiment is empty"),
