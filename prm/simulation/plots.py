@@ -102,7 +102,7 @@ def _plot_noise(result: Mapping[str, Any], stem: Path) -> None:
             axes[0].legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.52))
         if "threshold" in result:
             for index, (kind, cells) in enumerate(result["threshold"].items()):
-                _draw(axes[-1], cells, kind, color=PALETTE[index], marker=MARKERS[index])
+                _draw(axes[-1], cells, kind, color=PALETTE[index % len(PALETTE)], marker=MARKERS[index % len(MARKERS)])
             axes[-1].axvline(1, color="#555555", ls="--", lw=1.2)
             axes[-1].set(title="asym", xlabel="false-positive rate e / e*")
             axes[-1].legend(fontsize=8)

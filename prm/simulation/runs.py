@@ -100,9 +100,10 @@ class OutcomeRun:
     def check(self) -> None:
         """Raises ValueError for K beyond the other tokens, a budget below one label, and as world and verifier do."""
         signal = CONTESTANTS[self.contestant].signal
-        most = self.num_tokens - 1 if signal == "exchanges at one step" else self.num_others
-        if not 1 <= self.num_others <= most:
-            raise ValueError(f"num_alternatives {self.num_others}: {self.contestant} takes 1 to {self.num_tokens - 1} of them")
+        is_limited = signal == "exchanges at one step"
+        if self.num_others < 1 or (is_limited and self.num_others >= self.num_tokens):
+            allowed = f"1 to {self.num_tokens - 1}" if is_limited else "1 or more"
+            raise ValueError(f"num_alternatives {self.num_others}: {self.contestant} takes {allowed} of them")
         needed = 1 if signal in ("traces", "completions") else 2
         if self.budget < needed:
             raise ValueError(f"budget {self.budget}: {self.contestant} needs {needed} outcomes for its first label")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prm.simulation import report, runs
+from prm.simulation.plots import plot_study
 from prm.simulation.published_values import printed, verdict
 from prm.simulation.runs import OutcomeRun, PublishedRun, measure_all
 from prm.simulation.settings import SimulationConfig
@@ -119,6 +120,12 @@ def test_published_numbers_stand_beside_their_own_settings_only():
         assert printed(SimulationConfig(**other)) == {}
 
 
+def test_more_kinds_of_world_than_colors(tmp_path):
+    cells = {"0": summary({"correlation": [0.9, 0.8]})}
+    plot_study({"threshold": {f"T = {length}, 50% right": cells for length in range(2, 12)}}, tmp_path, SimulationConfig())
+    assert "T = 11, 50% right" in (tmp_path / "noise.svg").read_text()
+
+
 def test_noise_is_told_against_none():
     cells = {rate: summary({"correlation": values}) for rate, values in {"0": [0.9, 0.8], "0.2": [0.5, 0.4]}.items()}
     line = report._noise("false_positives", "asym", cells)
@@ -135,7 +142,10 @@ def test_noise_is_told_against_none():
         ({"methods": ["mcts"]}, "--methods mcts: unknown; choose from asym"),
         ({"num_alternatives": 10}, "num_alternatives 10: an intervention compares at least 2 of the 9 other tokens"),
         ({"num_alternatives": 10, "experiment": ["budgets"]}, "num_alternatives 10: intervention takes 1 to 9 of them"),
-        ({"num_alternatives": 0, "experiment": ["budgets"], "methods": ["monte_carlo"]}, "num_alternatives 0: monte_carlo takes 1"),
+        (
+            {"num_alternatives": 0, "experiment": ["budgets"], "methods": ["monte_carlo"]},
+            "num_alternatives 0: monte_carlo takes 1 or more",
+        ),
         ({"methods": ["asym"], "experiment": ["published"]}, "--methods asym: no experiment of methods lengths"),
         ({"budgets": [1], "experiment": ["budgets"]}, "budget 1: contrastive needs 2 outcomes for its first label"),
         ({"noise_rates": [1.0], "experiment": ["false_positives"]}, "give a share of at least 0 and below 1"),
