@@ -10,6 +10,7 @@ import torch
 from prm.attention.varlen import aligns_right
 from prm.models import ImplicitPRM, load_model
 from prm.models.backbone import PackedModel
+from prm.models.cpu import prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
 from prm.models.prefixes import batch_by_prompt
@@ -23,7 +24,7 @@ ENGINES = ("torch", "vllm")
 
 
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
-"""Tokens of a packed row. On a CPU the activations of longer rows leave its cache and are mapped anew every time."""
+"""Tokens of a packed row. On a CPU longer rows take memory and are no faster."""
 
 
 @runtime_checkable
@@ -51,6 +52,9 @@ class TorchEngine:
         if self.share_prompts and not self.can_share:
             logger.warning("the attention kernel here does not align queries with the last keys: every prompt is computed anew")
             self.share_prompts = False
+        for part in (self.model, self.reference):
+            if part is not None and part.device.type == "cpu":
+                prepare_for_inference(part)
 
     @classmethod
     def load(

@@ -11,7 +11,16 @@ from benchmark_scoring import main
 from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
 from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.report import scoring_table
-from prm.benchmarks.speed.scoring import ScoringRun, clock, inference_time, largest_difference, ratios, summary
+from prm.benchmarks.speed.scoring import (
+    MATRIX_PRODUCTS,
+    ScoringRun,
+    clock,
+    inference_time,
+    largest_difference,
+    matrix_rate,
+    ratios,
+    summary,
+)
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.steps import EncodedResponse
 
@@ -145,18 +154,18 @@ def test_ratios_are_medians_of_paired_repetitions():
 
 
 def test_summary_and_table_by_hand():
-    shared = summary([run(1.0), run(2.0), run(3.0)], Computed(3, 350, 8_000), rate=None)
+    shared = summary([run(1.0), run(2.0), run(3.0)], Computed(3, 350, 8_000), rate=40_000)
     assert (shared["tokens_per_second"], shared["responses_per_second"]) == (300, 2)
-    assert (shared["matrix_share"], shared["largest_difference"]) == (None, 2e-7)
+    assert (shared["matrix_share"], shared["largest_difference"]) == (0.1, 2e-7)
     assert (shared["flops_per_second"], shared["computed"]) == (4_000, {"responses": 3, "tokens": 350, "flops": 8_000})
     implicit = summary([run(2.0, None)], Computed(3, 350, 20_000), rate=40_000)
     assert implicit["matrix_share"] == 0.25
-    padded = summary([run(4.0)], Computed(4, 600, 9_000), rate=None)
+    padded = summary([run(4.0)], Computed(4, 600, 9_000), rate=40_000)
     speed = {
         "model": {"shape": "tiny"},
         "dtype": "float32",
         "candidates": {"responses": 4, "copies": 1, "tokens": 600},
-        "matrix_flops_per_second": None,
+        "matrix_flops_per_second": 98.7e9,
         "variants": {"padded": padded, "shared": shared, "implicit": implicit},
         "ratios": {name: {"padded": {"median": 1.5}} for name in ("padded", "shared", "implicit")},
         "inference_time": {
@@ -167,20 +176,28 @@ def test_summary_and_table_by_hand():
     }
     lines = scoring_table(speed, {"device": "a CPU", "threads": 1}).splitlines()
     assert lines[0] == "tiny in float32 on a CPU, 1 thread; 4 candidates, 600 tokens"
-    assert lines[1].split() == ["scoring", "tokens/CPU-s", "responses/CPU-s", "/", "padded", "difference"]
-    assert lines[3].split() == ["shared", "300", "2.0", "1.50", "2e-07"]
-    assert lines[4].split() == ["implicit", "300", "2.0", "1.50", "-"]
+    assert " ".join(lines[1].split()) == "scoring tokens/CPU-s responses/CPU-s / padded % of matrix rate difference"
+    assert lines[3].split() == ["shared", "300", "2.0", "1.50", "10.0", "2e-07"]
+    assert lines[4].split() == ["implicit", "300", "2.0", "1.50", "25.0", "-"]
     assert lines[5:] == [
+        "matrix rate, of large square products: 99 GFLOPs/s",
         "1 of 4 candidates are copies of others, word for word: scored once by shared, implicit; scored again by padded",
         "inference time, implicit PRM / discriminative (shared): with its reference 2.10 (by FLOPs 2.35); "
         "with cached reference log-probs 1.10 (by FLOPs 1.17); published: paper 1.21",
     ]
-    speed |= {"matrix_flops_per_second": 1e9, "variants": {"implicit": implicit}, "inference_time": None}
+    speed |= {"variants": {"implicit": implicit}, "inference_time": None}
     speed["candidates"]["copies"] = 0
     on_gpu = scoring_table(speed, {"device": "H200", "threads": None}).splitlines()
-    assert "matrix rate" in on_gpu[1]
-    assert on_gpu[2].split() == ["implicit", "300", "2.0", "1.50", "25.0", "-"]
-    assert len(on_gpu) == 3
+    assert on_gpu[1].split()[:3] == ["scoring", "tokens/s", "responses/s"]
+    assert len(on_gpu) == 4
+
+
+def test_the_matrix_rate_is_that_of_the_products_made(monkeypatch):
+    """4 turns of 3 products of 64 x 64, the first a warm-up; the fastest of the others takes half a second."""
+    ticks = iter([0, 9, 10, 12, 20, 20.5, 30, 34])
+    monkeypatch.setattr("prm.benchmarks.speed.scoring.clock", lambda engine, device: next(ticks))
+    monkeypatch.setitem(MATRIX_PRODUCTS, "cpu", (64, 3))
+    assert matrix_rate(torch.device("cpu"), torch.float32) == 2 * 64**3 * 3 / 0.5
 
 
 def test_what_is_measured_by_default(monkeypatch):

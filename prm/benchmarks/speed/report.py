@@ -42,19 +42,19 @@ def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     """Speed of every way of scoring and its ratios, what became of copies, and the inference time of implicit PRMs."""
     clock = "CPU-s" if hardware["threads"] else "s"
     references = list(next(iter(speed["ratios"].values()), {}))
-    share = ["matrix rate"] if speed["matrix_flops_per_second"] else []
-    header = ["scoring", f"tokens/{clock}", f"responses/{clock}", *(f"/ {name}" for name in references), *share, "difference"]
-    rows = [header]
+    quotient_names = [f"/ {name}" for name in references]
+    rows = [["scoring", f"tokens/{clock}", f"responses/{clock}", *quotient_names, "% of matrix rate", "difference"]]
     for name, variant in speed["variants"].items():
         speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
         quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
         difference = variant["largest_difference"]
-        shares = [percent(variant["matrix_share"])] if share else []
-        rows.append([name, *speeds, *quotients, *shares, "-" if difference is None else f"{difference:.0e}"])
+        share = percent(variant["matrix_share"])
+        rows.append([name, *speeds, *quotients, share, "-" if difference is None else f"{difference:.0e}"])
     where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
     work = speed["candidates"]
     title = f"{speed['model']['shape']} in {speed['dtype']} on {where}; {work['responses']} candidates, {work['tokens']} tokens"
-    return "\n".join([title, align(rows), *copies_note(speed), *inference_time_note(speed["inference_time"])])
+    rate = f"matrix rate, of large square products: {speed['matrix_flops_per_second'] / 1e9:,.0f} GFLOPs/s"
+    return "\n".join([title, align(rows), rate, *copies_note(speed), *inference_time_note(speed["inference_time"])])
 
 
 def copies_note(speed: Mapping[str, Any]) -> Iterator[str]:

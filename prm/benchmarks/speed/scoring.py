@@ -24,6 +24,7 @@ from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
 from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.benchmarks.speed.workload import SHAPES
+from prm.models.cpu import OneDNNLinear
 from prm.scoring import ScoringEngine
 from prm.scoring.scorer import without_copies
 from prm.steps import EncodedResponse
@@ -35,7 +36,8 @@ DISCRIMINATIVE, IMPLICIT = "shared", ("implicit", "implicit_cached")
 """The variants whose inference times are compared: one engine, a head or token log-probs behind the same backbone."""
 WARM_UP = 48
 """Candidates that every engine scores before it is measured: enough to compile for rows of several lengths."""
-MATRIX_SIZE, MATRIX_PRODUCTS = 8192, 30
+MATRIX_PRODUCTS = {"cpu": (2048, 2), "cuda": (8192, 30)}
+"""Size and number of the products that the matrix rate is measured with."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ScoringRun:
         return self.tokens / self.seconds
 
 
-def clock(engine: ScoringEngine, device: torch.device) -> float:
+def clock(engine: ScoringEngine | None, device: torch.device) -> float:
     """Seconds that this process and the engine's, where it has one, have worked; wall time on CUDA."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -87,7 +89,7 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
             expected = scores if expected is None else expected
             difference = None if name.startswith("implicit") else largest_difference(scores, expected)
             runs[name].append(ScoringRun(seconds, sum(len(r.input_ids) for r in encoded), len(encoded), difference))
-    rate = None if config.use_cpu else matrix_rate(getattr(torch, config.dtype))
+    rate = matrix_rate(config.device, getattr(torch, config.dtype))
     return {
         "model": {"shape": config.shape, **SHAPES[config.shape]},
         "dtype": config.dtype,
@@ -114,7 +116,7 @@ def largest_difference(scores: list[list[float]], expected: list[list[float]]) -
     return max(abs(one - other) for one, other in pairs)
 
 
-def summary(runs: list[ScoringRun], computed: Computed, rate: float | None) -> dict[str, Any]:
+def summary(runs: list[ScoringRun], computed: Computed, rate: float) -> dict[str, Any]:
     """Medians over repetitions, the repetitions themselves, and what was computed in each."""
     seconds = statistics.median(run.seconds for run in runs)
     return {
@@ -122,7 +124,7 @@ def summary(runs: list[ScoringRun], computed: Computed, rate: float | None) -> d
         "responses_per_second": runs[0].responses / seconds,
         "computed": asdict(computed),
         "flops_per_second": computed.flops / seconds,
-        "matrix_share": computed.flops / seconds / rate if rate else None,
+        "matrix_share": computed.flops / seconds / rate,
         "largest_difference": runs[0].largest_difference,
         "repetitions": [asdict(run) for run in runs],
     }
@@ -153,15 +155,16 @@ def inference_time(
     return {"over": DISCRIMINATIVE, "ratios": over, "published": parse_published(published, is_share=False)}
 
 
-def matrix_rate(dtype: torch.dtype) -> float:
-    """FLOPs per second of large square matrix products on the GPU, best of three."""
-    left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, dtype=dtype, device="cuda") for _ in range(2))
+@torch.no_grad()
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs per second of large square matrix products, as the engines make them, best of three: what no engine gets past."""
+    size, number = MATRIX_PRODUCTS[device.type]
+    layer = OneDNNLinear(size, size, bias=False, device=device, dtype=dtype)
+    states = torch.randn(size, size, device=device, dtype=dtype)
     seconds = []
     for _ in range(4):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(MATRIX_PRODUCTS):
-            left @ right
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * MATRIX_SIZE**3 * MATRIX_PRODUCTS / min(seconds[1:])
+        start = clock(None, device)
+        for _ in range(number):
+            layer(states)
+        seconds.append(clock(None, device) - start)
+    return 2 * size**3 * number / min(seconds[1:])

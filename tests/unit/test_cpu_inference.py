@@ -1,0 +1,111 @@
+"""Inference on a CPU: linear layers by oneDNN compute what torch's do, and freed memory stays with the process."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from prm.benchmarks.speed.workload import stub_encoder
+from prm.models import RewardModel
+from prm.models.cpu import OneDNNLinear, keep_freed_memory, prepare_for_inference
+from prm.models.kernels import compile_layers
+from prm.models.packing import pack_responses
+from prm.scoring import TorchEngine
+from prm.steps import EncodedResponse
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Shapes of what oneDNN was given."""
+    shapes = []
+    ours = torch.ops.prm.onednn_linear
+
+    def record(input, weight, bias):
+        shapes.append(tuple(input.shape))
+        return ours(input, weight, bias)
+
+    monkeypatch.setattr("prm.models.cpu.onednn_linear", record)
+    return shapes
+
+
+@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (1, 300, 48), (0, 48), (2, 3, 5, 48)])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_layer_is_as_exact_as_torchs(shape, bias, seen):
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 33, bias=bias)
+    inputs = torch.randn(shape)
+    exact = copy.deepcopy(layer).double()(inputs.double())
+    prepare_for_inference(layer)
+    torch.testing.assert_close(layer(inputs).double(), exact, rtol=1e-5, atol=1e-5)
+    assert seen == [shape]
+
+
+def test_gradients_and_other_precisions_are_torchs(seen):
+    layer = OneDNNLinear(16, 4)
+    layer(torch.randn(3, 16)).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        layer.bfloat16()(torch.randn(3, 16).bfloat16())
+        layer.double()(torch.randn(3, 16).double())
+    assert seen == []
+
+
+def test_an_engine_prepares_its_model_whose_weights_stay(tiny_backbone):
+    model = RewardModel.from_backbone(tiny_backbone, 1).eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    TorchEngine(model, stub_encoder("asym"))
+    after = copy.deepcopy(model).state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert len(linear) >= 9
+    assert {type(module) for module in linear} == {OneDNNLinear}
+
+
+@torch.no_grad()
+def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
+    """Rows of every length in one graph; the scoring benchmark's test compiles with inductor."""
+    torch._dynamo.reset()
+    counters.clear()
+    eager, compiled = (RewardModel.from_backbone(tiny_backbone, 1).eval() for _ in range(2))
+    prepare_for_inference(compiled)
+    compile_layers(compiled, backend="aot_eager")
+    graphs = []
+    for lengths in ((9, 5), (30,), (7, 3, 11)):
+        row = pack_responses([EncodedResponse(list(range(n)), [n - 1], 2) for n in lengths])
+        torch.testing.assert_close(compiled(**compiled.inputs(row)), eager(**eager.inputs(row)), rtol=1e-4, atol=1e-5)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[-1]
+    torch._dynamo.reset()
+
+
+FAULTS = """
+import resource, sys
+import torch
+from prm.models.cpu import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for turn in range(12):
+    if turn == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
+def test_freed_memory_is_not_mapped_anew():
+    """64 MiB, made and freed ten times: 16,384 pages of 4 KiB each time (fewer of larger ones), or only once."""
+
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < faults("give back") / 4
