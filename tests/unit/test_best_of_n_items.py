@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def measured_and_texts(texts_of=range(8)):
         "good": [StepScores(q, i, [1.0, s], c) for q, i, s, c in rows],
         "bad": [StepScores(q, i, [1 - s, 1.0], c) for q, i, s, c in rows],
     }
-    texts = {(q, i): Response(q, i, f"{q}?", ["s", "t"], c) for q, i, _, c in rows if i in texts_of}
+    texts = {(q, i): Response(q, i, f"{q}?", ["s", f"t{i}"], c) for q, i, _, c in rows if i in texts_of}
     return measure_best_of_n(records, BestOfNConfig(aggregation=["min", "last"], num_bootstrap=10)), Texts(texts)
 
 
@@ -85,10 +87,23 @@ def test_only_candidates_with_texts_are_kept_and_none_stands_in_for_the_chosen_o
     assert not any(item.is_selected for item in items)
 
 
+def test_copies_of_a_text_take_one_place_that_of_the_best_scored():
+    """Of "good", 2 repeats the chosen 0 and 4 repeats 1, which it is scored higher than; 5 is the next wrong one."""
+    measured, texts = measured_and_texts()
+    for copy, original in ((2, 0), (4, 1)):
+        texts.responses["a", copy] = dataclasses.replace(texts.responses["a", copy], steps=texts.responses["a", original].steps)
+    of_good = [item for item in best_of_n_items(measured, texts, {}, 8) if item.id.startswith("good: a")]
+    assert [item.id for item in of_good] == [f"good: a #{i}" for i in (0, 3, 4, 5, 6, 7)]
+    assert [item.is_selected for item in of_good] == [True] + 5 * [False]
+    few = [item.id for item in best_of_n_items(measured, texts, {}, 3)]
+    assert few[:3] == ["good: a #0", "good: a #3", "good: a #6"]
+    assert describe_choice(measured, texts, 3).startswith("2 to 3 of 2 to 6 different candidates")
+
+
 def test_what_is_left_out_is_said():
     measured, texts = measured_and_texts()
     which = "the chosen one, the best-scored wrong ones and the worst-scored right ones"
-    ends = f" candidates of each question are kept to look at: {which}"
+    ends = f" different candidates of each question are kept to look at: {which}"
     assert describe_choice(measured, texts, 3) == "2 to 3 of 2 to 8" + ends
     assert describe_choice(measured, texts, 1) == "1 of 2 to 8" + ends
     assert describe_choice(measured, texts, 8) == describe_choice(measured, texts, 0) == describe_choice(measured, Texts(), 3) == ""

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from prm.benchmarks.best_of_n.evaluate import MeasuredCurves
 from prm.benchmarks.results import Item, response_item
 from prm.benchmarks.score_files import Texts
+from prm.records import Key
 
 
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
-    """`worth_reading` of each question's candidates whose texts are known, under each PRM's first aggregation.
+    """`worth_reading` of each question's different candidates whose texts are known, under each PRM's first aggregation.
 
     With several PRMs the group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected
     response is the best-scored of all, of equals the first, as `first_n` has it at the largest N.
@@ -24,7 +25,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
     for prm, aggregation in first.items():
         for row, (question_id, scores) in enumerate(zip(pool.questions, measured.response_scores[prm, aggregation], strict=True)):
             keys = pool.keys[row]
-            known = [candidate for candidate, key in enumerate(keys) if key in texts.responses]
+            known = without_copies(keys, scores, texts)
             group = prm if len(first) > 1 else groups.get(question_id, "")
             for place in worth_reading(scores[known], pool.correct[row][known], num_per_question):
                 candidate = known[place]
@@ -36,6 +37,15 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
                     group,
                     is_selected=candidate == int(np.argmax(scores)),
                 )
+
+
+def without_copies(keys: Sequence[Key], scores: Float[np.ndarray, " candidates"], texts: Texts) -> list[int]:
+    """Candidates whose texts are known, in order; of those with one text, the best-scored, of equals the first."""
+    best: dict[tuple[str, ...], int] = {}
+    for candidate in np.argsort(-scores, kind="stable").tolist():
+        if keys[candidate] in texts.responses:
+            best.setdefault(tuple(texts.responses[keys[candidate]].steps), candidate)
+    return sorted(best.values())
 
 
 def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndarray, "candidates"], count: int) -> list[int]:
@@ -52,12 +62,12 @@ def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndar
 
 def describe_choice(measured: MeasuredCurves, texts: Texts, num_per_question: int) -> str:
     """How many candidates of a question `best_of_n_items` gives, and which; empty if it gives all that have texts, or none."""
-    sizes = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
+    sizes = [len(without_copies(keys, np.zeros(len(keys)), texts)) for keys in measured.pool.keys]
     if not 0 < num_per_question < max(sizes):
         return ""
     kept = [min(size, num_per_question) for size in sizes]
     return (
-        f"{_span(kept)} of {_span(sizes)} candidates of each question are kept to look at: "
+        f"{_span(kept)} of {_span(sizes)} different candidates of each question are kept to look at: "
         "the chosen one, the best-scored wrong ones and the worst-scored right ones"
     )
 
