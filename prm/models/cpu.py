@@ -7,6 +7,7 @@ from typing import no_type_check
 import torch
 from torch import Tensor, nn
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
 KEPT_BYTES = 2**31 - 1
@@ -22,7 +23,7 @@ class OneDNNLinear(nn.Linear):
 
     @no_type_check  # a compiler traces it, and would take a checker's memory of shapes for a part of it
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or input.dtype != torch.float32 or input.device.type != "cpu":
+        if not HAS_ONEDNN or torch.is_grad_enabled() or input.dtype != torch.float32 or input.device.type != "cpu":
             return super().forward(input)
         return onednn_linear(input, self.weight, self.bias)
 
@@ -43,10 +44,9 @@ def _(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def prepare_for_inference(model: nn.Module) -> None:
     """Make a model on a CPU faster where no gradients are asked for: linear layers by oneDNN, and `keep_freed_memory`."""
-    if torch.backends.mkldnn.is_available():
-        for module in model.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = OneDNNLinear
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDNNLinear
     keep_freed_memory()
 
 

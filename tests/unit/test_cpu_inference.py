@@ -11,13 +11,13 @@ from torch._dynamo.utils import counters
 
 from prm.benchmarks.speed.workload import stub_encoder
 from prm.models import RewardModel
-from prm.models.cpu import OneDNNLinear, keep_freed_memory, prepare_for_inference
+from prm.models.cpu import HAS_ONEDNN, OneDNNLinear, keep_freed_memory, prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import pack_responses
 from prm.scoring import TorchEngine
 from prm.steps import EncodedResponse
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+pytestmark = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN")
 
 
 @pytest.fixture
