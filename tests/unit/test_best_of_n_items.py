@@ -88,7 +88,7 @@ def test_only_candidates_with_texts_are_kept_and_none_stands_in_for_the_chosen_o
 
 
 def test_copies_of_a_text_take_one_place_that_of_the_best_scored():
-    """Of "good", 2 repeats the chosen 0 and 4 repeats 1, which it is scored higher than; 5 is the next wrong one."""
+    """Of "good", 2 repeats the chosen 0, and 4 repeats 1, which is scored lower."""
     measured, texts = measured_and_texts()
     for copy, original in ((2, 0), (4, 1)):
         texts.responses["a", copy] = dataclasses.replace(texts.responses["a", copy], steps=texts.responses["a", original].steps)
@@ -97,13 +97,17 @@ def test_copies_of_a_text_take_one_place_that_of_the_best_scored():
     assert [item.is_selected for item in of_good] == [True] + 5 * [False]
     few = [item.id for item in best_of_n_items(measured, texts, {}, 3)]
     assert few[:3] == ["good: a #0", "good: a #3", "good: a #6"]
-    assert describe_choice(measured, texts, 3).startswith("2 to 3 of 2 to 6 different candidates")
+    kept = " candidates of each question are kept to look at: "
+    assert describe_choice(measured, texts, 8) == f"2 to 6 of 2 to 8{kept}of copies of one text, one"
+    chosen = "the chosen one, the best-scored wrong ones and the worst-scored right ones"
+    assert describe_choice(measured, texts, 3) == f"2 to 3 of 2 to 8{kept}{chosen}; of copies of one text, one"
+    assert describe_choice(measured, texts, 0) == ""
 
 
 def test_what_is_left_out_is_said():
     measured, texts = measured_and_texts()
     which = "the chosen one, the best-scored wrong ones and the worst-scored right ones"
-    ends = f" different candidates of each question are kept to look at: {which}"
+    ends = f" candidates of each question are kept to look at: {which}"
     assert describe_choice(measured, texts, 3) == "2 to 3 of 2 to 8" + ends
     assert describe_choice(measured, texts, 1) == "1 of 2 to 8" + ends
     assert describe_choice(measured, texts, 8) == describe_choice(measured, texts, 0) == describe_choice(measured, Texts(), 3) == ""

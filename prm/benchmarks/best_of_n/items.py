@@ -62,14 +62,17 @@ def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndar
 
 def describe_choice(measured: MeasuredCurves, texts: Texts, num_per_question: int) -> str:
     """How many candidates of a question `best_of_n_items` gives, and which; empty if it gives all that have texts, or none."""
-    sizes = [len(without_copies(keys, np.zeros(len(keys)), texts)) for keys in measured.pool.keys]
-    if not 0 < num_per_question < max(sizes):
+    known = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
+    different = [len(without_copies(keys, np.zeros(len(keys)), texts)) for keys in measured.pool.keys]
+    kept = [min(number, num_per_question) for number in different]
+    if kept == known or num_per_question == 0:
         return ""
-    kept = [min(size, num_per_question) for size in sizes]
-    return (
-        f"{_span(kept)} of {_span(sizes)} different candidates of each question are kept to look at: "
-        "the chosen one, the best-scored wrong ones and the worst-scored right ones"
-    )
+    which = []
+    if kept != different:
+        which.append("the chosen one, the best-scored wrong ones and the worst-scored right ones")
+    if different != known:
+        which.append("of copies of one text, one")
+    return f"{_span(kept)} of {_span(known)} candidates of each question are kept to look at: {'; '.join(which)}"
 
 
 def _span(numbers: Sequence[int]) -> str:
