@@ -87,21 +87,18 @@ def test_only_candidates_with_texts_are_kept_and_none_stands_in_for_the_chosen_o
     assert not any(item.is_selected for item in items)
 
 
-def test_copies_of_a_text_take_one_place_that_of_the_best_scored():
+def test_copies_of_a_text_come_last_behind_the_best_scored():
     """Of "good", 2 repeats the chosen 0, and 4 repeats 1, which is scored lower."""
     measured, texts = measured_and_texts()
     for copy, original in ((2, 0), (4, 1)):
         texts.responses["a", copy] = dataclasses.replace(texts.responses["a", copy], steps=texts.responses["a", original].steps)
-    of_good = [item for item in best_of_n_items(measured, texts, {}, 8) if item.id.startswith("good: a")]
-    assert [item.id for item in of_good] == [f"good: a #{i}" for i in (0, 3, 4, 5, 6, 7)]
-    assert [item.is_selected for item in of_good] == [True] + 5 * [False]
-    few = [item.id for item in best_of_n_items(measured, texts, {}, 3)]
-    assert few[:3] == ["good: a #0", "good: a #3", "good: a #6"]
-    kept = " candidates of each question are kept to look at: "
-    assert describe_choice(measured, texts, 8) == f"2 to 6 of 2 to 8{kept}of copies of one text, one"
-    chosen = "the chosen one, the best-scored wrong ones and the worst-scored right ones"
-    assert describe_choice(measured, texts, 3) == f"2 to 3 of 2 to 8{kept}{chosen}; of copies of one text, one"
-    assert describe_choice(measured, texts, 0) == ""
+
+    def of_good(count):
+        items = [item for item in best_of_n_items(measured, texts, {}, count) if item.id.startswith("good: a")]
+        assert [item.id for item in items if item.is_selected] == ["good: a #0"]
+        return [int(item.id[-1]) for item in items]
+
+    assert [of_good(count) for count in (3, 6, 7, 8)] == [[0, 3, 6], [0, 3, 4, 5, 6, 7], [0, 1, 3, 4, 5, 6, 7], list(range(8))]
 
 
 def test_what_is_left_out_is_said():

@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float
 from prm.benchmarks.best_of_n.evaluate import MeasuredCurves
 from prm.benchmarks.results import Item, response_item
 from prm.benchmarks.score_files import Texts
-from prm.records import Key
 
 
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
-    """`worth_reading` of each question's different candidates whose texts are known, under each PRM's first aggregation.
+    """Each question's candidates whose texts are known, `num_per_question` of them, under each PRM's first aggregation.
 
-    With several PRMs the group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected
-    response is the best-scored of all, of equals the first, as `first_n` has it at the largest N.
+    They are those `worth_reading`; copies of a text come after all others, where there is room for them. With several PRMs the
+    group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected response is the
+    best-scored of all, of equals the first, as `first_n` has it at the largest N.
     """
     first: dict[str, str] = {}
     for prm, aggregation in measured.response_scores:
@@ -25,10 +25,12 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
     for prm, aggregation in first.items():
         for row, (question_id, scores) in enumerate(zip(pool.questions, measured.response_scores[prm, aggregation], strict=True)):
             keys = pool.keys[row]
-            known = without_copies(keys, scores, texts)
+            known = [candidate for candidate, key in enumerate(keys) if key in texts.responses]
+            different = without_copies(known, [texts.responses[keys[candidate]].steps for candidate in known], scores)
+            places = worth_reading(scores[different], pool.correct[row][different], num_per_question)
+            copies = [candidate for candidate in known if candidate not in different]
             group = prm if len(first) > 1 else groups.get(question_id, "")
-            for place in worth_reading(scores[known], pool.correct[row][known], num_per_question):
-                candidate = known[place]
+            for candidate in sorted([different[place] for place in places] + copies[: num_per_question - len(places)]):
                 yield response_item(
                     texts.responses[keys[candidate]],
                     pool.step_scores[prm][row][candidate],
@@ -39,12 +41,14 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
                 )
 
 
-def without_copies(keys: Sequence[Key], scores: Float[np.ndarray, " candidates"], texts: Texts) -> list[int]:
-    """Candidates whose texts are known, in order; of those with one text, the best-scored, of equals the first."""
+def without_copies(
+    candidates: Sequence[int], texts: Sequence[Sequence[str]], scores: Float[np.ndarray, " all_candidates"]
+) -> list[int]:
+    """Of the candidates with one text the best-scored, of equals the first; in order."""
     best: dict[tuple[str, ...], int] = {}
-    for candidate in np.argsort(-scores, kind="stable").tolist():
-        if keys[candidate] in texts.responses:
-            best.setdefault(tuple(texts.responses[keys[candidate]].steps), candidate)
+    for candidate, text in zip(candidates, map(tuple, texts), strict=True):
+        if text not in best or scores[candidate] > scores[best[text]]:
+            best[text] = candidate
     return sorted(best.values())
 
 
@@ -62,17 +66,14 @@ def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndar
 
 def describe_choice(measured: MeasuredCurves, texts: Texts, num_per_question: int) -> str:
     """How many candidates of a question `best_of_n_items` gives, and which; empty if it gives all that have texts, or none."""
-    known = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
-    different = [len(without_copies(keys, np.zeros(len(keys)), texts)) for keys in measured.pool.keys]
-    kept = [min(number, num_per_question) for number in different]
-    if kept == known or num_per_question == 0:
+    sizes = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
+    if not 0 < num_per_question < max(sizes):
         return ""
-    which = []
-    if kept != different:
-        which.append("the chosen one, the best-scored wrong ones and the worst-scored right ones")
-    if different != known:
-        which.append("of copies of one text, one")
-    return f"{_span(kept)} of {_span(known)} candidates of each question are kept to look at: {'; '.join(which)}"
+    kept = [min(size, num_per_question) for size in sizes]
+    return (
+        f"{_span(kept)} of {_span(sizes)} candidates of each question are kept to look at: "
+        "the chosen one, the best-scored wrong ones and the worst-scored right ones"
+    )
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -32,7 +32,7 @@ class BestOfNReportConfig(BestOfNConfig):
     """What the length of a response is counted in; auto takes the first of tokens, characters, steps that is known for all."""
     items_per_question: int = 16
     """Most responses of each question that items.jsonl keeps to look at, where their texts are known: the chosen one, then by
-    turns the best-scored wrong and the worst-scored right ones; 0 for none."""
+    turns the best-scored wrong and the worst-scored right ones, copies of a text last; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
