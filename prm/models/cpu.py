@@ -17,8 +17,8 @@ KEPT_BYTES = 2**31 - 1
 class OneDNNLinear(nn.Linear):
     """`nn.Linear`, computed by oneDNN without gradients in float32 on a CPU.
 
-    torch multiplies float32 by MKL, whose kernels for other processors than Intel's are slower than oneDNN's, by a tenth to a
-    quarter on an AMD EPYC; half precision goes to oneDNN by itself. The weight is read as it lies: no second copy is packed.
+    torch multiplies float32 by MKL, whose kernels are slower than oneDNN's on processors that are not Intel's; half precision goes
+    to oneDNN by itself. The weight is read as it lies: no second copy is packed.
     """
 
     @no_type_check  # a compiler traces it, and would take a checker's memory of shapes for a part of it

@@ -26,7 +26,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
         for row, (question_id, scores) in enumerate(zip(pool.questions, measured.response_scores[prm, aggregation], strict=True)):
             keys = pool.keys[row]
             known = [candidate for candidate, key in enumerate(keys) if key in texts.responses]
-            different = without_copies(known, [texts.responses[keys[candidate]].steps for candidate in known], scores)
+            different = best_of_copies(known, [texts.responses[keys[candidate]].steps for candidate in known], scores)
             places = worth_reading(scores[different], pool.correct[row][different], num_per_question)
             copies = [candidate for candidate in known if candidate not in different]
             group = prm if len(first) > 1 else groups.get(question_id, "")
@@ -41,7 +41,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
                 )
 
 
-def without_copies(
+def best_of_copies(
     candidates: Sequence[int], texts: Sequence[Sequence[str]], scores: Float[np.ndarray, " all_candidates"]
 ) -> list[int]:
     """Of the candidates with one text the best-scored, of equals the first; in order."""

@@ -157,7 +157,7 @@ def inference_time(
 
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of large square matrix products, as the engines make them, best of three: what no engine gets past."""
+    """FLOPs per second of large square matrix products, made as the engines make theirs, best of three."""
     size, number = MATRIX_PRODUCTS[device.type]
     layer = OneDNNLinear(size, size, bias=False, device=device, dtype=dtype)
     states = torch.randn(size, size, device=device, dtype=dtype)
