@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
 
-from prm.attention import PACKED, check_packable, document_kwargs, shared_keys
+from prm.attention import PACKED, SharedKeys, check_packable, document_kwargs
 from prm.models.packing import Batch
 from prm.steps import read_prm_config
 
@@ -33,7 +33,7 @@ class PackedModel(PreTrainedModel):
     _supports_attention_backend = True
     accepts_loss_kwargs = False
     batch_keys: ClassVar[tuple[str, ...]] = ("input_ids", "position_ids", "cu_seqlens", "max_seqlen")
-    """Entries of a packed batch that `forward` takes."""
+    """Entries of a packed batch that `forward` takes, and `shared` where the batch has it."""
 
     def hidden_states(
         self,
@@ -41,10 +41,9 @@ class PackedModel(PreTrainedModel):
         position_ids: Int[Tensor, "1 tokens"],
         cu_seqlens: Int[Tensor, " documents_plus_1"],
         max_seqlen: int,
+        shared: SharedKeys | None = None,
     ) -> Float[Tensor, "tokens hidden"]:
-        """The decoder's last hidden states of a packed row; without gradients, documents of it may continue a shared prefix."""
-        # Looking for one waits for the device, and training shares none.
-        shared = None if torch.is_grad_enabled() else shared_keys(position_ids, cu_seqlens)
+        """The decoder's last hidden states of a packed row, whose documents may continue a prefix that stands there once."""
         output = self.model(
             input_ids=input_ids, position_ids=position_ids, use_cache=False, **document_kwargs(cu_seqlens, max_seqlen, shared)
         )
@@ -52,7 +51,7 @@ class PackedModel(PreTrainedModel):
 
     def inputs(self, batch: Batch) -> Batch:
         """The entries of `batch` that `forward` takes."""
-        return {name: batch[name] for name in self.batch_keys}
+        return {name: batch[name] for name in self.batch_keys} | {"shared": batch.get("shared")}
 
     @property
     @abstractmethod

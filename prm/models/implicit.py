@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from prm.attention import SharedKeys
 from prm.models.backbone import CONFIG_FILE, PackedModel, whole_on_every_rank
 from prm.models.files import model_folder, weight_files
 from prm.models.log_probs import LogProbHead
@@ -65,9 +66,10 @@ class ImplicitPRM(PackedModel):
         cu_seqlens: Int[Tensor, " responses_plus_1"],
         max_seqlen: int,
         target_positions: Int[Tensor, " targets"],
+        shared: SharedKeys | None = None,
     ) -> Float[Tensor, " targets"]:
         """Float32 log-prob of every token at `target_positions` given the tokens before it."""
-        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen)
+        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared)
         return self.lm_head(hidden[target_positions - 1], input_ids[0, target_positions])
 
 

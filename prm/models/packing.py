@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prm.attention import SharedKeys, shared_keys
 from prm.models.prefixes import lay_out
 from prm.steps import EncodedResponse
 
@@ -20,18 +21,22 @@ Batch = dict[str, Any]
 def pack(sequences: Sequence[Sequence[int]], first_positions: Sequence[int] | None = None) -> Batch:
     """Lay token ids end to end: `input_ids`, restarting `position_ids` [1, tokens], `cu_seqlens` [documents + 1], `max_seqlen`.
 
-    A sequence whose first position is p > 0 continues the first p tokens of the last sequence before it that starts at 0.
+    A sequence whose first position is p > 0 continues the first p tokens of the last sequence before it that starts at 0; a row
+    with such sequences has `shared`, the `SharedKeys` of its attention.
     """
     lengths = [len(ids) for ids in sequences]
     if not lengths or min(lengths) == 0:
         raise ValueError(f"cannot pack {len(lengths)} sequences of lengths {lengths[:8]}: each must hold at least one token")
     positions = zip(first_positions or [0] * len(lengths), lengths, strict=True)
-    return {
+    batch = {
         "input_ids": torch.tensor([token for ids in sequences for token in ids])[None],
         "position_ids": torch.cat([torch.arange(first, first + n) for first, n in positions])[None],
         "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
         "max_seqlen": max(lengths),
     }
+    # Found here and not in the model, where looking would wait for the device.
+    shared = shared_keys(batch["position_ids"], batch["cu_seqlens"])
+    return batch if shared is None else batch | {"shared": shared}
 
 
 def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = False, share_prompts: bool = False) -> Batch:
@@ -59,8 +64,17 @@ def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = Fals
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    """The batch with its tensors on `device`, to which they are copied while it still works on the batch before."""
+    is_cuda = torch.device(device).type == "cuda"
+
+    def move(value: Any) -> Any:
+        if isinstance(value, SharedKeys):
+            return SharedKeys(*map(move, value))
+        if not isinstance(value, Tensor):
+            return value
+        return value.pin_memory().to(device, non_blocking=True) if is_cuda and not value.is_cuda else value.to(device)
+
+    return {name: move(value) for name, value in batch.items()}
 
 
 def batch_by_tokens(lengths: Sequence[int], token_budget: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
+from prm.attention import SharedKeys
 from prm.models.backbone import PackedModel
 
 ARCHITECTURE_SUFFIXES = {1: "ForRewardModel", 2: "ForProcessRewardModel"}
@@ -79,9 +80,10 @@ class RewardModel(PackedModel):
         cu_seqlens: Int[Tensor, " responses_plus_1"],
         max_seqlen: int,
         step_ends: Int[Tensor, " steps"],
+        shared: SharedKeys | None = None,
     ) -> Float[Tensor, "steps labels"]:
         """Logits at the step ends of all responses in the row, in order."""
-        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen)
+        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared)
         return self.score(hidden[step_ends])
 
 

@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 """Step logits [steps, labels] and the index of the good class -> step scores [steps]."""
 
 
-@torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
 def score_batch(
     model: PackedModel,
     encoder: StepEncoder,
@@ -28,19 +27,41 @@ def score_batch(
     reference: ImplicitPRM | None = None,
     share_prompts: bool = False,
 ) -> list[list[float]]:
-    """Step scores of responses that fit into one packed row; with `share_prompts`, neighbors' common prompt is computed once.
+    """Step scores of responses that fit into one packed row, see `score_rows`."""
+    return score_rows(model, encoder, [encoded], reference, share_prompts)[0]
+
+
+@torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
+def score_rows(
+    model: PackedModel,
+    encoder: StepEncoder,
+    rows: Sequence[Sequence[EncodedResponse]],
+    reference: ImplicitPRM | None = None,
+    share_prompts: bool = False,
+) -> list[list[list[float]]]:
+    """Step scores of responses, a packed row at a time; with `share_prompts`, neighbors' common prompt is computed once a row.
+
+    No score is read before every row is on its way, so that a GPU computes one while the next is laid out.
 
     An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi; summed up to each step where the
     contract is cumulative.
     """
+    scores = [_row_scores(model, encoder, row, reference, share_prompts) for row in rows]
+    result = []
+    for row, values in zip(rows, scores, strict=True):
+        by_response = values.cpu().split([len(response.step_ends) for response in row])
+        result.append([(part.cumsum(0) if encoder.is_cumulative else part).tolist() for part in by_response])
+    return result
+
+
+def _row_scores(
+    model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prompts: bool
+) -> Float[Tensor, " steps"]:
     is_implicit = isinstance(model, ImplicitPRM)
-    batch = to_device(pack_responses(encoded, is_implicit, share_prompts), model.device)
+    batch = to_device(pack_responses(row, is_implicit, share_prompts), model.device)
     if is_implicit:
-        scores = _step_rewards(model, batch, encoder.beta, reference)
-    else:
-        scores = ACTIVATIONS[encoder.activation](model(**model.inputs(batch)).float(), encoder.good_class)
-    by_response = scores.cpu().split(batch["step_counts"].tolist())
-    return [(part.cumsum(0) if encoder.is_cumulative else part).tolist() for part in by_response]
+        return _step_rewards(model, batch, encoder.beta, reference)
+    return ACTIVATIONS[encoder.activation](model(**model.inputs(batch)).float(), encoder.good_class)
 
 
 def _step_rewards(model: ImplicitPRM, batch: Batch, beta: float, reference: ImplicitPRM | None) -> Float[Tensor, " steps"]:

@@ -14,7 +14,7 @@ from prm.models.cpu import prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
 from prm.models.prefixes import batch_by_prompt
-from prm.models.step_scores import score_batch
+from prm.models.step_scores import score_rows
 from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,10 @@ class TorchEngine:
         return all(aligns_right(self.model.device, self.model.dtype, window) for window in windows)
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
-        scores: dict[int, list[float]] = {}
-        for indices in self.rows(encoded):
-            batch = [encoded[i] for i in indices]
-            values = score_batch(self.model, self.encoder, batch, self.reference, self.share_prompts)
-            scores.update(zip(indices, values, strict=True))
+        rows = self.rows(encoded)
+        batches = [[encoded[i] for i in row] for row in rows]
+        values = score_rows(self.model, self.encoder, batches, self.reference, self.share_prompts)
+        scores = {i: s for row, of_row in zip(rows, values, strict=True) for i, s in zip(row, of_row, strict=True)}
         return [scores[index] for index in range(len(encoded))]
 
     def rows(self, encoded: list[EncodedResponse]) -> list[list[int]]:

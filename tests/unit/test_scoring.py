@@ -107,10 +107,13 @@ def test_no_sharing_where_a_kernel_takes_queries_for_the_first_tokens(checkpoint
 
 def test_copies_are_scored_once(checkpoint, monkeypatch):
     scored = []
-    real = prm.scoring.engines.score_batch
-    monkeypatch.setattr(
-        prm.scoring.engines, "score_batch", lambda m, e, batch, *rest: scored.extend(batch) or real(m, e, batch, *rest)
-    )
+    real = prm.scoring.engines.score_rows
+
+    def record(model, encoder, rows, *rest):
+        scored.extend(response for row in rows for response in row)
+        return real(model, encoder, rows, *rest)
+
+    monkeypatch.setattr(prm.scoring.engines, "score_rows", record)
     copies = [replace(RESPONSES[index % 4], sample_index=10 + index) for index in range(9)]
     # The same tokens with other step ends are another response.
     split = Response("c", 99, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}", "!"])
