@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS),$(shell pip config get global.find-links 2>/dev/null))
 TORCH := $(if $(FIND_LINKS),--find-links $(FIND_LINKS),--torch-backend cpu)
 
-.PHONY: demo simulate test test-slurm lint doctor setup clean
+.PHONY: demo simulate test test-slurm test-gpu lint doctor setup clean
 
 demo: setup
 	$(BIN)/python scripts/miniature.py --output_dir outputs/miniature
@@ -22,12 +22,16 @@ simulate: setup
 
 # Two files of tests side by side, the long ones first: most keep one core busy, and threads that wait for another's core cost time.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm and not gpu" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The jobs of scripts/slurm on a real cluster of two nodes on this machine; needs root, installs Slurm where apt can.
 test-slurm: setup
 	tests/slurm/cluster.sh install
 	$(BIN)/python -m pytest -m slurm -rs
+
+# Kernels, scores and training on this machine's GPU, in the environment that is active: `make setup` has CPU builds.
+test-gpu:
+	PRM_TEST_GPU=1 python -m pytest tests/gpu -rs
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,6 +9,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
+if not os.environ.get("PRM_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = (
+        ""  # these tests are about results, which are the CPU's everywhere; `make test-gpu` compares
+    )
 
 from jaxtyping import install_import_hook
 
@@ -104,7 +108,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
-    """A tiny training set, see integration/tiny_training.py."""
+    """A tiny training set, see tiny_training.py."""
     from tiny_training import write_dataset
 
     return write_dataset(tmp_path_factory.mktemp("data") / "dataset")

@@ -28,14 +28,22 @@ MODULES = "modules.json"
 class VLLMEngine(PipedProcess):
     """A `ScoringEngine`. The worker starts with the first responses and lives until `close`, or as long as this process."""
 
-    def __init__(self, directory: str | Path, encoder: StepEncoder, dtype: str = "auto", is_eager: bool | None = None):
+    def __init__(
+        self,
+        directory: str | Path,
+        encoder: StepEncoder,
+        dtype: str = "auto",
+        is_eager: bool | None = None,
+        gpu_memory_utilization: float = 0.9,
+    ):
         """Raises ValueError for a folder that vLLM cannot serve. `is_eager`: no compilation; default: on a CPU."""
         config = read_config(directory)
         self.encoder = encoder
         self.vocab_size = config["vocab_size"]
         self.max_length = served_length(config, encoder)
         task = pooling_task(config, directory)
-        self.settings = PoolingSettings(str(directory), resolve(dtype, config), task, self.max_length, is_eager)
+        served_dtype = resolve(dtype, config)
+        self.settings = PoolingSettings(str(directory), served_dtype, task, self.max_length, is_eager, gpu_memory_utilization)
         self.is_running = False
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:

@@ -40,6 +40,8 @@ class PoolingSettings(NamedTuple):
     max_model_len: int
     is_eager: bool | None
     """None: uncompiled on a CPU, where compilation takes longer than most runs, and compiled elsewhere."""
+    gpu_memory_utilization: float = 0.9
+    """Share of the GPU's memory that vLLM takes; it does not start where less is free."""
 
 
 class Job(NamedTuple):
@@ -61,7 +63,7 @@ def start_engine(settings: PoolingSettings) -> "LLMEngine":
 
     gc.freeze()  # as in prm.sampling.vllm_engine
     batch_tokens = max(CPU_BATCH_TOKENS if current_platform.is_cpu() else BATCH_TOKENS, settings.max_model_len)
-    options: dict[str, Any] = {"enable_chunked_prefill": False}
+    options: dict[str, Any] = {"enable_chunked_prefill": False, "gpu_memory_utilization": settings.gpu_memory_utilization}
     if current_platform.is_cpu():
         # Keys and values are held for the prompts of one pass alone, whose last blocks may be nearly empty.
         cache = EngineConfig(model=settings.model, dtype=settings.dtype, max_model_len=2 * batch_tokens, max_num_seqs=1)

@@ -25,6 +25,8 @@ Build = Callable[[ScoringSpeedConfig, Path], ScoringEngine]
 
 VLLM_LIMIT = 2048
 """Longest response that vLLM is told to expect, in tokens."""
+VLLM_MEMORY = 0.3
+"""Share of a GPU's memory for each of two vLLM engines, which stand beside the others all the time; pooling keeps no cache."""
 
 
 def discriminative(config: ScoringSpeedConfig) -> RewardModel:
@@ -104,7 +106,7 @@ def vllm(is_eager: bool) -> Build:
 
         discriminative(config).save_pretrained(folder)
         encoder = replace(stub_encoder("asym"), max_length=VLLM_LIMIT)
-        return VLLMEngine(folder, encoder, config.dtype, is_eager)
+        return VLLMEngine(folder, encoder, config.dtype, is_eager, VLLM_MEMORY)
 
     return build
 

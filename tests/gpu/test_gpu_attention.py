@@ -1,0 +1,91 @@
+"""The kernel for packed rows: as exact as torch's attention of each document alone in the same precision, gradients too."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prm.attention import document_kwargs, packed_attention, shared_keys
+from prm.attention.documents import attention_by_document, causal_mask
+from prm.attention.varlen import aligns_right, fits_varlen
+from prm.models.packing import pack
+
+pytestmark = pytest.mark.gpu
+LENGTHS = [1, 200, 33, 128, 700]
+PROMPT, CONTINUED = 150, [1, 64, 300]
+"""Tokens of a shared prefix, and of the documents that continue it."""
+SHAPES = {"qwen2.5-1.5b": (12, 2, 128), "mistral": (32, 8, 128), "one head each": (4, 4, 64)}
+
+
+def random_states(shape: str, tokens: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    heads, kv_heads, size = SHAPES[shape]
+    generator = torch.Generator().manual_seed(tokens)
+    return [torch.randn(1, n, tokens, size, generator=generator).to(dtype) for n in (heads, kv_heads, kv_heads)]
+
+
+def by_document(query, key, value, boundaries, window):
+    """Torch's attention of every document alone, under a mask."""
+    outputs = []
+    for start, end in itertools.pairwise(boundaries):
+        q, k, v = (states[:, :, start:end] for states in (query, key, value))
+        mask = causal_mask(end - start, end - start, window, q.device)
+        outputs.append(F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2))
+    return torch.cat(outputs, 1)
+
+
+def largest_errors(outputs, expected):
+    return [(output.double().cpu() - exact).abs().max().item() for output, exact in zip(outputs, expected, strict=True)]
+
+
+def with_gradients(attend, states):
+    """Output of `attend(*states)`, and the gradients of a weighted sum of it."""
+    leaves = [s.detach().requires_grad_() for s in states]
+    output = attend(*leaves)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
+    return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_as_exact_as_torchs_own_forward_and_backward(gpu, shape, dtype, window):
+    states = random_states(shape, sum(LENGTHS), dtype)
+    boundaries = [0, *itertools.accumulate(LENGTHS)]
+    exact = with_gradients(lambda q, k, v: attention_by_document(q, k, v, boundaries, None, window), [s.double() for s in states])
+    on_gpu = [s.to(gpu) for s in states]
+    assert fits_varlen(on_gpu[0])
+    kwargs = document_kwargs(torch.tensor(boundaries, dtype=torch.int32, device=gpu), max(LENGTHS)) | {"sliding_window": window}
+    ours = with_gradients(lambda q, k, v: packed_attention(torch.nn.Identity(), q, k, v, None, **kwargs)[0], on_gpu)
+    torchs = with_gradients(lambda q, k, v: by_document(q, k, v, boundaries, window), on_gpu)
+    for one, other in zip(largest_errors(ours, exact), largest_errors(torchs, exact), strict=True):
+        assert one <= 2 * other + 1e-3
+
+
+@pytest.mark.parametrize("window", [None, 100, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_continued_document_sees_its_prefix(gpu, shape, window):
+    row = pack([[0] * PROMPT, *([0] * n for n in CONTINUED), [0] * 40], [0, *(PROMPT for _ in CONTINUED), 0])
+    states = random_states(shape, row["input_ids"].shape[1], torch.bfloat16)
+    keys = shared_keys(row["position_ids"], row["cu_seqlens"])
+    exact, _ = packed_attention(  # in float64 and on the CPU a loop, tested in unit/test_attention_shared.py
+        torch.nn.Identity(),
+        *(s.double() for s in states),
+        None,
+        **document_kwargs(row["cu_seqlens"], row["max_seqlen"], keys),
+        sliding_window=window,
+    )
+    boundaries = document_kwargs(row["cu_seqlens"].to(gpu), row["max_seqlen"], type(keys)(*(move(part, gpu) for part in keys)))
+    output, _ = packed_attention(torch.nn.Identity(), *(s.to(gpu) for s in states), None, **boundaries, sliding_window=window)
+    torch.testing.assert_close(output.double().cpu(), exact, atol=2e-2, rtol=2e-2)
+
+
+def move(part, device):
+    return part.to(device) if isinstance(part, torch.Tensor) else part
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_kernel_aligns_queries_with_the_last_keys(gpu, dtype, window):
+    """Otherwise every prompt is computed anew, right but slower."""
+    assert aligns_right(gpu, dtype, window)
