@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from prm.data.sources import iter_responses
-from prm.sampling.replicas import num_cores, visible_gpus
+from prm.sampling.processes import num_cores, visible_gpus
 from prm.scoring.file import ScoringConfig, score_file
 from prm.scoring.scorer import reference_of
 from prm.shards import in_shard
@@ -26,6 +26,8 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     Raises ValueError for more processes than GPUs and as `score_file` does, RuntimeError when a process fails.
     """
     count = config.num_processes
+    if count < 1:
+        raise ValueError(f"--num_processes {count}: at least 1")
     devices = [] if config.device == "cpu" else visible_gpus()
     if devices and (count > len(devices) or config.device not in ("auto", "cuda")):
         raise ValueError(f"--num_processes {count} --device {config.device}: each takes one of {len(devices)} GPUs: --device auto")
@@ -44,10 +46,9 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
 
 
 def share_of(config: ScoringConfig, rank: int) -> ScoringConfig:
-    """What one process does: its part of this job's share."""
-    count = config.num_processes
-    index = config.shard_index * count + rank
-    share = dataclasses.replace(config, num_processes=1, shard_index=index, num_shards=config.num_shards * count)
+    """What one process does: its part of this job's share, which stays the same however many processes other jobs have."""
+    index, number = config.shard_index + config.num_shards * rank, config.num_shards * config.num_processes
+    share = dataclasses.replace(config, num_processes=1, shard_index=index, num_shards=number)
     share.check_share(config.output)
     return share
 

@@ -12,6 +12,7 @@ import prm.scoring.processes
 from prm.files import write_jsonl
 from prm.scoring import ScoringConfig, score_file, score_in_processes
 from prm.scoring.processes import environment, occupied, share_of, wait_for_all
+from prm.shards import in_shard
 
 
 @pytest.fixture
@@ -22,9 +23,15 @@ def config(tmp_path, tiny_backbone) -> ScoringConfig:
 
 
 def test_shares_of_shares(config):
-    jobs = [replace(config, num_shards=3, shard_index=index) for index in range(3)]
-    shares = [share_of(job, rank) for job in jobs for rank in range(2)]
-    assert [(share.shard_index, share.num_shards, share.num_processes) for share in shares] == [(i, 6, 1) for i in range(6)]
+    """Jobs divide the questions alike, whatever each has of processes: a requeued one may find fewer GPUs."""
+    names = [f"question {number}" for number in range(500)]
+    counts = {0: 1, 1: 2, 2: 5}
+    for index, count in counts.items():
+        job = replace(config, num_shards=3, shard_index=index, num_processes=count)
+        shares = [share_of(job, rank) for rank in range(count)]
+        assert [(share.num_shards, share.num_processes) for share in shares] == [(3 * count, 1)] * count
+        held = [name for share in shares for name in names if in_shard(name, share.shard_index, share.num_shards)]
+        assert sorted(held) == sorted(name for name in names if in_shard(name, index, 3))
     found = occupied(config, [share_of(replace(config, num_processes=50), rank) for rank in range(50)])
     assert 1 <= len(found) <= 3  # questions
     assert sum(score_file(share)["responses"] for share in found) == 4
@@ -44,6 +51,8 @@ def test_what_cannot_be_fails_before_a_process_starts(config, tmp_path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with pytest.raises(ValueError, match="2 jobs share a folder"):
         score_in_processes(replace(config, output=config.output + ".jsonl"))
+    with pytest.raises(ValueError, match="--num_processes 0: at least 1"):
+        score_in_processes(replace(config, num_processes=0))
     with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
         score_in_processes(replace(config, model=str(tmp_path / "gone")))
     (tmp_path / "empty.jsonl").write_text("")
