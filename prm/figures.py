@@ -47,6 +47,12 @@ def legend_label(name: str) -> str:
     return f"\u200b{name}" if name.startswith("_") else name
 
 
+def remove_figure(path_stem: str | Path) -> None:
+    """Of an earlier run into the same folder, where this one has nothing to draw."""
+    for path in figure_paths(path_stem):
+        path.unlink(missing_ok=True)
+
+
 def figure_paths(path_stem: str | Path) -> list[Path]:
     """Where a figure lies: `path_stem`.png and `path_stem`.svg (a dot in the stem, as of a rate, is no suffix)."""
     return [Path(f"{path_stem}{suffix}") for suffix in (".png", ".svg")]

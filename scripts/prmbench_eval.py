@@ -12,6 +12,7 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
+from prm.figures import remove_figure
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.prmbench_eval")
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")
+    else:
+        remove_figure(output_dir / "prm_score")
     tables = prmbench_tables(result)
     write_results(output_dir, result, tables, prmbench_items(items, predictions, config))
     inputs = hash_sources([config.data, *([config.predictions] if config.predictions else [])])

@@ -12,6 +12,7 @@ from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
+from prm.figures import remove_figure
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     result["num_other_predictions"] = left_out["other_items"]
     if not isinstance(predictions[0], int):
         plot_processbench(items, predictions, result, output_dir / "f1")
+    else:
+        remove_figure(output_dir / "f1")
     tables = processbench_tables(result)
     write_results(output_dir, result, tables, processbench_items(items, predictions, result))
     inputs = hash_sources([*data_sources(config.data), *([config.predictions] if config.predictions else [])])

@@ -58,6 +58,10 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
 
     monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert run(tmp_path, *flags, "--model", checkpoint, "--tokenizer", tiny_backbone) == result
+
+    run(tmp_path, *flags, "--model", checkpoint, "--num_perturbed", 0)
+    left = {path.name for path in (tmp_path / "out").glob("*.*g")}
+    assert left == {name for name in figures if not name.startswith("perturbations")}, "a figure of the run before"
     other = run(tmp_path, *flags[:2], "--model", checkpoint, "--num_calibration_bins", 5)
     assert list(other["prms"]["asym"]["responses"]) == ["min", "mean", "last"]
     assert (

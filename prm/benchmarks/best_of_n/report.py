@@ -14,6 +14,7 @@ from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.results import write_results
 from prm.benchmarks.score_files import Texts, check_steps, groups_by_field, load_question_fields, load_texts
 from prm.benchmarks.tables import Table
+from prm.figures import remove_figure
 from prm.records import StepScores
 
 QUESTION_FIELDS = ("source", "level", "subject", "type")
@@ -77,6 +78,8 @@ def report_best_of_n(
     plot_best_of_n(result, Path(folder) / "best_of_n")
     if length:
         plot_length(result, length, Path(folder) / "length")
+    else:
+        remove_figure(Path(folder) / "length")
     first_groups = dict(zip(measured.pool.questions, next(iter(groups.values()), []), strict=False))
     write_results(folder, result, tables, best_of_n_items(measured, texts, first_groups, config.items_per_question))
     return result, tables

@@ -12,6 +12,7 @@ from prm.benchmarks.calibration.tables import calibration_tables
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.results import Item, response_item, write_results
 from prm.benchmarks.tables import Table
+from prm.figures import remove_figure
 from prm.files import write_json
 from prm.records import Response, StepScores
 from prm.steps import load_tokenizer
@@ -48,8 +49,14 @@ def report_calibration(
     plot_reliability(result, folder / "reliability")
     if any(found["bias"]["steps"] for found in prms.values()):
         plot_bias(result, folder / "bias")
+    else:
+        remove_figure(folder / "bias")
     if perturbations:
         plot_perturbations(result, folder / "perturbations")
+    else:
+        remove_figure(folder / "perturbations")
+    for earlier in (folder / "calibration.json", *folder.glob("calibration-*.json")):
+        earlier.unlink(missing_ok=True)
     for prm, found in prms.items():
         name = "calibration" if len(prms) == 1 else f"calibration-{prm.replace('/', '-')}"
         write_json(folder / f"{name}.json", {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
