@@ -132,6 +132,9 @@ AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
     "max": maximum,
 }
 NEEDS_PROBABILITIES = ("product", "geometric_mean")
+PICKS = ("min", "last", "max")
+"""Aggregations that are one of the step scores; the others are computed, and rounded by `without_rounding_errors`."""
+DIGITS = 12
 
 
 def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None:
@@ -158,6 +161,9 @@ def aggregate_lists(
 ) -> Float[np.ndarray, "responses"]:
     """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
 
+    Computed ones have 12 significant digits: a mean of the same steps in another order, or of other steps, is then the same number
+    and a tie, whose rounding errors would break it. Products below 1e-308 are 0.
+
     Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
     negative score under product or geometric_mean.
     """
@@ -181,4 +187,14 @@ def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: flo
         response = offset + np.searchsorted(counts.cumsum(), position, side="right")
         raise ValueError(f"response {response} has the step score {flat[position]}, which {name} cannot take")
     padded, mask = pad_steps(torch.from_numpy(flat), torch.from_numpy(counts))
-    return AGGREGATIONS[name](padded, mask, tau).numpy()
+    pooled = AGGREGATIONS[name](padded, mask, tau).numpy()
+    return pooled if name in PICKS else without_rounding_errors(pooled)
+
+
+def without_rounding_errors(values: Float[np.ndarray, "values"]) -> Float[np.ndarray, "values"]:
+    """The values to `DIGITS` significant decimal digits."""
+    magnitude = np.floor(np.log10(np.abs(values), out=np.zeros_like(values), where=values != 0))
+    # Two factors, since one overflows for the smallest values.
+    scale = DIGITS - 1 - magnitude
+    half = np.trunc(scale / 2)
+    return np.round(values * 10.0**half * 10.0 ** (scale - half)) / 10.0**half / 10.0 ** (scale - half)

@@ -7,7 +7,8 @@ from pathlib import Path
 from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
-from prm.benchmarks.score_files import read_scores, score_all, split_name
+from prm.benchmarks.response_scores import OwnAggregation
+from prm.benchmarks.score_files import own_aggregations, read_scores, score_all, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
@@ -49,13 +50,13 @@ def main(argv: list[str] | None = None) -> None:
         config.take_defaults_of(config.contract)
         records = {config.model_name: score_all(config, responses, output_dir)}
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
-    unscored = {prm: len(responses) - len(rows) for prm, rows in records.items() if responses}
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
     files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
-    result, tables = report_best_of_n(records, files, config, output_dir, unscored, constant)
+    own = {config.model_name: OwnAggregation.of(config.contract)} if config.model else own_aggregations(config.scores)
+    result, tables = report_best_of_n(records, files, config, output_dir, constant, own)
     inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
-    counts = {f"num_unscored {prm}": number for prm, number in unscored.items()}
+    counts = {f"num_unscored {prm}": number for prm, number in result["unscored"].items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}
     extra = {"model": config.model, "items": result["items"]}
     write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra=extra)

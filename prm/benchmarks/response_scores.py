@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from prm import metrics
 from prm.aggregation import check_aggregation
@@ -10,6 +10,23 @@ from prm.aggregation import check_aggregation
 REPORTED = ("min", "mean", "last")
 """What the field reports."""
 TAU = 0.1
+OWN = "own"
+"""In place of an aggregation: of each PRM its own."""
+
+
+@dataclass(frozen=True)
+class OwnAggregation:
+    """What a PRM's contract says of its scores."""
+
+    name: str
+    tau: float = TAU
+
+    @classmethod
+    def of(cls, contract: Mapping[str, Any]) -> "OwnAggregation":
+        return cls(contract["aggregation"], contract.get("tau", TAU))
+
+    def __str__(self) -> str:
+        return f"{self.name}, tau {self.tau:g}" if self.name == "softmin" else self.name
 
 
 @dataclass
@@ -17,15 +34,20 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
     """Which aggregations an evaluation reports, each beside the others."""
 
     aggregation: list[str] | None = None
-    """How step scores become one score per response: min, geometric_mean, softmin, product, mean, sum, last, max. Default: min,
-    mean, last, and before them, with --model, what the checkpoint's contract or its recipe names (of `qwen`: product)."""
+    """How step scores become one score per response: min, geometric_mean, softmin, product, mean, sum, last, max; for Best-of-N
+    also own, of each PRM what it was trained for, as the manifest of scripts/score.py has it. Default: min, mean, last, and before
+    them, with --model, what the checkpoint's contract or its recipe names (of `qwen`: product)."""
     tau: float | None = None
     """Temperature of softmin, in units of the scores. Default: with --model the checkpoint's own, otherwise 0.1."""
+
+    knows_own: ClassVar[bool] = False
+    """Whether `own` may stand among the aggregations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.aggregations:
-            check_aggregation(name, self.softmin_tau)
+            if not (name == OWN and self.knows_own):
+                check_aggregation(name, self.softmin_tau)
 
     @property
     def aggregations(self) -> list[str]:
@@ -38,8 +60,8 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
 
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
         """Fill in what the user left open, as a checkpoint's contract has it."""
-        own = contract["aggregation"]
+        own = OwnAggregation.of(contract)
         if self.aggregation is None:
-            self.aggregation = [*REPORTED] if own in REPORTED else [own, *REPORTED]
+            self.aggregation = [*REPORTED] if own.name in REPORTED else [own.name, *REPORTED]
         if self.tau is None:
-            self.tau = contract.get("tau", TAU)
+            self.tau = own.tau

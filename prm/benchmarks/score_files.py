@@ -1,16 +1,19 @@
 """What an evaluation reads: score files as curves by name, or a model's scores, and their texts, lengths and question fields."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prm.benchmarks.response_scores import OwnAggregation
 from prm.data.hub import read_source
 from prm.data.shapes import Place
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
 from prm.files import write_jsonl
 from prm.records import Key, Response, Row, StepScores
 from prm.scoring import ModelConfig, Scorer, score_kept
+from prm.tracking import manifest_path
 
 ID_KEYS = ("question_id", "unique_id", "problem_id", "id", "idx")
 
@@ -38,6 +41,18 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
             f"--prm {' '.join(prms)}: chooses among the PRMs of candidate pools, and none of {', '.join(entries)} is one"
         )
     return records
+
+
+def own_aggregations(entries: Sequence[str]) -> dict[str, OwnAggregation]:
+    """Curve label -> the aggregation that its PRM was trained for, where scripts/score.py made the file and noted it."""
+    found = {}
+    for entry in entries:
+        label, path = split_name(entry)
+        folder = Path(path)
+        for manifest in sorted(folder.glob("manifest*.json")) if folder.is_dir() else [manifest_path(path)]:
+            if manifest.exists() and (noted := json.loads(manifest.read_text(encoding="utf-8")).get("aggregation")):
+                found[label or folder.stem] = OwnAggregation(**noted)
+    return found
 
 
 def score_all(

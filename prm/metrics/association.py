@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prm.metrics.resampling import CONFIDENCE, NUM_DRAWS, percentile_interval, resampled_means
+from prm.metrics.ties import without_noise
 
 Values = Float[np.ndarray, " items"]
 Cells = Int[np.ndarray, " items"]
@@ -52,14 +53,14 @@ def rank_correlation_interval(
 
 def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "items 3"]:
     groups = np.zeros(len(x), dtype=np.int64) if cells is None else np.unique(cells, return_inverse=True)[1]
-    a, b = (_less_cell_means(percent_ranks(values), groups) for values in (x, y))
+    a, b = (less_cell_means(percent_ranks(values), groups) for values in (x, y))
     return np.stack([a * b, a * a, b * b], axis=1)
 
 
-def _less_cell_means(values: Values, groups: Cells) -> Values:
+def less_cell_means(values: Values, groups: Cells) -> Values:
+    """What does not vary in its group is 0: of rounding errors a correlation would be one of noise."""
     gaps = values - (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
-    # What does not vary in its cell leaves rounding errors, whose correlation would be one of noise.
-    return np.where(np.abs(gaps) < 1e-9, 0.0, gaps)
+    return without_noise(gaps, 1e-9)  # errors of a sum over many items
 
 
 def _ratio(sums: Float[np.ndarray, "draws 3"]) -> Float[np.ndarray, " draws"]:

@@ -56,7 +56,8 @@ def bin_of(scores: Scores, num_bins: int = NUM_BINS, binning: Binning = "width")
     _check_probabilities(scores)
     if binning == "mass":
         return equal_mass_bins(scores, num_bins)
-    return np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
+    edges = np.arange(1, num_bins) / num_bins
+    return np.searchsorted(edges, scores, side="right")
 
 
 def expected_calibration_error(scores: Scores, labels: Labels, num_bins: int = NUM_BINS, binning: Binning = "width") -> float:
@@ -101,7 +102,7 @@ def fit_temperature(logits: Scores, labels: Labels) -> float:
         return 1.0 if len(margins) else float("nan")
     if margins.min() >= 0:
         return 0.0
-    if margins.sum() <= 0:
+    if margins.sum() <= 1e-12 * np.abs(margins).sum():
         return float("inf")
     return 1 / _minimize(margins)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prm.metrics.resampling import CONFIDENCE, NUM_DRAWS, percentile_interval, resampled_means
+from prm.metrics.ties import first_of_highest
 
 NO_ERROR = -1
 UNPARSABLE = -2
@@ -97,7 +98,7 @@ def best_threshold(step_scores: Sequence[Sequence[float]], labels: Int[np.ndarra
     thresholds, f1 = threshold_curve(step_scores, labels)
     if np.isnan(f1).any():
         raise ValueError("a threshold is tuned on items with and without an error: this subset holds only one kind")
-    best = int(f1.argmax())
+    best = first_of_highest(f1)
     return float(thresholds[best]), float(f1[best])
 
 

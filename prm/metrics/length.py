@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from prm.metrics.association import percent_ranks
+from prm.metrics.association import less_cell_means, percent_ranks
+from prm.metrics.ties import without_noise
 
 PAIR_CLASSES = ("right_longer", "similar", "right_shorter")
 SIMILAR = 0.1
@@ -23,12 +24,9 @@ def length_moments(scores: Values, lengths: Values, correct: Outcomes) -> Float[
     """
     moments = np.zeros((len(scores), 2))
     for row, (s, x, c) in enumerate(zip(scores, lengths, correct, strict=True)):
-        score_rank, length_rank, outcome = percent_ranks(s), percent_ranks(x), c.astype(bool)
-        for cell in (outcome, ~outcome):
-            if cell.any():
-                length_gap = length_rank[cell] - length_rank[cell].mean()
-                moments[row] += length_gap @ score_rank[cell], length_gap @ length_gap
-    return moments
+        score_gap, length_gap = (less_cell_means(percent_ranks(values), c.astype(np.int64)) for values in (s, x))
+        moments[row] = length_gap @ score_gap, length_gap @ length_gap
+    return without_noise(moments)
 
 
 def length_preference(scores: Values, lengths: Values, correct: Outcomes) -> float:
@@ -49,7 +47,8 @@ def length_controlled(scores: Values, lengths: Values, preference: float) -> lis
     Equal scores of different lengths come apart, unless the preference is 0: of two that a PRM by brevity scores alike, the longer
     must please it otherwise.
     """
-    return [percent_ranks(s) - preference * percent_ranks(x) for s, x in zip(scores, lengths, strict=True)]
+    controlled = (percent_ranks(s) - preference * percent_ranks(x) for s, x in zip(scores, lengths, strict=True))
+    return [np.round(values, 12) for values in controlled]
 
 
 def pair_wins(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from prm.metrics.ties import first_of_highest
+
 COUNTS = ("TP", "FP", "FN", "TN")
 
 
@@ -83,5 +85,5 @@ def prm_score_curve(
 def best_prm_threshold(scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> tuple[float, float]:
     """The threshold with the highest PRMScore, the lowest of equals, and that score."""
     thresholds, values = prm_score_curve(scores, is_good)
-    best = int(values.argmax())
+    best = first_of_highest(values)
     return float(thresholds[best]), float(values[best])

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from prm.metrics.ties import without_noise
+
 NUM_DRAWS = 10_000
 CONFIDENCE = 0.95
+CHUNK = 5_000_000
+"""Drawn questions held at a time."""
 
 
 @dataclass(kw_only=True)
@@ -44,7 +48,7 @@ def resampled_means(
         raise ValueError("no questions to resample: the evaluation is empty")
     rng = np.random.default_rng(seed)
     flat = values.reshape(num_questions, -1)
-    chunk = max(1, 5_000_000 // num_questions)
+    chunk = max(1, CHUNK // num_questions)
     parts = []
     for start in range(0, num_draws, chunk):
         size = min(chunk, num_draws - start)
@@ -88,7 +92,7 @@ def paired_difference(
     that the signs of so many differences can give: where all differences are alike or point one way, so do all resamples, and their
     share says nothing of how few questions there were. One question has no spread to resample: its p-value is nan.
     """
-    gaps = first - second
+    gaps = without_noise(first - second)
     means = resampled_means(gaps, num_draws, seed)
     low, high = percentile_interval(means, confidence)
     tail = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from prm.benchmarks.response_scores import OWN
 from prm.benchmarks.tables import align, interval, percent
 from prm.figures import MARKERS, PALETTE, new_figure
 from prm.files import read_records, write_json, write_jsonl, write_text
@@ -96,7 +97,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str], rates: Sequence[floa
         labels = result["labels"][f"{rate:g}"]
         for loss in losses:
             name = prm_name(loss, rate)
-            curve, steps = curves["prms"][name]["last"]["best_of_n"], result["steps"][name]
+            curve, steps = curves["prms"][name][OWN]["best_of_n"], result["steps"][name]
             f1 = steps["first_error"]["oracle"]
             cells = [percent(labels["right_with_wrong_step"]) + "%", f"{labels['flip_rate']:.2f}", loss]
             cells += [percent(curve["accuracy"][n]), interval(curve["low"][n], curve["high"][n])]
@@ -115,7 +116,7 @@ def plot(result: Mapping[str, Any], losses: Sequence[str], rates: Sequence[float
         left, right = figure.subplots(1, 2)
         for loss, color, marker in zip(losses, PALETTE, MARKERS, strict=False):
             names = [prm_name(loss, rate) for rate in rates]
-            chosen = [result["best_of_n"]["prms"][name]["last"]["best_of_n"] for name in names]
+            chosen = [result["best_of_n"]["prms"][name][OWN]["best_of_n"] for name in names]
             draw(left, shares, [[c[key][n] for c in chosen] for key in ("accuracy", "low", "high")], loss, color, marker)
             found = [result["steps"][name]["first_error"]["oracle"] for name in names]
             draw(right, shares, [[f[key] for f in found] for key in ("f1", "low", "high")], loss, color, marker)

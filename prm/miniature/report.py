@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from prm import metrics
-from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
+from prm.benchmarks.response_scores import OWN, OwnAggregation
 from prm.benchmarks.tables import align, interval, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure
@@ -40,23 +40,13 @@ def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
     judged = {r.key: r for r in read_records(root / "labels" / "eval.jsonl", Response)}
     rollouts = load_responses(root / "graded" / "eval.jsonl")
     scores = {name: list(read_records(root / "scores" / f"{name}.jsonl", StepScores)) for name in names}
-    own = {name: read_prm_config(root / "models" / name)["aggregation"] for name in names}
-    response_scores = {name: with_unscored(name, pooled(scores[name], own[name]), rollouts) for name in names}
+    own = {name: OwnAggregation.of(read_prm_config(root / "models" / name)) for name in names}
+    candidates = {name: with_unscored(name, scores[name], rollouts) for name in names}
     return {
-        "best_of_n": evaluate_best_of_n(response_scores, BestOfNConfig(aggregation=["last"])),
-        "aggregation": own,
+        "best_of_n": evaluate_best_of_n(candidates, BestOfNConfig(aggregation=[OWN]), own),
+        "aggregation": {name: aggregation.name for name, aggregation in own.items()},
         "steps": {name: step_quality(scores[name], judged, root / "first_error" / name) for name in names},
     }
-
-
-def pooled(records: Sequence[StepScores], aggregation: str) -> list[StepScores]:
-    """Response scores as records of one step, so that PRMs with different aggregations can stand on one plot."""
-    flat = [r.step_scores for r in records]
-    values = aggregate_lists(flat, aggregation, signed=is_signed(flat))
-    return [
-        StepScores(r.question_id, r.sample_index, [float(value)], r.correct, r.answer, r.extracted)
-        for r, value in zip(records, values, strict=True)
-    ]
 
 
 def step_quality(records: Sequence[StepScores], judged: Mapping, folder: Path) -> dict[str, Any]:
@@ -110,7 +100,7 @@ def findings(result: Mapping[str, Any], losses: Sequence[str]) -> list[str]:
 
 def compare(curves: Mapping[str, Any], first: str, second: str, n: str) -> str:
     """A sentence from the paired test: better, worse, or not to be told apart."""
-    tests = curves["differences"]["last"]
+    tests = curves["differences"][OWN]
     is_listed = second in tests.get(first, {})
     sign, test = (1, tests[first][second]) if is_listed else (-1, tests[second][first])
     low, high = sorted(100 * sign * test[end][n] for end in ("low", "high"))
@@ -146,7 +136,7 @@ def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:
             interval(oracle["low"], oracle["high"]),
             percent(fixed["f1"]),
         ]
-        rows.append([loss, result["aggregation"][loss], *curve_cells(curves["prms"][loss]["last"]["best_of_n"], ns), *cells])
+        rows.append([loss, result["aggregation"][loss], *curve_cells(curves["prms"][loss][OWN]["best_of_n"], ns), *cells])
     random_f1 = next(iter(result["steps"].values()))["random_oracle_f1"]
     rows.append(["random step scores", *[""] * (len(ns) + 3), percent(random_f1), "", ""])
     return f"{head}\n\n{align(rows)}\n\nfirst-error F1: best threshold (oracle) and threshold 0.5"
@@ -183,7 +173,7 @@ def draw_curves(axis: Axes, curves: Mapping[str, Any], losses: Sequence[str]) ->
         if curve := curves["baselines"][name]:
             draw_curve(axis, curve, ns, BASELINES[name], grey, "--", None)
     for loss, color, marker in zip(losses, PALETTE, MARKERS, strict=False):
-        draw_curve(axis, curves["prms"][loss]["last"]["best_of_n"], ns, loss, color, "-", marker)
+        draw_curve(axis, curves["prms"][loss][OWN]["best_of_n"], ns, loss, color, "-", marker)
     axis.set(xscale="log", xlabel="N, responses to choose from", ylabel="accuracy of the chosen answer (%)", title="Best-of-N")
     axis.set_xticks(ns, labels=map(str, ns))
     axis.minorticks_off()

@@ -73,6 +73,7 @@ def score_into(
             logger.info("all %d responses have been scored: the model is not loaded", len(keys))
             return counts
         scorer = dataclasses.replace(load())  # with a speed of its own
+        own = {"aggregation": {"name": scorer.encoder.aggregation, "tau": scorer.encoder.tau}}
         logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
         detector = detector_of(scorer, writer, keys, read, prepare)
         missing = (response for response in read() if response.key not in writer.finished_keys)
@@ -81,7 +82,7 @@ def score_into(
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             for window in scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size()):
                 if not place.exists():  # nothing stays of a model that did not load, or gave a constant
-                    write_manifest(place.parent, config, extra={"run": run}, name=place.name)
+                    write_manifest(place.parent, config, extra={"run": run, **own}, name=place.name)
                 for scores in window:
                     writer.write(scores)
                 writer.flush()
@@ -89,7 +90,8 @@ def score_into(
                 bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
     counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
     logger.info("%s", scorer.speed)
-    write_manifest(place.parent, config, counts=counts, extra={"run": run, "speed": scorer.speed.summary()}, name=place.name)
+    extra = {"run": run, **own, "speed": scorer.speed.summary()}
+    write_manifest(place.parent, config, counts=counts, extra=extra, name=place.name)
     return counts
 
 

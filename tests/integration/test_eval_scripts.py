@@ -10,6 +10,7 @@ from pathlib import Path
 import bon_eval
 import processbench_eval
 import pytest
+import score
 
 from prm.benchmarks.results import read_items, read_tables
 from prm.benchmarks.score_files import read_scores
@@ -76,6 +77,17 @@ class TestBestOfN:
         assert result["unscored"] == {"s": 3}
         note = json.loads((tmp_path / "out" / "tables.json").read_text())[0]["note"]
         assert "s has no scores for 3 of 12 candidates: they are ranked last" in note
+
+    @pytest.mark.parametrize("name", ["asym.jsonl", "asym"])
+    def test_the_aggregation_that_a_prm_was_trained_for_comes_with_its_scores(self, tmp_path, rollouts, checkpoint, name):
+        score.main(["--model", checkpoint, "--input", str(rollouts), "--output", str(tmp_path / name)])
+        result = run_bon(tmp_path, "--scores", tmp_path / name, "--aggregation", "own", "min")
+        assert result["prms"]["asym"]["own"] == result["prms"]["asym"]["min"]
+        assert result["own_aggregation"] == {"asym": "min"}
+        assert run_bon(tmp_path, "--scores", f"x={tmp_path / name}", "--aggregation", "own")["own_aggregation"] == {"x": "min"}
+        write_jsonl(tmp_path / "bare.jsonl", scores())
+        with pytest.raises(ValueError, match="nothing says what bare was trained for"):
+            run_bon(tmp_path, "--scores", tmp_path / "bare.jsonl", "--aggregation", "own")
 
     def test_texts_become_items(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", scores_of_rollouts := [s for s in scores() if s.sample_index < 3])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from prm.aggregation import AGGREGATIONS, aggregate_lists, check_aggregation, pad_steps
+from prm.aggregation import AGGREGATIONS, aggregate_lists, check_aggregation, pad_steps, without_rounding_errors
 
 BY_HAND = {
     "min": 0.2,
@@ -112,6 +112,30 @@ def test_ragged_lists_in_chunks_equal_one_by_one(name):
     lists = [rng.random(length).tolist() for length in rng.integers(1, 12, size=23)]
     one_by_one = np.concatenate([aggregate_lists([scores], name) for scores in lists])
     np.testing.assert_allclose(aggregate_lists(lists, name, chunk_size=5), one_by_one, rtol=1e-13)
+
+
+COMPUTED = sorted(set(AGGREGATIONS) - {"min", "last", "max"})
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_equal_values_are_equal_whatever_the_order_and_the_neighbors(name):
+    """Rounding errors would rank responses that are tied."""
+    generator = np.random.default_rng(0)
+    scores = (generator.integers(1, 10, 9) / 10).tolist()
+    orders = [generator.permutation(scores).tolist() for _ in range(50)]
+    together, beside_a_long_one = aggregate_lists(orders, name), aggregate_lists([*orders, [0.5] * 301], name)[:-1]
+    assert len({*together, *beside_a_long_one}) == 1
+
+
+@pytest.mark.parametrize("name", ["mean", "geometric_mean", "softmin"])
+def test_a_constant_is_one_number_for_any_number_of_steps(name):
+    assert len({*aggregate_lists([[0.7] * n for n in range(1, 200)], name)}) == 1
+
+
+def test_twelve_digits_at_every_magnitude():
+    values = np.array([0.0, 0.1 + 0.2, 2 / 3, -2 / 3, 1 - 1e-16, 123456.7890123456, 1e-300 / 3, 5e-324, 2e300 / 3])
+    expected = [0, 0.3, 0.666666666667, -0.666666666667, 1, 123456.789012, 3.33333333333e-301, 5e-324, 6.66666666667e299]
+    np.testing.assert_allclose(without_rounding_errors(values), expected, rtol=1e-15)
 
 
 def test_no_responses_no_scores():

@@ -11,6 +11,7 @@ from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
+from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.tables import render
 from prm.records import Response, StepScores
 
@@ -139,11 +140,47 @@ def test_candidates_without_scores_are_selected_last():
     completed = with_unscored("prm", [StepScores("a", 0, [0.2], False), StepScores("a", 2, [0.1], False)], responses)
     assert [r.step_scores for r in completed] == [[0.2], [0.0], [0.1]]
     assert (completed[1].correct, completed[1].extracted) == (True, "1")
-    assert with_unscored("prm", [StepScores("a", 0, [-3.0, 2.0])], responses)[1].step_scores == [-4.0]
-    signed = with_unscored("prm", [StepScores("a", 0, [-3.0, -2.0]), StepScores("a", 2, [-5.0])], responses)
-    assert signed[1].step_scores == [-6.0], "below the sums, too"
     with pytest.raises(ValueError, match=r"1 scored candidates are not among the rollouts, such as \('b', 0\)"):
         with_unscored("prm", [StepScores("b", 0, [0.2])], responses)
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [-5.0, 3.0, -7.0]])
+@pytest.mark.parametrize("aggregation", ["min", "sum", "softmin"])
+def test_an_unread_candidate_is_behind_zeros_and_negative_scores(scores, aggregation):
+    """The one right candidate has no scores: it is never chosen from all, and its answer has no weight."""
+    responses = [Response("a", i, "q", ["s"], i == 3, extracted=str(i == 3)) for i in range(4)]
+    scored = [StepScores("a", i, [s], False, extracted="False") for i, s in enumerate(scores)]
+    result = evaluate_best_of_n({"prm": with_unscored("prm", scored, responses)}, config(aggregation=[aggregation]))
+    found = result["prms"]["prm"][aggregation]
+    assert found["best_of_n"]["accuracy"] == {"1": 0.25, "2": 0.0, "4": 0.0}
+    assert found["first_n"]["accuracy"]["4"] == 0
+    if found["weighted_vote"] and max(scores) > 0:
+        assert found["weighted_vote"]["accuracy"]["4"] == 0
+    assert result["unscored"] == {"prm": 1}
+
+
+def test_counts_are_those_of_the_pools_that_are_kept():
+    known = [StepScores("large", i, [0.5], i == 0, "1", str(i)) for i in range(4)]
+    unknown = [StepScores(f"small {q}", i, [0.5]) for q in range(5) for i in range(2)]
+    result = evaluate_best_of_n({"prm": [*known, *unknown]}, config(num_candidates=[4], drop_small_pools=True))
+    assert (result["num_candidates"], result["num_without_outcome"], result["num_without_answer"]) == (4, 0, 0)
+    assert evaluate_best_of_n({"prm": [*known, *unknown]}, config())["num_without_outcome"] == 10
+
+
+def test_each_prm_under_its_own_aggregation():
+    """Last step scores are right, minima wrong: an outcome model and a process model on one plot."""
+    rows = [StepScores("a", i, [0.9 - 0.1 * i, 0.1 * i], i == 3) for i in range(4)]
+    own = {"orm": OwnAggregation("last"), "prm": OwnAggregation("softmin", 0.01)}
+    result = evaluate_best_of_n({"orm": rows, "prm": rows}, config(aggregation=["own", "last", "min"]), own)
+    for prm, name in (("orm", "last"), ("prm", "min")):
+        assert result["prms"][prm]["own"]["best_of_n"] == result["prms"][prm][name]["best_of_n"]
+    assert result["own_aggregation"] == {"orm": "last", "prm": "softmin, tau 0.01"}
+    assert "own: orm last; prm softmin, tau 0.01" in best_of_n_tables(result)[0].note
+    with pytest.raises(ValueError, match="--aggregation own: nothing says what prm was trained for"):
+        evaluate_best_of_n({"prm": rows}, config(aggregation=["own"]))
+    signed = [StepScores("a", i, [-1.0], i == 3) for i in range(4)]
+    with pytest.raises(ValueError, match="prm has step scores outside"):
+        evaluate_best_of_n({"prm": signed}, config(aggregation=["own"]), {"prm": OwnAggregation("product")})
 
 
 def test_grouping_of_answers():

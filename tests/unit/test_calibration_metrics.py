@@ -37,6 +37,13 @@ def test_an_edge_belongs_to_the_bin_above_and_one_to_the_last():
     assert [b.num_items for b in bins] == [1, 2]
 
 
+@pytest.mark.parametrize("num_bins", [10, 50, 100])
+def test_every_edge_belongs_to_the_bin_above(num_bins):
+    edges = np.arange(num_bins) / num_bins
+    assert metrics.bin_of(edges, num_bins).tolist() == list(range(num_bins))
+    assert metrics.bin_of(np.nextafter(edges[1:], 0), num_bins).tolist() == list(range(num_bins - 1))
+
+
 def test_bins_of_equal_mass_by_hand():
     bins = metrics.reliability_bins(SCORES, LABELS, num_bins=3, binning="mass")
     assert [b.num_items for b in bins] == [2, 2, 2]
@@ -86,6 +93,12 @@ class TestTemperature:
         grid = fitted * np.exp(np.linspace(-1, 1, 401))
         assert loss(fitted) <= min(map(loss, grid)) + 1e-15
         assert 0.3 < fitted / true_temperature < 3
+
+    def test_rounding_errors_are_no_evidence(self):
+        """Right and wrong at the same distance from 0.5: no better than a constant, though the logits' sum is not quite 0."""
+        logits, labels = metrics.to_logits(np.array([0.1, 0.9, 0.2, 0.8])), np.array([True, True, False, False])
+        assert 0 < np.where(labels, logits, -logits).sum() < 1e-12
+        assert metrics.fit_temperature(logits, labels) == np.inf
 
     def test_scales_with_the_logits(self):
         rng = np.random.default_rng(2)

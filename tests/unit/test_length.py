@@ -28,7 +28,6 @@ def test_preference_by_hand():
     correct = [np.array([True, True, False, False])]
     # Right: length ranks -1/8, +1/8, score ranks 1/8, 7/8. Wrong: -1/8, +1/8 and 5/8, 3/8: (6/64 - 2/64) / (4/64).
     assert metrics.length_preference(scores, lengths, correct) == pytest.approx(1.0)
-    assert metrics.length_preference(scores, [np.ones(4)], correct) != metrics.length_preference(scores, lengths, correct)
     assert np.isnan(metrics.length_preference(scores, [np.ones(4)], correct))
 
 
@@ -41,6 +40,14 @@ def test_a_prm_that_scores_by_length_is_found_out(by_length, slope):
     wins, pairs = metrics.pair_wins(scores, LENGTHS, CORRECT)
     expected = {1: (1, 0), -1: (0, 1)}[by_length]
     assert tuple((wins / np.maximum(pairs, 1))[:, [0, 2]].sum(0) / (pairs[:, [0, 2]] > 0).sum(0)) == expected
+
+
+def test_a_constant_has_no_preference_and_control_does_not_touch_it():
+    """Of a rounding error as slope, length alone would rank the tied candidates."""
+    constant = [np.full(40, 0.3)] * 60
+    slope = metrics.length_preference(constant, LENGTHS, CORRECT)
+    assert slope == 0
+    assert all(np.ptp(scores) == 0 for scores in metrics.length_controlled(constant, LENGTHS, slope))
 
 
 def test_truth_is_no_preference():

@@ -178,6 +178,8 @@ class TestResampling:
         values = RNG.random((7, 2, 3))
         means = metrics.resampled_means(values, 50)
         np.testing.assert_allclose(metrics.resampled_means(values[:, 1, 2], 50), means[:, 1, 2], atol=1e-15)
+        monkeypatch.setattr("prm.metrics.resampling.CHUNK", 7 * 8)  # seven chunks, the last of two draws
+        np.testing.assert_array_equal(metrics.resampled_means(values, 50), means)
         assert means.shape == (50, 2, 3)
 
     def test_paired_difference(self):
@@ -205,6 +207,8 @@ class TestResampling:
         assert metrics.paired_difference(np.array([0.1, 0.9]), np.zeros(2)).p_value == 0.5
         assert metrics.paired_difference(np.ones(100), np.zeros(100), num_draws=99).p_value == 0.02
         assert metrics.paired_difference(np.ones(5), np.ones(5)).p_value == 1
+        alike = metrics.paired_difference(np.full(50, 0.1 + 0.2), np.full(50, 0.3))
+        assert (alike.difference, alike.p_value) == (0, 1), "a rounding error is no difference"
 
     def test_p_value_is_uniform_without_a_difference(self):
         # 200 experiments in which nothing differs: about 10 of them fall below 0.05.

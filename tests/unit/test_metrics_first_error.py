@@ -62,6 +62,15 @@ class TestFirstError:
         metrics.best_threshold(scores, labels)
         assert time.process_time() - start < 1
 
+    def test_equal_f1_is_a_tie_whatever_its_rounding_errors(self):
+        """Accuracies of (7/10, 14/15) at 0.45 and (8/10, 12/15) at 0.95: both F1 are 4/5, but not as floats."""
+        with_error = [[0.3]] * 7 + [[0.5]] + [[0.05, 0.99]] * 2
+        scores = [*with_error, *[[0.95]] * 12, *[[0.45]] * 2, [0.1]]
+        labels = np.array([0] * 8 + [1] * 2 + [-1] * 15)
+        _, f1 = metrics.threshold_curve(scores, labels)
+        assert len(np.unique(f1[np.isclose(f1, 0.8)])) == 2
+        assert metrics.best_threshold(scores, labels) == (0.45, pytest.approx(0.8))
+
     def test_interval_surrounds_f1(self):
         labels = np.array([0] * 50 + [-1] * 50)
         predictions = np.where(RNG.random(100) < 0.7, labels, -2)

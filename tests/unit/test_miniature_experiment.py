@@ -5,9 +5,9 @@ import pytest
 from prm.files import write_jsonl
 from prm.miniature import problems
 from prm.miniature.experiment import Miniature, first_error_items
-from prm.miniature.report import compare, findings, pooled
+from prm.miniature.report import compare, findings
 from prm.miniature.settings import MAIN_LOSSES, MiniatureConfig
-from prm.records import Response, Rollout, StepScores
+from prm.records import Response, Rollout
 
 
 def response(index, labels, question_id="q"):
@@ -46,16 +46,9 @@ def test_items_do_not_depend_on_the_order_in_which_rollouts_were_finished(tmp_pa
     assert written[0][1].count('"id"') == 20
 
 
-def test_pooled_scores_are_records_of_one_step():
-    records = [StepScores("q", 0, [0.5, 0.25], True, "1", "1"), StepScores("q", 1, [-2.0, 3.0], False)]
-    assert pooled(records, "min") == [StepScores("q", 0, [0.25], True, "1", "1"), StepScores("q", 1, [-2.0], False)]
-    with pytest.raises(ValueError, match="geometric_mean"):
-        pooled(records, "geometric_mean")
-
-
 def curves(difference, low, high):
     test = {name: {"64": value} for name, value in (("difference", difference), ("low", low), ("high", high), ("p_value", 0.5))}
-    return {"n": [1, 64], "differences": {"last": {"orm": {"asym": test}, "asym": {"majority_vote": test, "random": test}}}}
+    return {"n": [1, 64], "differences": {"own": {"orm": {"asym": test}, "asym": {"majority_vote": test, "random": test}}}}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +68,7 @@ def test_an_unlearnable_world_is_called_one(auc, verdict):
     result = {"best_of_n": curves(0.1, 0.05, 0.2), "steps": {"step_ce": {"auc": auc}}}
     result["outcomes"] = {"train": {"right_with_wrong_step": 0.012}}
     test = {name: {"64": 0.1} for name in ("difference", "low", "high")}
-    result["best_of_n"]["differences"]["last"]["step_ce"] = {"majority_vote": test}
+    result["best_of_n"]["differences"]["own"]["step_ce"] = {"majority_vote": test}
     lines = findings(result, ["step_ce"])
     assert verdict in lines[0]
     assert "1.2% contain a wrong step" in lines[-1]

@@ -54,9 +54,9 @@ def study() -> dict:
         "best_of_n": {
             "n": [8],
             "num_questions": 12,
-            "prms": {name: {"last": {"best_of_n": curve}} for name in names},
+            "prms": {name: {"own": {"best_of_n": curve}} for name in names},
             "baselines": {"random": curve, "majority_vote": None},
-            "differences": {"last": {a: {b: test((values[a] - values[b]) / 10) for b in names if a != b} for a in names}},
+            "differences": {"own": {a: {b: test((values[a] - values[b]) / 10) for b in names if a != b} for a in names}},
         },
         "steps": dict.fromkeys(names, f1),
         "labels": {

@@ -6,6 +6,7 @@ from itertools import chain, combinations, groupby
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from prm.aggregation import is_signed
 from prm.data.sources import load_responses
@@ -27,8 +28,23 @@ class CandidatePool:
     correct: list[np.ndarray]
     answers: list[np.ndarray]
     step_scores: dict[str, list[list[list[float]]]]
-    num_without_outcome: int
-    num_without_answer: int
+    is_scored: dict[str, list[Bool[np.ndarray, " _"]]]
+    """Whether a PRM could read the candidate: of the others it has stand-ins, which are ranked last and have no vote."""
+    has_outcome: list[Bool[np.ndarray, " _"]]
+
+    @property
+    def num_without_outcome(self) -> int:
+        """Candidates without an outcome."""
+        return sum(int((~known).sum()) for known in self.has_outcome)
+
+    @property
+    def num_without_answer(self) -> int:
+        """Candidates without an extracted answer."""
+        return sum(int((answers < 0).sum()) for answers in self.answers)
+
+    def num_unscored(self, prm: str) -> int:
+        """Candidates that the PRM could not read."""
+        return sum(int((~scored).sum()) for scored in self.is_scored[prm])
 
     @property
     def sizes(self) -> np.ndarray:
@@ -44,14 +60,18 @@ class CandidatePool:
         rows = np.flatnonzero(self.sizes >= min_size).tolist()
         if not rows:
             raise ValueError(f"no question has {min_size} candidates (the largest pool has {self.sizes.max()})")
+
+        def kept(groups: list[Any]) -> list[Any]:
+            return [groups[row] for row in rows]
+
         return CandidatePool(
-            [self.questions[row] for row in rows],
-            [self.keys[row] for row in rows],
-            [self.correct[row] for row in rows],
-            [self.answers[row] for row in rows],
-            {prm: [groups[row] for row in rows] for prm, groups in self.step_scores.items()},
-            self.num_without_outcome,
-            self.num_without_answer,
+            kept(self.questions),
+            kept(self.keys),
+            kept(self.correct),
+            kept(self.answers),
+            {prm: kept(groups) for prm, groups in self.step_scores.items()},
+            {prm: kept(groups) for prm, groups in self.is_scored.items()},
+            kept(self.has_outcome),
         )
 
 
@@ -109,8 +129,11 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
         [np.array([correct[key] is True for key in group]) for group in groups],
         GROUPINGS[grouping]([[extracted[key] for key in group] for group in groups]),
         {prm: [[rows[key].step_scores for key in group] for group in groups] for prm, rows in by_prm.items()},
-        sum(outcome is None for outcome in correct.values()),
-        sum(answer is None for answer in extracted.values()),
+        {
+            prm: [np.array([not isinstance(rows[key], StandIn) for key in group]) for group in groups]
+            for prm, rows in by_prm.items()
+        },
+        [np.array([correct[key] is not None for key in group]) for group in groups],
     )
 
 
@@ -122,22 +145,23 @@ def load_graded(path: str) -> list[Response]:
     return responses
 
 
+class StandIn(StepScores):
+    """For the scores of a candidate that a PRM could not read."""
+
+
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
-    """Scores for all `responses`: one that scoring dropped (no steps, too long) gets 0 for every step (an outcome
-    model's: once), for signed scores one less than the lowest step or sum of steps.
+    """Scores for all `responses`: a `StandIn` for one that scoring dropped (no steps, too long).
 
     It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
     """
     known = {record.key: record for record in scored}
     if strangers := known.keys() - {response.key for response in responses}:
         raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
-    lowest = min((min(*record.step_scores, sum(record.step_scores)) for record in scored), default=0.0)
-    floor = lowest - 1 if lowest < 0 else 0.0
     has_one_each = all(len(record.step_scores) == 1 for record in scored)
 
-    def stand_in(r: Response) -> StepScores:
-        floors = [floor] * (1 if has_one_each else max(len(r.steps), 1))
-        return StepScores(r.question_id, r.sample_index, floors, r.correct, r.answer, r.extracted)
+    def stand_in(r: Response) -> StandIn:
+        zeros = [0.0] * (1 if has_one_each else max(len(r.steps), 1))
+        return StandIn(r.question_id, r.sample_index, zeros, r.correct, r.answer, r.extracted)
 
     return [known.get(response.key) or stand_in(response) for response in responses]
 

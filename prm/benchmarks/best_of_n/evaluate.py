@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists
 from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
-from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.benchmarks.response_scores import OWN, OwnAggregation, ResponseScoreConfig
 from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
@@ -24,6 +24,7 @@ Place = tuple[str, ...]
 class BestOfNConfig(ResponseScoreConfig):
     """How candidates are ranked and how sure the curves are."""
 
+    knows_own: ClassVar[bool] = True
     num_candidates: list[int] | None = None
     """Values of N of the curves; by default the powers of two up to the smallest pool, and its size."""
     drop_small_pools: bool = False
@@ -56,27 +57,33 @@ class MeasuredCurves:
     errors: dict[Place, Float[np.ndarray, "questions ns"]]
     response_scores: dict[tuple[str, str], list[np.ndarray]]
     num_questions_dropped: int
+    own_aggregation: dict[str, str]
+    """What `own` stood for under each PRM, where it was asked for."""
 
 
-def evaluate_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig) -> dict[str, Any]:
+def evaluate_best_of_n(
+    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, OwnAggregation] | None = None
+) -> dict[str, Any]:
     """All curves of all PRMs as plain nested dicts: `summarize` of `measure_best_of_n`."""
-    return summarize(measure_best_of_n(records, config), config)
+    return summarize(measure_best_of_n(records, config, own), config)
 
 
-def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig) -> MeasuredCurves:
-    """Every curve per question. Raises ValueError as `build_pool` does, for a product of signed scores, and an N beyond a pool."""
+def measure_best_of_n(
+    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, OwnAggregation] | None = None
+) -> MeasuredCurves:
+    """Every curve per question. `own` has what the aggregation `own` stands for under each PRM.
+
+    Raises ValueError as `build_pool` does, for a product of signed scores, an N beyond a pool, and a PRM without an `own`.
+    """
     pool = build_pool(records, config.answer_grouping)
-    for prm in records:
-        _refuse_signed(prm, pool, config.aggregations)
+    used = {(prm, name): _resolve(prm, name, config, own or {}) for prm in records for name in config.aggregations}
+    for (prm, _), aggregation in used.items():
+        _refuse_signed(prm, pool, aggregation.name)
     num_questions = len(pool.questions)
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
     ns = sorted(set(config.num_candidates or _default_ns(int(pool.sizes.min()))))
-    response_scores = {
-        (prm, aggregation): _response_scores(prm, pool, aggregation, config.softmin_tau)
-        for prm in records
-        for aggregation in config.aggregations
-    }
+    response_scores = {place: _response_scores(place[0], pool, aggregation) for place, aggregation in used.items()}
     votes = _votes(pool, ns, response_scores, config)
     curves: dict[Place, Float[np.ndarray, "questions ns"]] = {}
     curves["baselines", "random"] = metrics.over_ragged(metrics.random_choice, ns, pool.correct)
@@ -90,7 +97,8 @@ def measure_best_of_n(records: Mapping[str, Sequence[StepScores]], config: BestO
         if (*place, "weighted_vote") in votes:
             curves[(*place, "weighted_vote")] = votes[(*place, "weighted_vote")].values
     errors = {place: estimate.standard_error for place, estimate in votes.items()}
-    return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions))
+    own_used = {prm: str(aggregation) for (prm, name), aggregation in used.items() if name == OWN}
+    return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions), own_used)
 
 
 def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]:
@@ -109,6 +117,8 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
         "num_candidates": int(pool.sizes.sum()),
         "num_without_outcome": pool.num_without_outcome,
         "num_without_answer": pool.num_without_answer,
+        "unscored": {prm: number for prm in pool.step_scores if (number := pool.num_unscored(prm))},
+        "own_aggregation": measured.own_aggregation,
         "n": list(ns),
         "confidence": config.confidence,
         **_nest(measured.values, measured.errors, ns, config),
@@ -137,18 +147,32 @@ def _can_vote(pool: CandidatePool) -> bool:
     return any((answers >= 0).any() for answers in pool.answers)
 
 
-def _refuse_signed(prm: str, pool: CandidatePool, aggregations: Sequence[str]) -> None:
-    wrong = [name for name in aggregations if name in NEEDS_PROBABILITIES]
-    if wrong and pool.is_signed(prm):
+def _resolve(prm: str, name: str, config: BestOfNConfig, own: Mapping[str, OwnAggregation]) -> OwnAggregation:
+    if name != OWN:
+        return OwnAggregation(name, config.softmin_tau)
+    if prm not in own:
         raise ValueError(
-            f"{prm} has step scores outside [0, 1], to which {wrong[0]} does not apply: "
+            f"--aggregation {OWN}: nothing says what {prm} was trained for (the manifest of scripts/score.py beside its scores "
+            "does): name an aggregation"
+        )
+    return own[prm]
+
+
+def _refuse_signed(prm: str, pool: CandidatePool, aggregation: str) -> None:
+    if aggregation in NEEDS_PROBABILITIES and pool.is_signed(prm):
+        raise ValueError(
+            f"{prm} has step scores outside [0, 1], to which {aggregation} does not apply: "
             "choose min, mean, sum or last for signed rewards"
         )
 
 
-def _response_scores(prm: str, pool: CandidatePool, aggregation: str, tau: float) -> list[np.ndarray]:
+def _response_scores(prm: str, pool: CandidatePool, aggregation: OwnAggregation) -> list[np.ndarray]:
+    """Scores of every question's candidates; those that the PRM could not read have one below all others."""
     flat = [scores for group in pool.step_scores[prm] for scores in group]
-    scores = aggregate_lists(flat, aggregation, tau=tau, signed=pool.is_signed(prm))
+    scores = aggregate_lists(flat, aggregation.name, aggregation.tau, signed=pool.is_signed(prm))
+    is_scored = np.concatenate(pool.is_scored[prm])
+    if not is_scored.all():
+        scores = np.where(is_scored, scores, scores[is_scored].min() - 1)
     return np.split(scores, np.cumsum(pool.sizes)[:-1])
 
 
@@ -160,7 +184,10 @@ def _votes(
         return {}
     is_signed = {prm: pool.is_signed(prm) for prm in pool.step_scores}
     weightings: dict[Place, list[np.ndarray] | None] = {MAJORITY: None}
-    weightings |= {("prms", *place, "weighted_vote"): s for place, s in response_scores.items() if not is_signed[place[0]]}
+    for (prm, aggregation), scores in response_scores.items():
+        if not is_signed[prm]:
+            weights = [np.where(scored, s, 0.0) for scored, s in zip(pool.is_scored[prm], scores, strict=True)]
+            weightings["prms", prm, aggregation, "weighted_vote"] = weights
     estimates = metrics.vote_each(pool.answers, pool.correct, ns, list(weightings.values()), config.num_vote_draws, config.seed)
     return dict(zip(weightings, estimates, strict=True))
 

@@ -12,7 +12,7 @@ from prm.benchmarks.score_files import Texts
 
 
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
-    """Each question's candidates whose texts are known, `num_per_question` of them, under each PRM's first aggregation.
+    """Each question's scored candidates whose texts are known, `num_per_question` of them, under each PRM's first aggregation.
 
     They are those `worth_reading`; copies of a text come after all others, where there is room for them. With several PRMs the
     group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected response is the
@@ -25,7 +25,8 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
     for prm, aggregation in first.items():
         for row, (question_id, scores) in enumerate(zip(pool.questions, measured.response_scores[prm, aggregation], strict=True)):
             keys = pool.keys[row]
-            known = [candidate for candidate, key in enumerate(keys) if key in texts.responses]
+            is_scored = pool.is_scored[prm][row]
+            known = [candidate for candidate, key in enumerate(keys) if key in texts.responses and is_scored[candidate]]
             different = best_of_copies(known, [texts.responses[keys[candidate]].steps for candidate in known], scores)
             places = worth_reading(scores[different], pool.correct[row][different], num_per_question)
             copies = [candidate for candidate in known if candidate not in different]

@@ -11,6 +11,7 @@ from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice
 from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
+from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.results import write_results
 from prm.benchmarks.score_files import Texts, check_steps, groups_by_field, load_question_fields, load_texts
 from prm.benchmarks.tables import Table
@@ -46,20 +47,19 @@ def report_best_of_n(
     files: Sequence[str],
     config: BestOfNReportConfig,
     folder: str | Path,
-    unscored: Mapping[str, int],
     constant_scores: Sequence[str],
+    own: Mapping[str, OwnAggregation] | None = None,
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write everything. `files` are the rollouts, or else the score files; they may hold texts and question fields.
 
-    `unscored` says of each PRM how many of its candidates `with_unscored` stood in for; `constant_scores` are `constant_notes` of
-    the scores without those.
+    `constant_scores` are `constant_notes` of the scores without stand-ins; `own` has what `--aggregation own` stands for.
 
     Raises ValueError as `measure_best_of_n`, `check_steps`, `candidate_lengths` and `groups_by_field` do, and then writes nothing.
     """
     texts = load_texts(files)
     for prm, rows in records.items():
         check_steps(prm, rows, texts.responses)
-    measured = measure_best_of_n(records, config)
+    measured = measure_best_of_n(records, config, own)
     unit, lengths = candidate_lengths(measured.pool, texts, config.length_unit)
     groups = _question_groups(measured, texts, files, config)
     length = evaluate_length(measured, unit, lengths, config)
@@ -68,7 +68,6 @@ def report_best_of_n(
     items = describe_choice(measured, texts, config.items_per_question)
     result = {
         **summarize(measured, config),
-        "unscored": dict(unscored),
         "constant_scores": list(constant_scores),
         "length": length,
         "breakdown": breakdown,

@@ -139,9 +139,10 @@ def _notes(result: Mapping[str, Any]) -> str:
         share = f"{result['num_without_outcome']} of {result['num_candidates']} candidates"
         notes.append(f"{share} have no outcome (no answer, timeout): they stay in the pool and count as wrong")
     notes += result.get("constant_scores", [])
-    for prm, number in result.get("unscored", {}).items():
-        if number:
-            notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")
+    for prm, number in result["unscored"].items():
+        notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")
+    if own := result["own_aggregation"]:
+        notes.append("own: " + "; ".join(f"{prm} {name}" for prm, name in own.items()))
     if result["num_questions_dropped"]:
         notes.append(f"{result['num_questions_dropped']} questions with fewer than {result['n'][-1]} candidates were left out")
     if result["baselines"]["majority_vote"] is None:
