@@ -74,7 +74,9 @@ def attention_by_block(
         first, last = 0 if window is None else max(0, before + begin + 1 - window), before + end
         shift = reach - size - (before + begin)
         states = query[:, :, begin:end], key[:, :, first:last], value[:, :, first:last]
-        outputs.append(F.scaled_dot_product_attention(*states, mask[: end - begin, shift + first : shift + last], **options))
+        seen = mask[: end - begin, shift + first : shift + last]
+        # A part of a mask begins anywhere; kernels on CUDA want it to begin at a multiple of 16 bytes.
+        outputs.append(F.scaled_dot_product_attention(*states, seen.clone() if seen.is_cuda else seen, **options))
     return torch.cat(outputs, 2)
 
 

@@ -12,10 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-BLOCK_ELEMENTS = 2**23
-"""Logits held at a time: 32 MiB in float32."""
+BLOCK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
+"""Logits held at a time: 32 MiB in float32, on a GPU 512, where every block costs the launch of some twenty kernels."""
 BLOCK_COLUMNS = (512, 16384)
-"""Fewest and most tokens of the vocabulary in a block; fewer would leave the matrix products too thin for a GPU."""
+"""Fewest and most tokens of the vocabulary in a block; fewer would leave the matrix products too thin."""
+COLUMN_STEP = 128
+"""Blocks are a multiple of this wide: rows of other widths are not aligned as fast matrix kernels want them."""
 
 
 class LogProbHead(nn.Module):
@@ -45,11 +47,17 @@ def token_logps(
     Matrix products are in the precision of `hidden`, or of autocast; every sum over blocks is in float32.
     """
     if columns is None:
-        fewest, most = BLOCK_COLUMNS
-        columns = min(max(BLOCK_ELEMENTS // max(len(hidden), 1), fewest), most)
+        columns = block_columns(len(hidden), hidden.device.type)
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     return _TokenLogProbs.apply(hidden, targets, weight, bias, columns)
+
+
+def block_columns(num_targets: int, device: str) -> int:
+    """Tokens of the vocabulary in a block for so many targets."""
+    fewest, most = BLOCK_COLUMNS
+    columns = BLOCK_ELEMENTS.get(device, BLOCK_ELEMENTS["cpu"]) // max(num_targets, 1)
+    return min(max(columns // COLUMN_STEP * COLUMN_STEP, fewest), most)
 
 
 class _TokenLogProbs(torch.autograd.Function):

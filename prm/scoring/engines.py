@@ -10,7 +10,7 @@ import torch
 from prm.attention.varlen import aligns_right
 from prm.models import ImplicitPRM, load_model
 from prm.models.backbone import PackedModel
-from prm.models.cpu import prepare_for_inference
+from prm.models.inference import prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
 from prm.models.prefixes import batch_by_prompt
@@ -53,8 +53,8 @@ class TorchEngine:
             logger.warning("the attention kernel here does not align queries with the last keys: every prompt is computed anew")
             self.share_prompts = False
         for part in (self.model, self.reference):
-            if part is not None and part.device.type == "cpu":
-                prepare_for_inference(part)
+            if part is not None:
+                prepare_for_inference(part, part.device.type)
 
     @classmethod
     def load(

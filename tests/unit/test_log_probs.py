@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from prm.models.log_probs import BLOCK_ELEMENTS, LogProbHead, token_logps
+from prm.models.log_probs import BLOCK_COLUMNS, BLOCK_ELEMENTS, LogProbHead, block_columns, token_logps
 
 
 class PeakMemory(TorchDispatchMode):
@@ -143,8 +143,17 @@ def peak_of(function, vocabulary, targets=512):
 def test_memory_does_not_grow_with_the_vocabulary():
     small, large = (peak_of(token_logps, size) for size in (32768, 131072))
     assert large == pytest.approx(small, rel=0.01)
-    assert large < 1.1 * 4 * BLOCK_ELEMENTS
+    assert large < 1.1 * 4 * BLOCK_ELEMENTS["cpu"]
     assert peak_of(full_logps, 32768) > 2 * small  # what this test is there to find
+
+
+def test_blocks_are_as_wide_as_matrix_kernels_want_them():
+    fewest, most = BLOCK_COLUMNS
+    for device in BLOCK_ELEMENTS:
+        widths = [block_columns(number, device) for number in (0, 1, 511, 4097, 13_000, 16_384, 10**6)]
+        assert all(width % 128 == 0 and fewest <= width <= most for width in widths)
+    assert block_columns(13_000, "cuda") == 10_240
+    assert block_columns(13_000, "cpu") == 640
 
 
 def test_head_has_the_names_of_the_linear_layer_and_shares_its_parameters():

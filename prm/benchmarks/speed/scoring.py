@@ -24,7 +24,7 @@ from prm.benchmarks.speed.candidates import ScoringSpeedConfig, make_candidates
 from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.benchmarks.speed.workload import SHAPES
-from prm.models.cpu import OneDNNLinear
+from prm.models.inference import OneDNNLinear
 from prm.scoring import ScoringEngine
 from prm.scoring.scorer import without_copies
 from prm.steps import EncodedResponse

@@ -1,4 +1,4 @@
-"""Inference on a CPU: linear layers by oneDNN compute what torch's do, and freed memory stays with the process."""
+"""Faster layers compute what torch's and transformers' do; on a CPU freed memory stays with the process."""
 
 import copy
 import subprocess
@@ -6,12 +6,16 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.utils import counters
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from prm.benchmarks.speed.workload import stub_encoder
 from prm.models import RewardModel
-from prm.models.cpu import HAS_ONEDNN, OneDNNLinear, keep_freed_memory, prepare_for_inference
+from prm.models.inference import HAS_ONEDNN, FusedRMSNorm, OneDNNLinear, keep_freed_memory, prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import pack_responses
 from prm.scoring import TorchEngine
@@ -30,7 +34,7 @@ def seen(monkeypatch):
         shapes.append(tuple(input.shape))
         return ours(input, weight, bias)
 
-    monkeypatch.setattr("prm.models.cpu.onednn_linear", record)
+    monkeypatch.setattr("prm.models.inference.onednn_linear", record)
     return shapes
 
 
@@ -42,7 +46,7 @@ def test_a_layer_is_as_exact_as_torchs(shape, bias, seen):
     layer = nn.Linear(48, 33, bias=bias)
     inputs = torch.randn(shape)
     exact = copy.deepcopy(layer).double()(inputs.double())
-    prepare_for_inference(layer)
+    prepare_for_inference(layer, "cpu")
     torch.testing.assert_close(layer(inputs).double(), exact, rtol=1e-5, atol=1e-5)
     assert seen == [shape]
 
@@ -75,7 +79,7 @@ def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
     torch._dynamo.reset()
     counters.clear()
     eager, compiled = (RewardModel.from_backbone(tiny_backbone, 1).eval() for _ in range(2))
-    prepare_for_inference(compiled)
+    prepare_for_inference(compiled, "cpu")
     compile_layers(compiled, backend="aot_eager")
     graphs = []
     for lengths in ((9, 5), (30,), (7, 3, 11)):
@@ -86,10 +90,35 @@ def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("norm", [Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_fused_norm_is_no_less_exact(norm, dtype):
+    torch.manual_seed(0)
+    layer = norm(96, eps=1e-5).to(dtype)
+    layer.weight.uniform_(0.5, 1.5)
+    states = 3 * torch.randn(1, 50, 96).to(dtype)
+    exact = F.rms_norm(states.double(), (96,), layer.weight.double(), 1e-5)
+    theirs = (layer(states) - exact).abs().max()
+    prepare_for_inference(layer, "cuda")
+    assert type(layer) is FusedRMSNorm
+    output = layer(states)
+    assert output.dtype == dtype
+    assert (output - exact).abs().max() <= theirs + 1e-6
+
+
+def test_a_model_with_fused_norms_scores_the_same(tiny_backbone):
+    plain, fused = (RewardModel.from_backbone(tiny_backbone, 1).eval() for _ in range(2))
+    prepare_for_inference(fused, "cuda")
+    assert sum(type(module) is FusedRMSNorm for module in fused.modules()) == 5
+    row = pack_responses([EncodedResponse(list(range(n)), [n - 1], 2) for n in (9, 30)])
+    torch.testing.assert_close(fused(**fused.inputs(row)), plain(**plain.inputs(row)), rtol=1e-4, atol=1e-6)
+
+
 FAULTS = """
 import resource, sys
 import torch
-from prm.models.cpu import keep_freed_memory
+from prm.models.inference import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
