@@ -28,7 +28,7 @@ Loss = Literal[
 ]
 
 PAPER_BATCH_SIZE = 32
-TOKEN_BUDGET, CPU_TOKEN_BUDGET = 16384, 4096
+TOKEN_BUDGETS = {"deepspeed": 16384, "cuda": 8192, "cpu": 4096}
 DECIDED_BY_TOKENS = ("per_device_eval_batch_size", "auto_find_batch_size", "train_sampling_strategy", "dataloader_drop_last")
 
 
@@ -113,8 +113,8 @@ class TrainingConfig(TrainingArguments):
     the ranks, per_device_train_batch_size and gradient_accumulation_steps when both are given."""
 
     token_budget: int | None = None
-    """Tokens packed into one forward pass of one rank. Default: 16384, as much as 80 GB hold (ZeRO-2 reduces gradients after every
-    pass); on a CPU 4096, where longer rows fall out of the caches."""
+    """Tokens packed into one forward pass of one rank. Default: 16384, as much as 80 GB hold under DeepSpeed (ZeRO-2 reduces
+    gradients after every pass), without it 8192; on a CPU 4096, where longer rows fall out of the caches."""
 
     per_device_train_batch_size: int | None = None
     """Most responses packed into one forward pass of one rank. Default: the token budget alone decides."""
@@ -178,7 +178,7 @@ class TrainingConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if not (self.use_cpu or self.bf16 or self.fp16):
             self.bf16 = torch.cuda.is_available()
-        self.token_budget = self.token_budget or (CPU_TOKEN_BUDGET if self.use_cpu else TOKEN_BUDGET)
+        self.token_budget = self.token_budget or TOKEN_BUDGETS["cpu" if self.use_cpu else "deepspeed" if self.deepspeed else "cuda"]
         self.division = divide_global_batch(
             self.token_budget,
             int(os.environ.get("WORLD_SIZE", "1")),

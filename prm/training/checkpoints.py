@@ -10,8 +10,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from prm.files import write_json
 from prm.models.adapt import TRAINABLE
@@ -25,6 +28,17 @@ PARTIAL = ".partial"
 PREFIX = "checkpoint-"
 FINISHED = "training_complete.json"
 MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+
+
+@contextmanager
+def as_saved(model: nn.Module) -> Iterator[None]:
+    """The model with the forward of its class inside, and not the one under autocast that accelerate hung before it to train."""
+    wrapped = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
 
 
 def publish(partial: Path, target: Path, run: dict[str, Any]) -> None:

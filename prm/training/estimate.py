@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from prm.training.arguments import TrainingConfig
-from prm.training.flops import head_size, query_width
+from prm.training.flops import head_size, query_width, weights_per_layer
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +54,14 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Memory of a training step whose micro-batch fills the token budget; `deepspeed` is the DeepSpeed configuration, if any.
 
+    Without it bfloat16 is autocast's: weights in float32, and a copy of the linear maps' in bfloat16 among the activations.
     Not in it: what the CUDA context and the allocator's fragments take (1 to 2 GB).
     """
     zero = (deepspeed or {}).get("zero_optimization", {})
     stage = zero.get("stage", 0)
     ranks = {kind: world_size if stage >= first else 1 for kind, first in FIRST_STAGE.items()}
     width = 2 if is_bf16 and deepspeed else 4
+    is_autocast = is_bf16 and not deepspeed
     gradient_width = 4 if (deepspeed or {}).get("data_types", {}).get("grad_accum_dtype") == "fp32" else width
     is_offloaded = zero.get("offload_optimizer", {}).get("device", "none") != "none"
     # Adam's two moments, and under DeepSpeed the float32 weights that it updates.
@@ -69,7 +71,8 @@ def estimate_memory(
         gradients=num_trained * gradient_width // ranks["gradients"],
         optimizer=num_trained * optimizer_width // ranks["optimizer"],
         buckets=bucket_bytes(zero, num_trained, width) if deepspeed and world_size > 1 else 0,
-        activations=token_budget * activation_bytes(backbone, 2 if is_bf16 else 4, is_checkpointing),
+        activations=token_budget * activation_bytes(backbone, 2 if is_bf16 else 4, is_checkpointing, is_autocast)
+        + 2 * is_autocast * backbone.num_hidden_layers * weights_per_layer(backbone),
     )
 
 
@@ -100,17 +103,19 @@ def bucket_bytes(zero: dict[str, Any], num_trained: int, width: int) -> int:
     return elements * width * (2 if zero.get("overlap_comm") else 1)
 
 
-def activation_bytes(config: PreTrainedConfig, width: int, checkpointing: bool = False) -> int:
+def activation_bytes(config: PreTrainedConfig, width: int, checkpointing: bool = False, is_autocast: bool = False) -> int:
     """Bytes that a token's backward pass needs, over all layers: 106.5 KB a layer for Qwen2.5-Math-1.5B in bfloat16.
 
     Per layer nine times the hidden size (two norms with a float32 copy each, their outputs, the residual), queries, keys, values
     and their result, and four times the MLP's size. Checkpointed layers keep their input, and one of them everything at a time.
+    Under autocast, 118.8 KB: the residual and the norms are float32, and each of five linear maps keeps its own copy of its input.
     """
+    hidden, residual = (26, 4) if is_autocast else (9 * width, width)
     keys_and_values = 2 * config.num_key_value_heads * head_size(config)
-    per_layer = width * (9 * config.hidden_size + 2 * query_width(config) + keys_and_values + 4 * config.intermediate_size)
-    final_norm = width * 3 * config.hidden_size
+    per_layer = hidden * config.hidden_size + width * (2 * query_width(config) + keys_and_values + 4 * config.intermediate_size)
+    final_norm = (8 if is_autocast else 3 * width) * config.hidden_size
     if checkpointing:
-        return config.num_hidden_layers * width * config.hidden_size + per_layer + final_norm
+        return config.num_hidden_layers * residual * config.hidden_size + per_layer + final_norm
     return config.num_hidden_layers * per_layer + final_norm
 
 

@@ -33,7 +33,7 @@ from prm.models.step_scores import ACTIVATIONS
 from prm.steps import StepEncoder
 from prm.training.arguments import TrainingConfig
 from prm.training.callbacks import RunCallback
-from prm.training.checkpoints import PARTIAL, PREFIX, publish
+from prm.training.checkpoints import PARTIAL, PREFIX, as_saved, publish
 from prm.training.dataset import key_name
 from prm.training.flops import TRAINING_FACTOR, forward_flops, peak_flops
 from prm.training.preemption import StopRequest
@@ -253,7 +253,8 @@ class PRMTrainer(Trainer):
                     state["step"] = state["step"].clone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        self.self_test = self_test(self.model, self.encoder)  # here, where all ranks are: under ZeRO-3 they must all take part
+        with as_saved(self.model):
+            self.self_test = self_test(self.model, self.encoder)  # here, where all ranks are: under ZeRO-3 all must take part
         super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

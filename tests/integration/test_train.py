@@ -3,12 +3,15 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_training import for_loss, responses, soften, trajectory, vars_of
 
+import prm.training.run
 from prm.files import write_jsonl
 from prm.losses import LOSSES
 from prm.models import load_model
+from prm.models.checkpoint import self_test
 from prm.training.preemption import EXIT_CODE, STOP_FILE
 from prm.training.trainer import PRMTrainer
 
@@ -42,6 +45,25 @@ def test_step_labels_of_two_classes_or_soft(train, tmp_path, case):
     write_jsonl(tmp_path / "labels" / "train.jsonl", [soften(response, targets) for response in responses(32, seed=2)])
     output_dir = train("--loss", "step_ce", "--dataset", str(tmp_path / "labels"), *flags)
     assert load_model(output_dir)[1].num_labels == int(flags[1])
+
+
+@pytest.mark.parametrize("loss", ["pqm", "asym", "implicit_prm"])
+def test_a_model_trained_under_autocast_is_saved_with_its_scores_in_float32(train, dataset, loss):
+    """Its weights are float32, and whoever loads them so is told of a changed score from 1e-3 on."""
+    output_dir = train(*for_loss(loss, ["--dataset", str(dataset)]), "--bf16", "True")
+    saved = json.loads((output_dir / "prm_config.json").read_text())["self_test"]
+    model, encoder = load_model(output_dir, "float32")
+    assert saved["dtype"] == "float32"
+    assert self_test(model, encoder)["step_scores"] == pytest.approx(saved["step_scores"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [([], torch.float32), (["--bf16", "True"], torch.bfloat16)])
+def test_the_reference_computes_in_the_precision_of_the_policy(train, monkeypatch, flags, dtype):
+    used = []
+    ours = prm.training.run.cached_ref_logps
+    monkeypatch.setattr(prm.training.run, "cached_ref_logps", lambda *a, **k: used.append(k["dtype"]) or ours(*a, **k))
+    train("--loss", "implicit_prm", *flags)
+    assert set(used) == {dtype}
 
 
 def test_stopped_run_continues_to_the_same_weights(train, monkeypatch):

@@ -18,10 +18,12 @@ from prm.benchmarks.speed.scoring import (
     inference_time,
     largest_difference,
     matrix_rate,
+    measure_scoring,
     ratios,
     summary,
 )
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
+from prm.sampling.base import EngineError
 from prm.steps import EncodedResponse
 
 TINY = {"shape": "tiny", "use_cpu": True, "prompt_length": 20, "mean_length": 50.0, "max_length": 90}
@@ -82,6 +84,19 @@ def test_every_engine_gives_the_same_scores(tmp_path):
     assert expected[0][0] != expected[1][0]
     for engine in engines.values():
         assert largest_difference(engine.score_encoded(candidates), expected) < 1e-5
+
+
+def test_an_engine_that_does_not_start_costs_the_others_nothing(monkeypatch, caplog):
+    class Broken:
+        def score_encoded(self, encoded):
+            raise EngineError("no memory left")
+
+    monkeypatch.setitem(VARIANTS, "vllm", lambda config, folder: Broken())
+    found = measure_scoring(ScoringSpeedConfig(**TINY, num_candidates=6, repetitions=1, variants=["packed", "vllm"]))
+    assert list(found["variants"]) == list(found["ratios"]) == ["packed"]
+    assert "vllm is left out: no memory left" in caplog.text
+    with pytest.raises(RuntimeError, match="none of vllm could start"):
+        measure_scoring(ScoringSpeedConfig(**TINY, num_candidates=6, repetitions=1, variants=["vllm"]))
 
 
 def test_computed_work_by_hand(tmp_path):

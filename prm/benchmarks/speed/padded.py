@@ -44,13 +44,20 @@ def token_classification(workload: Workload, arguments: dict[str, Any], trl_path
     """A padded token-classification PRM: `transformers.Trainer`, or TRL's PRMTrainer from `trl_path`, which is one."""
     trainer_class, config_class = trainer_classes(trl_path)
     torch.manual_seed(workload.seed)
+    with drawn_on(arguments):
+        model = AutoModelForTokenClassification.from_config(workload.model_config, attn_implementation="sdpa")
     return trainer_class(
-        model=AutoModelForTokenClassification.from_config(workload.model_config, attn_implementation="sdpa"),
+        model=model,
         args=config_class(**arguments),
         train_dataset=Dataset.from_list(token_rows(workload.examples)),
         data_collator=DataCollatorForTokenClassification(stub_tokenizer()),
         processing_class=stub_tokenizer(),
     )
+
+
+def drawn_on(arguments: dict[str, Any]) -> torch.device:
+    """Where a trainer with these arguments will have its model: billions of numbers drawn on a CPU would take minutes."""
+    return torch.device("cpu" if arguments["use_cpu"] or not torch.cuda.is_available() else "cuda")
 
 
 def trainer_classes(trl_path: str | None) -> tuple[type[Trainer], type[TrainingArguments]]:
@@ -95,8 +102,10 @@ class PaddedImplicitPRM(nn.Module):
 def padded_implicit(workload: Workload, arguments: dict[str, Any]) -> Trainer:
     """The implicit PRM on padded batches, with the reference's log-probs at hand."""
     torch.manual_seed(workload.seed)
+    with drawn_on(arguments):
+        model = PaddedImplicitPRM(workload.model_config)
     return Trainer(
-        model=PaddedImplicitPRM(workload.model_config),
+        model=model,
         args=TrainingArguments(**arguments, remove_unused_columns=False),
         train_dataset=[{"input_ids": example.encoded.input_ids, "example": example} for example in workload.examples],
         data_collator=pad_implicit,

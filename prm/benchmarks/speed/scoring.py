@@ -6,6 +6,7 @@ are the hardware's: those of what an engine really computes. Time is the CPU tim
 and wall time on a GPU.
 """
 
+import logging
 import os
 import statistics
 import tempfile
@@ -25,10 +26,13 @@ from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.benchmarks.speed.workload import SHAPES
 from prm.models.inference import OneDNNLinear
+from prm.sampling.base import EngineError
 from prm.scoring import ScoringEngine
 from prm.scoring.scorer import without_copies
 from prm.steps import EncodedResponse
 from prm.tracking import progress
+
+logger = logging.getLogger(__name__)
 
 REFERENCES = ("padded", "packed", "vllm", "vllm_compiled")
 """Variants whose speed the table sets the others in relation to."""
@@ -75,13 +79,22 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
     names = list(dict.fromkeys(config.variants or default_variants(config.torch_compile)))
     encoded = make_candidates(config)
     expected: list[list[float]] | None = None
-    runs: dict[str, list[ScoringRun]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        engines = {name: VARIANTS[name](config, Path(folder) / name) for name in names}
-        for engine in progress(engines.values(), desc="warming up", unit="engine"):
+        engines: dict[str, ScoringEngine] = {}
+        for name in progress(names, desc="warming up", unit="engine"):
+            engine = VARIANTS[name](config, Path(folder) / name)
             if hasattr(engine, "close"):
                 stack.callback(engine.close)
-            engine.score_encoded(encoded[:WARM_UP])
+            try:
+                for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
+                    engine.score_encoded(encoded[:number])
+            except (EngineError, torch.OutOfMemoryError) as error:
+                logger.warning("%s is left out: %s", name, error)
+            else:
+                engines[name] = engine
+        if not engines:
+            raise RuntimeError(f"none of {', '.join(names)} could start, see above")
+        names, runs = list(engines), {name: [] for name in engines}
         computed = {name: computed_work(engine, encoded, config.model_config) for name, engine in engines.items()}
         turns = [name for turn in range(config.repetitions) for name in (names if turn % 2 == 0 else reversed(names))]
         for name in progress(turns, desc="scoring", unit="run"):

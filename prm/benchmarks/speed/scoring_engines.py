@@ -33,9 +33,10 @@ def discriminative(config: ScoringSpeedConfig) -> RewardModel:
     """The random PRM with a head, the same for every variant."""
     torch.manual_seed(config.seed)
     dtype = getattr(torch, config.dtype)
-    backbone = AutoModel.from_config(config.model_config, attn_implementation=PACKED, dtype=dtype)
-    head = build_head(backbone.config.hidden_size, backbone.config.num_labels).to(dtype)
-    return RewardModel.from_parts(backbone, head).to(config.device).eval()
+    with config.device:  # numbers drawn on a CPU would take minutes
+        backbone = AutoModel.from_config(config.model_config, attn_implementation=PACKED, dtype=dtype)
+        head = build_head(backbone.config.hidden_size, backbone.config.num_labels).to(dtype)
+        return RewardModel.from_parts(backbone, head).eval()
 
 
 @dataclass
@@ -50,9 +51,9 @@ class PaddedEngine:
 
     def __post_init__(self) -> None:
         config, weights = copy.deepcopy(self.model.config), self.model.model.state_dict()
-        self.backbone = AutoModel.from_config(config, attn_implementation="sdpa", dtype=self.model.dtype)
+        with self.model.device:
+            self.backbone = AutoModel.from_config(config, attn_implementation="sdpa", dtype=self.model.dtype).eval()
         self.backbone.load_state_dict(weights)
-        self.backbone.to(self.model.device).eval()
 
     def batches(self, encoded: list[EncodedResponse]) -> list[list[int]]:
         """Indices of the responses of each batch."""
@@ -117,8 +118,9 @@ def implicit(with_reference: bool) -> Build:
     def build(config: ScoringSpeedConfig, folder: Path) -> ScoringEngine:
         torch.manual_seed(config.seed)
         dtype = getattr(torch, config.dtype)
-        policy = AutoModelForCausalLM.from_config(config.model_config, attn_implementation=PACKED, dtype=dtype)
-        model = ImplicitPRM.from_parts(policy).to(config.device).eval()
+        with config.device:
+            policy = AutoModelForCausalLM.from_config(config.model_config, attn_implementation=PACKED, dtype=dtype)
+            model = ImplicitPRM.from_parts(policy).eval()
         reference = copy.deepcopy(model) if with_reference else None
         encoder = stub_encoder("implicit_prm")
         return Scorer(TorchEngine(model, encoder, reference, config.token_budget), encoder)

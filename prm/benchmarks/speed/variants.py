@@ -141,7 +141,7 @@ class UncachedTrainer(PRMTrainer):
         self.reference = copy.deepcopy(self.model).eval()
 
     def step_outputs(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             ref_logps = self.reference(**self.reference.inputs(batch))
         return super().step_outputs(model, batch | {"ref_logps": ref_logps})
 
