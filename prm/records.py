@@ -79,6 +79,12 @@ class Response(_Keyed):
     completions: list[list[int]] | None = None
     """Of each step, [k, K]: how many of K completions from behind it were right (Monte-Carlo labels)."""
 
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether the step labels are shares of right completions, of which 0 is bad, and not classes, of which 0 is neutral."""
+        labels = self.step_labels or ()
+        return self.completions is not None or any(label is not None and 0 < label < 1 for label in labels)
+
 
 @dataclass(frozen=True, slots=True)
 class StepScores(_Keyed):

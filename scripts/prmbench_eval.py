@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.predictions:
         predictions, counts = load_predictions(config.predictions, items)
     else:
+        config.take_defaults_of(config.contract)
         responses = [item.as_response(config.strip_numbering) for item in items]
         predictions, counts = score_items(config, responses, output_dir)
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         check_rules(items, config)
+        config.take_defaults_of(config.contract)
         predictions, left_out = score_items(config, [item.as_response() for item in items], output_dir)
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]

@@ -172,7 +172,7 @@ def step_classes(response: Response, soft_threshold: float, path: str) -> bytes:
     labels = response.step_labels if response.step_labels is not None else [None] * len(response.steps)
     if len(labels) != len(response.steps):
         raise ValueError(f"{path}: {response.key!r} has {len(response.steps)} steps and {len(labels)} labels; repair or remove it")
-    is_soft = response.completions is not None
+    is_soft = response.has_soft_labels
     return bytes(_class(label, is_soft, soft_threshold) for label in labels)
 
 

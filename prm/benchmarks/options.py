@@ -1,6 +1,8 @@
 """Options that evaluations share: what stands beside a result, and of how many bins its calibration error is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prm import metrics
 from prm.benchmarks.published_values import parse_published
@@ -17,6 +19,14 @@ class CalibrationBinsConfig(metrics.BootstrapConfig):
         super().__post_init__()
         if self.num_calibration_bins < 1:
             raise ValueError(f"--num_calibration_bins {self.num_calibration_bins}: give at least one")
+
+
+FIXED_THRESHOLD = 0.5
+
+
+def natural_threshold(contract: Mapping[str, Any]) -> float:
+    """Where a PRM of this contract is undecided about a step: 0.5 of probabilities, 0 of differences and of raw values."""
+    return FIXED_THRESHOLD if contract["activation"] in ("sigmoid", "softmax") else 0.0
 
 
 @dataclass(kw_only=True)

@@ -73,7 +73,7 @@ def first_error(response: Response) -> int | None:
     """
     if not response.step_labels:
         return None
-    is_soft = response.completions is not None
+    is_soft = response.has_soft_labels
     for index, label in enumerate(response.step_labels):
         if label is None:
             return None

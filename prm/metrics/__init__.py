@@ -2,8 +2,11 @@
 
 from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
 from prm.metrics.calibration import (
+    Reading,
     ReliabilityBin,
     apply_temperature,
+    as_logits,
+    as_probabilities,
     bin_of,
     brier_score,
     calibration_error,
@@ -45,11 +48,14 @@ __all__ = [
     "BootstrapConfig",
     "FirstErrorScore",
     "PairedDifference",
+    "Reading",
     "ReliabilityBin",
     "StepMeasures",
     "VoteEstimate",
     "accuracy",
     "apply_temperature",
+    "as_logits",
+    "as_probabilities",
     "best_of_n",
     "best_prm_threshold",
     "best_threshold",

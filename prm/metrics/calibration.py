@@ -12,6 +12,8 @@ from prm.metrics.association import equal_mass_bins
 NUM_BINS = 10
 CLIP = 1e-6
 """Nearest that a probability may come to 0 or 1 before its logit is taken: stored scores are often rounded to 1.0."""
+Reading = Literal["probabilities", "differences", "logits"]
+"""What a PRM's scores may be: probabilities of a good step, P(good) - P(bad), or raw values."""
 Binning = Literal["width", "mass"]
 
 Scores = Float[np.ndarray, " items"]
@@ -76,6 +78,18 @@ def to_logits(scores: Scores) -> Scores:
     _check_probabilities(scores)
     clipped = scores.astype(np.float64).clip(CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)
+
+
+def as_probabilities(scores: Scores, reading: Reading) -> Scores:
+    """What scores read in this way say: themselves, P(good) of P(good) - P(bad), or the sigmoid of logits."""
+    if reading == "differences":
+        return (1 + scores) / 2
+    return _sigmoid(scores) if reading == "logits" else scores
+
+
+def as_logits(scores: Scores, reading: Reading) -> Scores:
+    """The logits of `as_probabilities`."""
+    return scores if reading == "logits" else to_logits(as_probabilities(scores, reading))
 
 
 def apply_temperature(logits: Scores, temperature: float) -> Scores:

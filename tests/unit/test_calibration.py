@@ -1,6 +1,7 @@
 """The calibration and bias report's parts: scores joined with truth, calibration by hand, biases that were put in and found."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
 from prm.benchmarks.calibration.report import report_calibration
 from prm.benchmarks.calibration.scored_steps import join_scores, truth_of
-from prm.benchmarks.results import read_items, read_tables
+from prm.benchmarks.results import first_error, read_items, read_tables
 from prm.records import Response, StepScores
 
 CONFIG = CalibrationConfig(aggregation=["min", "last"], num_bootstrap=200)
@@ -55,9 +56,13 @@ class TestJoin:
     def test_truth_of_a_label(self, label, neutral, is_soft, truth):
         assert truth_of(label, neutral, is_soft) == truth
 
-    def test_one_fraction_makes_all_labels_shares(self):
-        soft = [response("a", 0, [1.0, 0.0]), response("b", 0, [0.5])]
-        assert join_scores("x", scores(soft, [[0.9, 0.2], [0.8]]), soft).step_truth.tolist() == [1, 0, 1]
+    def test_a_fraction_or_completions_make_a_responses_labels_shares(self):
+        """Of shares 0 is bad, whatever others in the file have; the page's first error says the same."""
+        sampled = replace(response("c", 0, [1.0, 0.0]), completions=[[1, 1], [0, 1]])
+        rows = [response("a", 0, [1.0, 0.0]), response("b", 0, [0.75, 0.0]), sampled]
+        joined = join_scores("x", scores(rows, [[0.9, 0.2]] * 3), rows)
+        assert joined.step_truth.tolist() == [1, 1, 1, 0, 1, 0]
+        assert [first_error(row) for row in rows] == [-1, 1, 1]
 
     def test_steps_behind_the_first_bad_one_can_be_ignored(self):
         rows = [response("a", 0, [1, None, -1, 1, -1])]
@@ -87,6 +92,24 @@ class TestJoin:
         with pytest.raises(ValueError, match=message):
             join_scores("x", given, TWO)
 
+    @pytest.mark.parametrize(
+        ("values", "read_as", "used"),
+        [
+            ([0.5, 1.0], "auto", "probabilities"),
+            ([0.5, -1.0], "auto", "logits"),
+            ([0.5, -1.0], "differences", "differences"),
+            ([0.5, 1.0], "logits", "logits"),
+        ],
+    )
+    def test_what_scores_are_read_as(self, values, read_as, used):
+        assert join_scores("x", scores(TWO[:1], [values]), TWO[:1], read_as=read_as).read_as == used
+
+    def test_scores_that_are_not_what_they_are_to_be_read_as(self):
+        with pytest.raises(ValueError, match=r"x: --read_as probabilities, but its scores reach from -1 to 0\.5"):
+            join_scores("x", scores(TWO[:1], [[0.5, -1.0]]), TWO[:1], read_as="probabilities")
+        with pytest.raises(ValueError, match=r"x: --read_as differences, but its scores reach from -1\.5 to 0\.5"):
+            join_scores("x", scores(TWO[:1], [[0.5, -1.5]]), TWO[:1], read_as="differences")
+
     def test_scores_without_any_truth_are_refused(self):
         bare = [Response("a", 0, "?", ["s"])]
         with pytest.raises(ValueError, match="x: no response has an outcome or a step label"):
@@ -108,6 +131,24 @@ def world(num_questions=200, num_steps=6, temperature=1.0, bias=0.0, seed=0):
 
 
 class TestCalibration:
+    def test_differences_are_as_calibrated_as_the_probabilities_behind_them(self):
+        responses, values = world()
+        halves = [[2 * p - 1 for p in row] for row in values]
+        logits = [[float(np.log(p / (1 - p))) for p in row] for row in values]
+        found = [
+            evaluate_calibration(join_scores("x", scores(responses, v), responses, read_as=read_as), CONFIG)["steps"]
+            for v, read_as in ((values, "auto"), (halves, "differences"), (logits, "auto"))
+        ]
+        for other in found[1:]:
+            assert other["before"]["brier"] == pytest.approx(found[0]["before"]["brier"], rel=1e-9)
+            assert other["temperature"] == pytest.approx(found[0]["temperature"], rel=1e-6)
+
+    def test_a_contract_says_what_its_scores_are(self):
+        for activation, reading in (("difference", "differences"), ("identity", "logits"), ("softmax", "probabilities")):
+            config = CalibrationConfig()
+            config.take_defaults_of({"aggregation": "min", "activation": activation})
+            assert config.read_as == reading
+
     def test_by_hand(self):
         joined = join_scores("x", scores(TWO, [[0.9, 0.2], [0.8, 0.6, 0.4]]), TWO)
         found = evaluate_calibration(joined, CONFIG)

@@ -107,6 +107,7 @@ class TestEvaluation:
             ({"num_bootstrap": -1}, "--num_bootstrap -1: an interval needs resamples"),
             ({"confidence": 1.0}, "--confidence 1.0: give a share"),
             ({"confidence": float("nan")}, "--confidence nan: give a share"),
+            ({"threshold": ["oracle"], "fixed_threshold": 0.4}, "--fixed_threshold 0.4: --threshold oracle does not use it"),
             ({"fixed_threshold": float("nan")}, "--fixed_threshold nan: give a finite number"),
             ({"fixed_threshold": float("inf")}, "--fixed_threshold inf: give a finite number"),
         ],

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from prm.benchmarks.prmbench.evaluate import PRMBenchConfig
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig
 from prm.benchmarks.results import Item, read_items, read_tables, response_item, write_results
 from prm.benchmarks.tables import Table, align, interval, p_value, percent, render
 from prm.records import Response
@@ -60,3 +62,17 @@ def test_tables_stand_apart_with_title_and_note():
     assert [percent(None), percent(0.4567)] == ["-", "45.7"]
     assert [p_value(None), p_value(2e-4)] == ["-", "0.0002"]
     assert interval(0.1, 0.25) == "[10.0, 25.0]"
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softmax", "difference", "identity"])
+def test_the_fixed_threshold_is_where_the_contract_is_undecided(name):
+    undecided = 0.5 if name in ("sigmoid", "softmax") else 0.0
+    contract = {"activation": name}
+    bench, steps = ProcessBenchConfig(), PRMBenchConfig()
+    for config in (bench, steps):
+        config.take_defaults_of(contract)
+    assert (bench.used_threshold, steps.fixed_threshold) == (undecided, undecided)
+    given, skywork = ProcessBenchConfig(fixed_threshold=0.3), PRMBenchConfig(rule="difference")
+    for config in (given, skywork):
+        config.take_defaults_of(contract)
+    assert (given.used_threshold, skywork.fixed_threshold) == (0.3, -0.05)

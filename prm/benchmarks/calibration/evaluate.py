@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,10 @@ COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
 
 
+READ_AS = {"sigmoid": "probabilities", "softmax": "probabilities", "difference": "differences", "identity": "logits"}
+"""Activation of a contract -> what its scores are."""
+
+
 @dataclass
 class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
     """How scores are read as probabilities."""
@@ -24,13 +28,22 @@ class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
     """What a step labelled 0 between -1 and 1 counts as."""
     behind_error: BehindError = "labelled"
     """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
+    read_as: Literal["auto", "probabilities", "differences", "logits"] = "auto"
+    """What the scores are: probabilities, differences P(good) - P(bad), or logits, whose sigmoid is one. auto: with --model what
+    its contract says, otherwise probabilities where all lie in [0, 1], and logits where not."""
     num_bootstrap: int = 2000
+
+    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
+        """Fill in what the user left open, as a checkpoint's contract has it."""
+        super().take_defaults_of(contract)
+        if self.read_as == "auto":
+            self.read_as = READ_AS[contract["activation"]]
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:
     """`steps` against step labels and `responses[aggregation]` against outcomes, each None where there is no truth.
 
-    Signed scores (an implicit PRM's rewards, raw logits) are read as logits; product and geometric mean of them are refused.
+    Product and geometric mean of scores outside [0, 1] are refused.
     """
     steps = _measure(scored, scored.step_score, scored.step_truth, scored.question[scored.response], config)
     responses = {
@@ -38,7 +51,7 @@ def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> 
         for name in config.aggregations
     }
     return {
-        "read_as": "logits" if scored.is_signed else "probabilities",
+        "read_as": scored.read_as,
         "num_responses": len(scored.responses),
         "num_questions": len(np.unique(scored.question)),
         "num_unscored": scored.num_unscored,
@@ -59,7 +72,7 @@ def _measure(
         return None
     labels, question = truth[known].astype(bool), question[known]
     probabilities = scored.probabilities(scores[known])
-    logits = scores[known] if scored.is_signed else metrics.to_logits(probabilities)
+    logits = metrics.as_logits(scores[known], scored.read_as)
     temperature = metrics.fit_temperature(logits, labels)
     tempered = _cross_fitted(logits, labels, question)
     auc = metrics.roc_auc(scores[known], labels)

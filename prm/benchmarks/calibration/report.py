@@ -33,7 +33,8 @@ def report_calibration(
     """
     step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
     scored = {
-        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length) for prm, rows in records.items()
+        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length, read_as=config.read_as)
+        for prm, rows in records.items()
     }
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
     result = {

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from prm import metrics
 from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.score_files import check_steps
 from prm.records import Key, Response, StepScores
@@ -37,7 +38,8 @@ class ScoredResponses:
     position: Int[np.ndarray, " steps"]
     step_length: Int[np.ndarray, " steps"]
     is_signed: bool
-    """Whether a score lies outside [0, 1]; signed scores are read as logits."""
+    """Whether a score lies outside [0, 1]."""
+    read_as: metrics.Reading
     num_unscored: int
 
     @property
@@ -50,8 +52,8 @@ class ScoredResponses:
         return aggregate_lists(self.step_scores, aggregation, tau, self.is_signed)
 
     def probabilities(self, scores: Float[np.ndarray, " items"]) -> Float[np.ndarray, " items"]:
-        """The scores, or the sigmoid of signed ones."""
-        return 0.5 * (1 + np.tanh(0.5 * scores)) if self.is_signed else scores
+        """What the scores say of being good or right."""
+        return metrics.as_probabilities(scores, self.read_as)
 
 
 def join_scores(
@@ -62,22 +64,22 @@ def join_scores(
     behind_error: BehindError = "labelled",
     step_length: Callable[[str], int] = len,
     needs_truth: bool = True,
+    read_as: str = "auto",
 ) -> ScoredResponses:
     """Put scores and responses together. Responses without scores are left out and counted.
 
     A response with one score and several steps was scored as a whole (by an outcome model): it has no step scores.
 
     Raises:
-        ValueError: scores of a response that is not there, steps and scores that differ in number, a score that is not finite, or
-            (unless told that none is needed) neither an outcome nor a step label anywhere.
+        ValueError: scores of a response that is not there, steps and scores that differ in number, a score that is not finite or
+            not what it is to be `read_as`, or (unless told that none is needed) neither an outcome nor a step label anywhere.
     """
     known = {response.key: response for response in responses}
     scores = {record.key: record.step_scores for record in records}
     _check(prm, records, scores, known)
     kept = [response for key, response in known.items() if key in scores and response.steps]
     by_step = [(i, r, scores[r.key]) for i, r in enumerate(kept) if len(scores[r.key]) == len(r.steps)]
-    is_soft = any(0 < label < 1 for r in kept for label in r.step_labels or () if label is not None)
-    labels = [truth for _, r, _ in by_step for truth in step_truths(r, neutral, behind_error, is_soft)]
+    labels = [truth for _, r, _ in by_step for truth in step_truths(r, neutral, behind_error)]
     joined = ScoredResponses(
         kept,
         [scores[r.key] for r in kept],
@@ -89,6 +91,7 @@ def join_scores(
         np.array([position for _, r, _ in by_step for position in range(len(r.steps))], dtype=np.int64),
         np.array([step_length(step) for _, r, _ in by_step for step in r.steps], dtype=np.int64),
         is_signed(scores[r.key] for r in kept),
+        reading_of(prm, [scores[r.key] for r in kept], read_as),
         len(known) - len(kept),
     )
     if needs_truth and (joined.truth == UNKNOWN).all() and (joined.step_truth == UNKNOWN).all():
@@ -98,8 +101,20 @@ def join_scores(
     return joined
 
 
-def step_truths(response: Response, neutral: Neutral, behind_error: BehindError, is_soft: bool) -> list[int]:
+def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -> metrics.Reading:
+    """`read_as`; for `auto` probabilities where all scores lie in [0, 1], otherwise logits. Raises ValueError for others."""
+    lowest = {"probabilities": 0, "differences": -1}.get(read_as, -np.inf)
+    flat = [score for scores in step_scores for score in scores]
+    if read_as != "logits" and read_as != "auto" and not lowest <= min(flat) <= max(flat) <= 1:
+        raise ValueError(f"{prm}: --read_as {read_as}, but its scores reach from {min(flat):.6g} to {max(flat):.6g}")
+    if read_as == "auto":
+        return "logits" if is_signed(step_scores) else "probabilities"
+    return read_as
+
+
+def step_truths(response: Response, neutral: Neutral, behind_error: BehindError) -> list[int]:
     """`truth_of` each step's label; with `behind_error` ignored, unknown behind the first bad step."""
+    is_soft = response.has_soft_labels
     truths = [truth_of(label, neutral, is_soft) for label in response.step_labels or [None] * len(response.steps)]
     if behind_error == "ignored" and 0 in truths:
         first = truths.index(0)

@@ -9,6 +9,11 @@ SHIFTED = 0.01
 """Rise of the calibration error under the best temperature from which the table says that scores are shifted."""
 COVARIATES = {"position": "step position", "step_length": "step length", "num_steps": "number of steps"}
 
+READ_AS_NOTES = {
+    "logits": "logits, whose sigmoid is a probability",
+    "differences": "P(good) - P(bad), of which (1 + s) / 2 is P(good)",
+}
+
 
 def calibration_tables(result: Mapping[str, Any]) -> list[Table]:
     """Calibration before and after the fitted temperature, correlations of scores with form, and what perturbations change."""
@@ -48,8 +53,8 @@ def _calibration_note(result: Mapping[str, Any]) -> str:
         "temperature: least log loss on all questions; after: at the temperature of the other half of the questions",
     ]
     for prm, found in result["prms"].items():
-        if found["read_as"] == "logits":
-            notes.append(f"{prm}: scores lie outside [0, 1] and are read as logits")
+        if found["read_as"] != "probabilities":
+            notes.append(f"{prm}: scores are read as {READ_AS_NOTES[found['read_as']]}")
         if found["num_unscored"]:
             notes.append(f"{prm}: {found['num_unscored']} responses have no scores and are left out")
     notes += result["constant_scores"]

@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
 from prm.benchmarks.constant_scores import constant_notes
-from prm.benchmarks.options import StepBenchmarkConfig
+from prm.benchmarks.options import FIXED_THRESHOLD, StepBenchmarkConfig, natural_threshold
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.results import without_nan
 from prm.benchmarks.step_calibration import step_calibration
 from prm.metrics.prm_score import ratio
 
-THRESHOLDS = {"score": 0.5, "difference": -0.05}
+THRESHOLDS = {"score": FIXED_THRESHOLD, "difference": -0.05}
 
 
 @dataclass
@@ -32,7 +32,8 @@ class PRMBenchConfig(StepBenchmarkConfig):
     """What must lie above the threshold for a step to be called good: its `score`, or the `difference` to the score of the step
     before (of the first step, its score), as the benchmark reads Skywork's PRMs."""
     threshold: float | None = None
-    """The `fixed` threshold; by default 0.5, of differences -0.05. The best one, `oracle`, is reported beside it."""
+    """The `fixed` threshold. Default: 0.5, of a --model whose scores are no probabilities 0, of differences -0.05. The best one,
+    `oracle`, is reported beside it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +43,11 @@ class PRMBenchConfig(StepBenchmarkConfig):
     @property
     def fixed_threshold(self) -> float:
         return THRESHOLDS[self.rule] if self.threshold is None else self.threshold
+
+    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
+        """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
+        if self.threshold is None and self.rule == "score":
+            self.threshold = natural_threshold(contract)
 
 
 @dataclass(frozen=True)

@@ -80,20 +80,7 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
     encoded = make_candidates(config)
     expected: list[list[float]] | None = None
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        engines: dict[str, ScoringEngine] = {}
-        for name in progress(names, desc="warming up", unit="engine"):
-            engine = VARIANTS[name](config, Path(folder) / name)
-            if hasattr(engine, "close"):
-                stack.callback(engine.close)
-            try:
-                for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
-                    engine.score_encoded(encoded[:number])
-            except (EngineError, torch.OutOfMemoryError) as error:
-                logger.warning("%s is left out: %s", name, error)
-            else:
-                engines[name] = engine
-        if not engines:
-            raise RuntimeError(f"none of {', '.join(names)} could start, see above")
+        engines = start_engines(config, names, encoded, Path(folder), stack)
         names, runs = list(engines), {name: [] for name in engines}
         computed = {name: computed_work(engine, encoded, config.model_config) for name, engine in engines.items()}
         turns = [name for turn in range(config.repetitions) for name in (names if turn % 2 == 0 else reversed(names))]
@@ -116,6 +103,30 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
         "ratios": {name: ratios(runs[name], runs) for name in names},
         "inference_time": inference_time(runs, computed, config.published),
     }
+
+
+def start_engines(
+    config: ScoringSpeedConfig, names: Sequence[str], encoded: list[EncodedResponse], folder: Path, stack: ExitStack
+) -> dict[str, ScoringEngine]:
+    """Engines that have scored some of the candidates; `stack` closes them. One that fails is left out with a warning.
+
+    Raises RuntimeError if all do.
+    """
+    engines: dict[str, ScoringEngine] = {}
+    for name in progress(names, desc="warming up", unit="engine"):
+        try:
+            engine = VARIANTS[name](config, folder / name)
+            if hasattr(engine, "close"):
+                stack.callback(engine.close)
+            for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
+                engine.score_encoded(encoded[:number])
+        except (EngineError, torch.OutOfMemoryError) as error:
+            logger.warning("%s is left out: %s", name, error)
+        else:
+            engines[name] = engine
+    if not engines:
+        raise RuntimeError(f"none of {', '.join(names)} could start, see above")
+    return engines
 
 
 def measure(engine: ScoringEngine, encoded: list[EncodedResponse], device: torch.device) -> tuple[float, list[list[float]]]:
