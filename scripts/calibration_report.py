@@ -1,6 +1,7 @@
 """Are a PRM's scores probabilities, and do they go by form? From scores, or by a checkpoint that scores perturbed steps too."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,11 @@ from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
 from prm.data.sources import load_responses
+from prm.records import Key, Response
 from prm.scoring import ModelConfig, score_kept
 from prm.tracking import setup_logging, write_manifest
+
+NUM_PERTURBED = 2000
 
 logger = logging.getLogger("prm.calibration_report")
 
@@ -32,7 +36,7 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
     """PRMs to take from candidate pools; all by default."""
     perturbations: list[str] = field(default_factory=lambda: list(PERTURBATIONS))
     """What --model scores anew: merge (two steps as one), split (a step per sentence), filler (steps that say nothing)."""
-    num_perturbed: int = 2000
+    num_perturbed: int = NUM_PERTURBED
     """Responses to perturb, of whole questions chosen by the seed; 0 for none."""
     tokenizer: str | None = None
     """Tokenizer, a folder or a hub name, whose tokens step length is counted in; by default characters."""
@@ -48,6 +52,22 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
         if bool(self.scores) == bool(self.model) or (self.model and not self.responses):
             raise ValueError("give either --scores FILE... or both --model OUT and --responses FILE...")
         self.check_unused("--scores")
+        if self.model and self.prm:
+            raise ValueError("--prm chooses among the PRMs of candidate pools, but --model scores: leave one of the two out")
+        if self.scores and (self.perturbations, self.num_perturbed) != (list(PERTURBATIONS), NUM_PERTURBED):
+            raise ValueError(
+                "--perturbations and --num_perturbed say what --model scores anew, but --scores is given: leave them out"
+            )
+
+
+def all_responses(files: Sequence[str]) -> list[Response]:
+    """The responses of all files; several may hold one, with scores of several PRMs. Raises ValueError where they contradict."""
+    found: dict[Key, Response] = {}
+    for file in files:
+        for response in load_responses(file):
+            if found.setdefault(response.key, response) != response:
+                raise ValueError(f"{file}: response {response.key!r} is another one than in the files before it; give one of them")
+    return list(found.values())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(CalibrationReportConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
     files = config.responses or [split_name(entry)[1] for entry in config.scores]
-    responses = list({response.key: response for file in files for response in load_responses(file)}.values())
+    responses = all_responses(files)
     perturbed = None
     if config.model:
         config.take_defaults_of(config.contract)

@@ -48,6 +48,8 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
         for name in self.aggregations:
             if not (name == OWN and self.knows_own):
                 check_aggregation(name, self.softmin_tau)
+        if self.tau is not None and self.aggregation is not None and "softmin" not in self.aggregation:
+            raise ValueError(f"--tau {self.tau}: the temperature of softmin, but --aggregation is {' '.join(self.aggregation)}")
 
     @property
     def aggregations(self) -> list[str]:

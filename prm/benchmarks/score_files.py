@@ -24,9 +24,11 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
     Raises ValueError for two curves of one name and for `prms` that a pool does not hold.
     """
     records: dict[str, list[StepScores]] = {}
+    found: set[str] = set()
     for entry in entries:
         label, path = split_name(entry)
         names = list_prms(path)
+        found.update(names)
         chosen = [name for name in names if prms is None or name in prms]
         if names and not chosen:
             raise ValueError(f"--prm {' '.join(prms or [])}: {path} holds step scores of {', '.join(names)}")
@@ -36,10 +38,12 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
             if curve in records:
                 raise ValueError(f"--scores {entry}: a second curve named {curve!r}; name the files apart, NAME={path}")
             records[curve] = load_scores(path, name)
-    if prms is not None and not any(list_prms(split_name(entry)[1]) for entry in entries):
+    if prms is not None and not found:
         raise ValueError(
             f"--prm {' '.join(prms)}: chooses among the PRMs of candidate pools, and none of {', '.join(entries)} is one"
         )
+    if unknown := sorted(set(prms or ()) - found):
+        raise ValueError(f"--prm {unknown[0]}: {', '.join(entries)} hold step scores of {', '.join(sorted(found))}")
     return records
 
 

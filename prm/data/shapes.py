@@ -140,7 +140,9 @@ def evaluation_scores(row: Row, place: Place) -> Iterator[StepScores]:
 
 
 def pool_rollouts(row: Row, place: Place) -> Iterator[Rollout]:
-    """The candidates of one question, with Math-Verify's verdict where the pool holds it."""
+    """The candidates of one question, with Math-Verify's verdict where the pool holds it. Raises ValueError if there are none."""
+    if not row["candidates"]:
+        raise ValueError(f"{place.where}: a question without candidates; remove the row, or sample some")
     for index, candidate in enumerate(row["candidates"]):
         yield _rollout(
             place,

@@ -35,6 +35,12 @@ def brier_score(scores: Scores, labels: Labels) -> float:
     return float(((scores - labels) ** 2).mean()) if len(scores) else float("nan")
 
 
+def brier_of_constant(labels: Labels) -> float:
+    """The Brier score of always saying the share of positives; nan without items."""
+    share = labels.astype(bool).mean() if len(labels) else np.nan
+    return float(share * (1 - share))
+
+
 def log_loss(scores: Scores, labels: Labels) -> float:
     """Mean negative log-likelihood in nats, with probabilities clipped by `CLIP`; nan without items."""
     _check_probabilities(scores)

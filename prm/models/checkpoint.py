@@ -18,7 +18,7 @@ from prm.models.files import model_folder
 from prm.models.implicit import ImplicitPRM
 from prm.models.published import load_published, published_contract
 from prm.models.reward_model import RewardModel
-from prm.models.step_scores import score_batch
+from prm.models.step_scores import largest_difference, score_batch
 from prm.records import Response
 from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
 
@@ -123,9 +123,8 @@ def check_self_test(model: PackedModel, encoder: StepEncoder, saved: dict[str, A
                 f"{CONFIG_NAME} are not those of the training run; restore them"
             )
     tolerance = max(TOLERANCES[now["dtype"]], TOLERANCES[saved["dtype"]])
-    for was, score in zip(saved["step_scores"], now["step_scores"], strict=True):
-        if not abs(score - was) <= tolerance * max(1.0, abs(was)):
-            raise ValueError(
-                f"{directory}: the self-test scores {now['step_scores']}, saved were {saved['step_scores']} (tolerance "
-                f"{tolerance}): the weights are not those that were saved; copy the checkpoint again"
-            )
+    if not largest_difference([saved["step_scores"]], [now["step_scores"]]) <= tolerance:
+        raise ValueError(
+            f"{directory}: the self-test scores {now['step_scores']}, saved were {saved['step_scores']} (tolerance "
+            f"{tolerance}): the weights are not those that were saved; copy the checkpoint again"
+        )

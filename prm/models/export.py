@@ -88,11 +88,8 @@ def head_layers(head: nn.Module) -> list[nn.Linear]:
 def served_architecture(model: RewardModel) -> str:
     """Name of the class by which vLLM loads the exported folder."""
     family = type(model.model).__name__.removesuffix("Model")
-    if len(head_layers(model.score)) == 1:
-        return f"{family}ForTokenClassification"
-    if family == "Qwen2" and model.num_labels in ARCHITECTURE_SUFFIXES:
-        return family + ARCHITECTURE_SUFFIXES[model.num_labels]
-    return f"{family}Model"
+    has_class = len(head_layers(model.score)) == 1 or (family == "Qwen2" and model.num_labels in ARCHITECTURE_SUFFIXES)
+    return model.architecture if has_class else f"{family}Model"
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
-from prm.models.step_scores import score_batch
+from prm.models.step_scores import largest_difference, score_batch
 from prm.models.vllm_pooling import VLLMEngine, served_length
 from prm.records import Response
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
@@ -47,13 +47,6 @@ def built_in_responses(encoder: StepEncoder) -> list[EncodedResponse]:
         except SequenceTooLongError:
             break
     return encoded
-
-
-def largest_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
-    """Over all steps, absolute below 1 and relative above; a score that is not a number makes it one that is not."""
-    pairs = [pair for one, other in zip(ours, theirs, strict=True) for pair in zip(one, other, strict=True)]
-    one, other = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
-    return ((one - other).abs() / one.abs().clamp(min=1)).max().item()
 
 
 def score_with_torch(model: PackedModel, encoder: StepEncoder, encoded: Sequence[EncodedResponse]) -> list[list[float]]:

@@ -54,6 +54,13 @@ def score_rows(
     return result
 
 
+def largest_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """Over all steps, absolute below 1 and relative above; a score that is not a number makes it one that is not."""
+    pairs = [pair for one, other in zip(ours, theirs, strict=True) for pair in zip(one, other, strict=True)]
+    one, other = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
+    return ((one - other).abs() / one.abs().clamp(min=1)).max().item()
+
+
 def _row_scores(
     model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prompts: bool
 ) -> Float[Tensor, " steps"]:

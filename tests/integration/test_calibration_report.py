@@ -58,10 +58,6 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
 
     monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert run(tmp_path, *flags, "--model", checkpoint, "--tokenizer", tiny_backbone) == result
-
-    run(tmp_path, *flags, "--model", checkpoint, "--num_perturbed", 0)
-    left = {path.name for path in (tmp_path / "out").glob("*.*g")}
-    assert left == {name for name in figures if not name.startswith("perturbations")}, "a figure of the run before"
     other = run(tmp_path, *flags[:2], "--model", checkpoint, "--num_calibration_bins", 5)
     assert list(other["prms"]["asym"]["responses"]) == ["min", "mean", "last"]
     assert (
@@ -74,6 +70,8 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
     assert again["length_unit"] == "characters"
     without = run(tmp_path, *flags, "--model", checkpoint, "--num_perturbed", 0)
     assert without["perturbations"] is None
+    left = {path.name for path in (tmp_path / "out").glob("*.*g")}
+    assert left == {name for name in figures if not name.startswith("perturbations")}, "a figure of the run before"
 
 
 def test_candidate_pool_brings_its_own_texts(tmp_path, real_data):
@@ -111,6 +109,17 @@ def test_mistakes(tmp_path):
         run(tmp_path, "--scores", "s", "--perturbations", "shuffle")
     with pytest.raises(ValueError, match="--num_perturbed -1: give 0"):
         run(tmp_path, "--scores", "s", "--num_perturbed", -1)
+    for option in (["--num_perturbed", 5], ["--perturbations", "merge"]):
+        with pytest.raises(ValueError, match="say what --model scores anew, but --scores is given"):
+            run(tmp_path, "--scores", "s", *option)
+    with pytest.raises(ValueError, match="--prm chooses among the PRMs of candidate pools, but --model scores"):
+        run(tmp_path, "--model", "m", "--responses", "r", "--prm", "x")
+    write_jsonl(tmp_path / "other.jsonl", [Response("q0", 0, "another?", ["a", "b"], True)])
+    write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2])])
+    with pytest.raises(ValueError, match=r"other\.jsonl: response \('q0', 0\) is another one than in the files before it"):
+        run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl", tmp_path / "other.jsonl")
+    with pytest.raises(ValueError, match="the names x/y, x-y make one file of two"):
+        run(tmp_path, "--scores", *(f"{n}={tmp_path / 's.jsonl'}" for n in ("x/y", "x-y")), "--responses", tmp_path / "r.jsonl")
     write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2, 0.3])])
     with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 3 step scores but 2 steps"):
         run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl")

@@ -188,8 +188,14 @@ class TestBestOfN:
             assert by_aggregation["min"]["best_of_n"] == result["prms"][prm]["min"]["best_of_n"]
         assert list(read_scores([f"mine={pool}"], ["qwen_prm"])) == ["mine"]
         assert list(read_scores([f"mine={pool}"], ["qwen_prm", "math_shepherd"])) == ["mine/math_shepherd", "mine/qwen_prm"]
-        with pytest.raises(ValueError, match=r"--prm gpt: .* holds step scores of internlm2_1_8b_reward"):
-            run_bon(tmp_path, "--scores", pool, "--prm", "gpt")
+        for chosen in (["gpt"], ["qwen_prm", "gpt"]):
+            with pytest.raises(ValueError, match=r"--prm gpt: .* holds? step scores of internlm2_1_8b_reward"):
+                run_bon(tmp_path, "--scores", pool, "--prm", *chosen)
+
+    def test_a_prm_that_can_read_nothing_is_no_result(self, tmp_path, rollouts, checkpoint):
+        write_jsonl(rollouts, [Rollout("q", i, "?", "1", "One.<extra_0>", "stop", 1, i == 0, "1") for i in range(2)])
+        with pytest.raises(ValueError, match="asym: not one of the 2 candidates has scores; the PRM could read none of them"):
+            run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
 
     def test_mistakes(self, tmp_path, rollouts, checkpoint):
         write_jsonl(tmp_path / "a.jsonl", scores())
@@ -206,6 +212,15 @@ class TestBestOfN:
             run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--reference", "r")
         with pytest.raises(ValueError, match="--prm gpt: chooses among the PRMs of candidate pools, and none of"):
             run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--prm", "gpt")
+        with pytest.raises(ValueError, match="--prm chooses among the PRMs of candidate pools, but --model scores"):
+            run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts, "--prm", "gpt")
+        with pytest.raises(ValueError, match="a PRM is called 'random', as a baseline is: give it another name, NAME=FILE"):
+            run_bon(tmp_path, "--scores", f"random={tmp_path / 'a.jsonl'}")
+        with pytest.raises(ValueError, match=r"--tau 0\.2: the temperature of softmin, but --aggregation is min mean"):
+            run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--aggregation", "min", "mean", "--tau", 0.2)
+        write_jsonl(tmp_path / "empty_pool.jsonl", [{"problem_id": "p", "question": "?", "answer": "1", "candidates": []}])
+        with pytest.raises(ValueError, match=r"empty_pool\.jsonl:1: a question without candidates"):
+            run_bon(tmp_path, "--scores", tmp_path / "empty_pool.jsonl")
         write_jsonl(rollouts, [Rollout("q", 0, "?", "1", "7", "stop", 1)])
         with pytest.raises(ValueError, match="no rollout has an outcome; grade them first"):
             run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)

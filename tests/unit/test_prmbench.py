@@ -142,8 +142,9 @@ class TestEvaluation:
         assert result["results"]["prediction"] | {"threshold": 0.5} == fixed
         assert list(result["results"]) == ["prediction"]
         assert "prediction" in render(prmbench_tables(result))
-        with pytest.raises(ValueError, match="--rule difference compares step scores"):
-            evaluate_prmbench(items, labels, config(rule="difference"))
+        for option in ({"rule": "difference"}, {"threshold": 0.4}):
+            with pytest.raises(ValueError, match=r"--(rule difference|threshold) is for step scores"):
+                evaluate_prmbench(items, labels, config(**option))
 
     def test_oracle_threshold_and_auc(self, items):
         result = evaluate_prmbench(items, SCORES, config())

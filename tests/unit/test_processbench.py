@@ -159,6 +159,12 @@ class TestEvaluation:
         # Three independent subsets: narrower by the root of three.
         assert (average["high"] - average["low"]) / np.mean(widths) == pytest.approx(3**-0.5, rel=0.1)
 
+    def test_the_average_over_one_subset_has_its_interval(self):
+        items = [FirstErrorItem(f"x{i}", "x", "p", ["a"], -(i % 2)) for i in range(60)]
+        scores = [[0.9 if (i.label == -1) == (index % 3 > 0) else 0.1] for index, i in enumerate(items)]
+        results = evaluate_processbench(items, scores, config(threshold=["fixed"]))["results"]["fixed"]
+        assert {k: results["average"][k] for k in ("low", "high")} == {k: results["subsets"]["x"][k] for k in ("low", "high")}
+
     def test_published_values_stand_in_the_table(self):
         result = evaluate_processbench(ITEMS, SCORES, config(published=["asym, paper=0.4699"]))
         assert result["published"] == {"asym, paper": 0.4699}

@@ -16,13 +16,13 @@ from prm.benchmarks.speed.scoring import (
     ScoringRun,
     clock,
     inference_time,
-    largest_difference,
     matrix_rate,
     measure_scoring,
     ratios,
     summary,
 )
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
+from prm.models.step_scores import largest_difference
 from prm.sampling.base import EngineError
 from prm.steps import EncodedResponse
 

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from prm.models import ImplicitPRM, RewardModel, export, load_model, parity, save_model
 from prm.models.export import ExportConfig, divide_outputs, export_checkpoint, is_chat_alike, served_architecture, write_served
-from prm.models.parity import ParityError, built_in_responses, check_parity, largest_difference
-from prm.models.step_scores import score_batch
+from prm.models.parity import ParityError, built_in_responses, check_parity
+from prm.models.step_scores import largest_difference, score_batch
 from prm.scoring import Scorer
 from prm.steps import StepEncoder, load_tokenizer
 

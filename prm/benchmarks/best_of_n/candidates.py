@@ -157,6 +157,8 @@ def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Re
     known = {record.key: record for record in scored}
     if strangers := known.keys() - {response.key for response in responses}:
         raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
+    if not scored:
+        raise ValueError(f"{prm}: not one of the {len(responses)} candidates has scores; the PRM could read none of them")
     has_one_each = all(len(record.step_scores) == 1 for record in scored)
 
     def stand_in(r: Response) -> StandIn:

@@ -73,8 +73,11 @@ def measure_best_of_n(
 ) -> MeasuredCurves:
     """Every curve per question. `own` has what the aggregation `own` stands for under each PRM.
 
-    Raises ValueError as `build_pool` does, for a product of signed scores, an N beyond a pool, and a PRM without an `own`.
+    Raises ValueError as `build_pool` does, for a product of signed scores, an N beyond a pool, a PRM without an `own`, and one that
+    is called as a baseline is.
     """
+    if taken := [prm for prm in records if prm in (*BASELINES, "pass_at_n")]:
+        raise ValueError(f"a PRM is called {taken[0]!r}, as a baseline is: give it another name, NAME=FILE")
     pool = build_pool(records, config.answer_grouping)
     used = {(prm, name): _resolve(prm, name, config, own or {}) for prm in records for name in config.aggregations}
     for (prm, _), aggregation in used.items():

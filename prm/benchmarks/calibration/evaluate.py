@@ -80,7 +80,7 @@ def _measure(
         "num_items": int(known.sum()),
         "share_positive": float(labels.mean()),
         "auc": None if np.isnan(auc) else auc,
-        "brier_of_constant": float(labels.mean() * (1 - labels.mean())),
+        "brier_of_constant": metrics.brier_of_constant(labels),
         "temperature": temperature if 0 < temperature < np.inf else None,
         "before": _quality(probabilities, labels, question, config),
         "after": _quality(tempered, labels, question, config),

@@ -31,6 +31,9 @@ def report_calibration(
     The length of a step is counted in tokens of `tokenizer`, without one in characters.
     Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
     """
+    files = {prm: f"calibration-{prm.replace('/', '-')}.json" if len(records) > 1 else "calibration.json" for prm in records}
+    if len(set(files.values())) < len(files):
+        raise ValueError(f"the names {', '.join(files)} make one file of two; tell the PRMs apart by more than / and -")
     step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
     scored = {
         prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length, read_as=config.read_as)
@@ -59,8 +62,7 @@ def report_calibration(
     for earlier in (folder / "calibration.json", *folder.glob("calibration-*.json")):
         earlier.unlink(missing_ok=True)
     for prm, found in prms.items():
-        name = "calibration" if len(prms) == 1 else f"calibration-{prm.replace('/', '-')}"
-        write_json(folder / f"{name}.json", {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
+        write_json(folder / files[prm], {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
     write_results(folder, result, tables, calibration_items(scored, config))
     return result, tables
 

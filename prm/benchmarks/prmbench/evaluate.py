@@ -74,8 +74,10 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
     them) are left out, as the benchmark does; `validity_rate` is the share of the others. -1 is what the benchmark gives for a
     ratio of nothing by nothing (a PRMScore made of it is at least 0); an area of which a category is missing is None.
     """
-    if config.rule == "difference" and any(isinstance(value, bool) for prediction in predictions for value in prediction):
-        raise ValueError("--rule difference compares step scores, but the predictions are labels: leave it out")
+    is_labels = any(isinstance(value, bool) for prediction in predictions for value in prediction)
+    if is_labels and (config.rule == "difference" or config.threshold is not None):
+        option = "--rule difference" if config.rule == "difference" else "--threshold"
+        raise ValueError(f"{option} is for step scores, but the predictions are labels: leave it out")
     is_read = [len(given) == len(item.steps) for item, given in zip(items, predictions, strict=True)]
     steps = lay_out([item for item, kept in zip(items, is_read, strict=True) if kept])
     if not steps.is_scored.any():

@@ -47,7 +47,7 @@ class ProcessBenchConfig(StepBenchmarkConfig):
 
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
         """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
-        if self.fixed_threshold is None:
+        if self.fixed_threshold is None and "fixed" in self.threshold:
             self.fixed_threshold = natural_threshold(contract)
 
 
@@ -93,6 +93,8 @@ def evaluate_processbench(
     if has_scores:
         check_rules(items, config)
         _check_readable(subsets, config)
+    elif config.fixed_threshold is not None:
+        raise ValueError("--fixed_threshold is for step scores, but the predictions are steps: leave it out")
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     random, number = _random_baseline(subsets, config), _tuned_baseline(subsets, step_number_scores)
@@ -176,16 +178,15 @@ def _rule_result(
     rule: str, subsets: Mapping[str, Subset], thresholds: Mapping[str, float], config: ProcessBenchConfig
 ) -> dict[str, Any]:
     predicted = first_errors(subsets, thresholds)
-    by_subset = {}
-    for name, subset in subsets.items():
-        scores = {"threshold": thresholds.get(name), **_scores(predicted[subset.places], subset.labels, config)}
+    by_subset, draws = {}, []
+    for index, (name, subset) in enumerate(subsets.items(), start=1):
+        # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the average's interval too wide.
+        draws.append(metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, config.seed + 2 * index))
+        low, high = metrics.percentile_interval(draws[-1], config.confidence)
+        found = vars(metrics.first_error_score(predicted[subset.places], subset.labels))
+        scores = {"threshold": thresholds.get(name), **found, "low": float(low), "high": float(high)}
         by_subset[name] = scores | {"is_tuned_here": rule == "oracle" or rule == name == "gsm8k"}
     averaged = {key: np.mean([score[key] for score in by_subset.values()]) for key in ("f1", "acc_error", "acc_correct")}
-    # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the interval would be too wide.
-    draws = [
-        metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, config.seed + 2 * index)
-        for index, subset in enumerate(subsets.values(), start=1)
-    ]
     low, high = metrics.percentile_interval(np.mean(draws, axis=0), config.confidence)
     return {"subsets": by_subset, "average": averaged | {"low": float(low), "high": float(high)}}
 

@@ -26,6 +26,7 @@ from prm.benchmarks.speed.computed import Computed, computed_work
 from prm.benchmarks.speed.scoring_engines import VARIANTS, default_variants
 from prm.benchmarks.speed.workload import SHAPES
 from prm.models.inference import OneDNNLinear
+from prm.models.step_scores import largest_difference
 from prm.sampling.base import EngineError
 from prm.scoring import ScoringEngine
 from prm.scoring.scorer import without_copies
@@ -87,7 +88,7 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
         for name in progress(turns, desc="scoring", unit="run"):
             seconds, scores = measure(engines[name], encoded, config.device)
             expected = scores if expected is None else expected
-            difference = None if name.startswith("implicit") else largest_difference(scores, expected)
+            difference = None if name.startswith("implicit") else largest_difference(expected, scores)
             runs[name].append(ScoringRun(seconds, sum(len(r.input_ids) for r in encoded), len(encoded), difference))
     rate = matrix_rate(config.device, getattr(torch, config.dtype))
     return {
@@ -133,11 +134,6 @@ def measure(engine: ScoringEngine, encoded: list[EncodedResponse], device: torch
     start = clock(engine, device)
     scores = engine.score_encoded(encoded)
     return clock(engine, device) - start, scores
-
-
-def largest_difference(scores: list[list[float]], expected: list[list[float]]) -> float:
-    pairs = zip((s for row in scores for s in row), (s for row in expected for s in row), strict=True)
-    return max(abs(one - other) for one, other in pairs)
 
 
 def summary(runs: list[ScoringRun], computed: Computed, rate: float) -> dict[str, Any]:

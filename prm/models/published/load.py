@@ -80,7 +80,7 @@ def build_encoder(files: ModelFiles, name: str) -> StepEncoder:
     tokenizer = load_tokenizer(files.folder)
     options = {"recipe": name, "max_length": MAX_LENGTH, "reference_model": reference_of(files, recipe), **recipe.contract}
     encoder = StepEncoder(tokenizer=tokenizer, **options)
-    if name == "pqm":
+    if recipe.adds_separator:
         add_last_token(tokenizer, encoder.separator.strip(), files)
     if encoder.starts_with_bos and tokenizer.bos_token is None and (bos := files.config.get("bos_token_id")) is not None:
         tokenizer.bos_token = tokenizer.convert_ids_to_tokens(bos)

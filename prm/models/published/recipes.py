@@ -50,6 +50,8 @@ class Recipe:
     """Fields of the StepEncoder."""
     head: Head | None = None
     """None: an implicit PRM, which has none."""
+    adds_separator: bool = False
+    """Whether training appended the separator to the backbone's vocabulary."""
     references: tuple[tuple[str, str], ...] = ()
     """model_type and reference model of an implicit PRM."""
 
@@ -72,7 +74,7 @@ RECIPES["reasonflux"] = Recipe(
     contract=dict(loss="step_ce", num_labels=2, activation="softmax", aggregation="mean", system_prompt=None),
     head=two_layers,
 )
-"""Recipe 9. Architecture and weights as `qwen`, so that only the name tells them apart. The chat has a user and an assistant
+"""Architecture and weights as `qwen`, so that only the name tells them apart. The chat has a user and an assistant
 turn and no system turn (Qwen2.5-Math's chat template adds its own); each step is followed by `<extra_0>`. The 1.5B model of
 the same name scores a whole response and is no PRM. Source: README of Gen-Verse/ReasonFlux, folder ReasonFlux_PRM (Zou et al.
 2025).
@@ -84,7 +86,7 @@ RECIPES["qwen"] = Recipe(
     contract=dict(loss="step_ce", num_labels=2, activation="softmax", aggregation="product", system_prompt=SYSTEM_PROMPT),
     head=two_layers,
 )
-"""Recipe 1. ChatML with the system prompt, every step followed by `<extra_0>` (id 151651), the last included and nothing else
+"""ChatML with the system prompt, every step followed by `<extra_0>` (id 151651), the last included and nothing else
 between them; P(class 1) at the token. The card's snippet renders the whole chat, but what stands behind the last `<extra_0>`
 cannot reach it. config.json says `Qwen2ForProcessRewardModel`, model_type qwen2, and names remote code, which is not needed.
 Best-of-N of the paper takes the product. Source: model cards, `modeling_qwen2_rm.py`; Zhang et al. 2025, "The Lessons of
@@ -106,7 +108,7 @@ RECIPES["skywork"] = Recipe(
     ),
     head=one_layer("v_head.summary"),
 )
-"""Recipe 4. BOS token, problem and a newline; then every line, tokenized alone, and a newline, at which a value head
+"""BOS token, problem and a newline; then every line, tokenized alone, and a newline, at which a value head
 Linear(h, 1) is read, sigmoid. Official scripts take each line for a step; here a step may have several: all are encoded as
 there, and the value of its last one is the step's. The weights are `pytorch_model*.bin`, of which only tensors are read.
 PRMBench's wrapper calls a step good if its score falls by less than 0.05. Source: SkyworkAI/skywork-o1-prm-inference,
@@ -127,7 +129,7 @@ RECIPES["pure"] = Recipe(
     ),
     head=one_layer("score"),
 )
-"""Recipe 8. The question as it is, then every step, tokenized alone, and a newline, at which a linear head of two classes is
+"""The question as it is, then every step, tokenized alone, and a newline, at which a linear head of two classes is
 read: P(good) - P(bad), in [-1, 1], good above 0. TRL's PRMTrainer trains and encodes like this. PRMBench's wrapper puts a
 blank line in the place of the newline, in which card and training differ from it. The card weights steps by softmax(-score /
 0.1), for which softmin stands here. Source: card of jinachris/PURE-PRM-7B; CJReinforce/PURE, `experience_maker.py` and
@@ -140,7 +142,7 @@ RECIPES["math_shepherd"] = Recipe(
     contract=dict(**TAGGED, step_joint="\n"),
     head=token_pair(bad=" -", good=" +"),
 )
-"""Recipe 2. BOS token, question, then a line `Step 1: ... ки` per step; at the tag (id 12902) the softmax over the logits of
+"""BOS token, question, then a line `Step 1: ... ки` per step; at the tag (id 12902) the softmax over the logits of
 `+` (648) and `-` (387). Those are tokens that begin a word: in a sentencepiece vocabulary they hold the space before them, as
 the tag does. Mistral v0.1 sees a window of 4,096 tokens. Source: model card (Wang et al. 2024).
 """
@@ -151,7 +153,7 @@ RECIPES["er_prm"] = Recipe(
     contract=TAGGED,
     head=token_pair(bad=" -", good=" +"),
 )
-"""Recipe 7. As `math_shepherd`, but without the newline behind the tag, which training and evaluation remove, and with Llama
+"""As `math_shepherd`, but without the newline behind the tag, which training and evaluation remove, and with Llama
 3.1's tokens ` +` (489) and ` -` (482). Source: hanningzhang/ER-PRM, `evaluation/evaluate_math_reward_model.py` and
 `prm/kl_math_reward_ce.py` (Zhang et al. 2024).
 """
@@ -170,7 +172,7 @@ RECIPES["rlhflow"] = Recipe(
     ),
     head=token_pair(bad="-", good="+"),
 )
-"""Recipe 3. A user turn per step, the question and a space before the first, each answered `+`; at the position before the
+"""A user turn per step, the question and a space before the first, each answered `+`; at the position before the
 answer (the third from the end of the chat so far) the softmax over `+` (10) and `-` (12). The script averages the steps.
 PRMBench's wrapper takes the softmax over the whole vocabulary, another number. Source: RLHFlow/RLHF-Reward-Modeling,
 `math-rm/prm_evaluate.py` (Xiong et al. 2024).
@@ -182,7 +184,7 @@ RECIPES["eurus"] = Recipe(
     contract=IMPLICIT,
     references=REFERENCES,
 )
-"""Recipe 5. A user turn, and an assistant turn of paragraphs `Step 1: ...`; the score of a step is coef * log(pi / pi_ref)
+"""A user turn, and an assistant turn of paragraphs `Step 1: ...`; the score of a step is coef * log(pi / pi_ref)
 summed over all response tokens up to its end, the token that closes the turn included in the last. coef is 0.001 in the card
 and 0.005 in `process_eval.sh`, where the reference is Qwen2.5-7B-Instruct (--reference takes it). Scores are not
 probabilities: the script for ProcessBench passes them through a sigmoid, which keeps their order. Source:
@@ -192,6 +194,7 @@ PRIME-RL/ImplicitPRM, `eval/processbench.py`; card of PRIME-RL/EurusPRM-Stage2 (
 RECIPES["pqm"] = Recipe(
     models="Windy0822/PQM",
     matches=lambda files: "v_head.summary.weight" in files.weights,
+    adds_separator=True,
     contract=dict(
         loss="pqm",
         num_labels=1,
@@ -205,7 +208,7 @@ RECIPES["pqm"] = Recipe(
     ),
     head=one_layer("v_head.summary"),
 )
-"""Recipe 6. Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added
+"""Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added
 token `[PRM]`, raw value, minimum. The hub holds only `zeta-2/` and `zeta-4/model.safetensors`: put config and tokenizer of
 the backbone beside one of them, the new token gets the last id. Weights are named `pretrained_model.*` and
 `v_head.summary.*`. Training wrapped the question in `[INST]`; the prompt here is that of the evaluation. Source:
@@ -218,6 +221,6 @@ RECIPES["eurus_late"] = Recipe(
     contract=dict(**IMPLICIT, boundary="published"),
     references=REFERENCES,
 )
-"""Recipe 5 with the step ends of the published script, for parity with published numbers: it measures the chat cut off behind
+"""`eurus` with the step ends of the published script, for parity with published numbers: it measures the chat cut off behind
 a step, in which ChatML's closing token and a blank line follow, and so counts tokens of the next step.
 """
