@@ -11,7 +11,7 @@ from prm import metrics
 from prm.benchmarks.best_of_n.candidates import CandidatePool
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, by_n, curve_of
 from prm.benchmarks.score_files import Texts
-from prm.figures import MARKERS, PALETTE, figure_paths, legend_label, new_figure
+from prm.figures import DARK_GREY, GREY, curve_look, figure_paths, legend_below, legend_label, log_scale, page_figure
 
 LengthUnit = Literal["auto", "tokens", "characters", "steps"]
 PAIR_LABELS = {"right_longer": "right one longer", "similar": "similar length", "right_shorter": "right one shorter"}
@@ -116,33 +116,30 @@ def _mean_where(lengths: Sequence[np.ndarray], correct: Sequence[np.ndarray], ou
 def plot_length(result: Mapping[str, Any], length: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     """Write `path_stem`.png and .svg, for the first aggregation: curves with and without control, and pairs won by length."""
     aggregation = next(iter(result["differences"]))
-    with new_figure(path_stem, 10.5, 4.0) as figure:
+    with page_figure(path_stem, 2, 3.0) as figure:
         left, right = figure.subplots(1, 2)
         _draw_curves(left, result, length, aggregation)
         _draw_pairs(right, length, aggregation)
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", title=f"{aggregation.replace('_', ' ')} of the step scores")
+        legend_below(figure, [left], f"{aggregation.replace('_', ' ')} of step scores")
     return figure_paths(path_stem)
 
 
 def _draw_curves(axis: Axes, result: Mapping[str, Any], length: Mapping[str, Any], aggregation: str) -> None:
     ns = result["n"]
-    for name, grey in (("shortest", "#444444"), ("longest", "#999999")):
+    for name, grey in (("shortest", DARK_GREY), ("longest", GREY)):
         values = [100 * value for value in length["baselines"][name]["accuracy"].values()]
-        axis.plot(ns, values, ":", color=grey, lw=1.8, label=f"always the {name}")
+        axis.plot(ns, values, ".:", color=grey, lw=1.6, label=f"always the {name}")
     for index, (prm, by_aggregation) in enumerate(length["prms"].items()):
-        look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4.5, "lw": 1.6}
+        look = {**curve_look(index), "markersize": 4, "lw": 1.4}
         plain = result["prms"][prm][aggregation]["best_of_n"]["accuracy"].values()
         controlled = by_aggregation[aggregation]["length_controlled"]["accuracy"].values()
         axis.plot(ns, [100 * value for value in plain], **look, label=legend_label(prm))
-        axis.plot(ns, [100 * value for value in controlled], "--", **look, markerfacecolor="white")
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(ns, labels=map(str, ns))
-    axis.minorticks_off()
+        axis.plot(ns, [100 * value for value in controlled], **look | {"linestyle": "--"}, markerfacecolor="white")
+    log_scale(axis, ns)
     axis.set(
         xlabel="N (candidates per question)",
         ylabel="accuracy of the selected answer (%)",
-        title="Dashed: length-controlled",
+        title="Dashed, open marks: length-controlled",
     )
 
 
@@ -155,8 +152,8 @@ def _draw_pairs(axis: Axes, length: Mapping[str, Any], aggregation: str) -> None
                 continue
             x = place + 0.6 * ((index + 0.5) / num_prms - 0.5)
             won, low, high = (100 * pairs[name] for name in ("won", "low", "high"))
-            look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
-            axis.errorbar([x], [won], yerr=[[max(won - low, 0)], [max(high - won, 0)]], capsize=2, lw=1.2, **look)
-    axis.axhline(50, color="#8a8a8a", ls="--", lw=1.2)
-    axis.set_xticks(range(len(PAIR_LABELS)), labels=PAIR_LABELS.values())
+            spread = [[max(won - low, 0)], [max(high - won, 0)]]
+            axis.errorbar([x], [won], yerr=spread, capsize=2, lw=1.2, markersize=4.5, **curve_look(index))
+    axis.axhline(50, color=GREY, ls="--", lw=1.2)
+    axis.set_xticks(range(len(PAIR_LABELS)), labels=["\n".join(label.rsplit(" ", 1)) for label in PAIR_LABELS.values()])
     axis.set(xlim=(-0.5, 2.5), ylabel="right one scored higher (%)", title="Pairs of a right and a wrong candidate")

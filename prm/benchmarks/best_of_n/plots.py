@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.plots import Curve, Panel, draw
-from prm.figures import PALETTE
+from prm.figures import DARK_GREY, GREY, curve_look
 
 BASELINE_LABELS = {"random": "random", "majority_vote": "majority vote", "pass_at_n": "any right (pass@N)"}
-GREYS = {"random": "#999999", "majority_vote": "#444444", "pass_at_n": "#bbbbbb"}
+BASELINE_LOOKS = {"random": (GREY, ":"), "majority_vote": (DARK_GREY, "--"), "pass_at_n": (GREY, "--")}
 
 
 def plot_best_of_n(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
@@ -17,16 +17,22 @@ def plot_best_of_n(result: Mapping[str, Any], path_stem: str | Path) -> list[Pat
     baselines = {name: curve for name, curve in result["baselines"].items() if curve}
     panels = []
     for aggregation in aggregations:
-        curves = [_curve(BASELINE_LABELS[name], c, GREYS[name], "--", with_interval=False) for name, c in baselines.items()]
-        for index, (prm, by_aggregation) in enumerate(result["prms"].items()):
-            color = PALETTE[index % len(PALETTE)]
-            curves.append(_curve(prm, by_aggregation[aggregation]["best_of_n"], color, "-"))
-        panels.append(Panel(f"{aggregation.replace('_', ' ')} of the step scores", curves))
+        curves = [
+            Curve(BASELINE_LABELS[name], *_percent(curve)[:2], color=color, linestyle=line, marker=".")
+            for name, curve in baselines.items()
+            for color, line in [BASELINE_LOOKS[name]]
+        ]
+        curves += [
+            Curve(prm, *_percent(by_aggregation[aggregation]["best_of_n"]), **curve_look(index))
+            for index, (prm, by_aggregation) in enumerate(result["prms"].items())
+        ]
+        panels.append(Panel(f"{aggregation.replace('_', ' ')} of step scores", curves))
     note = f"with {100 * result['confidence']:g}% intervals over questions"
-    return draw(panels, path_stem, "N (candidates per question)", "accuracy of the selected answer (%)", log2=True, note=note)
+    ylabel = "accuracy of the\nselected answer (%)"
+    return draw(panels, path_stem, "N (candidates per question)", ylabel, log2=True, note=note)
 
 
-def _curve(label: str, curve: Mapping[str, Any], color: str, style: str, with_interval: bool = True) -> Curve:
-    xs = [float(n) for n in curve["accuracy"]]
-    values, low, high = ([100 * v for v in curve[name].values()] for name in ("accuracy", "low", "high"))
-    return Curve(label, xs, values, *((low, high) if with_interval else (None, None)), color, style)
+def _percent(curve: Mapping[str, Any]) -> list[list[float]]:
+    """N, accuracy, low and high end."""
+    percents = [[100 * value for value in curve[name].values()] for name in ("accuracy", "low", "high")]
+    return [[float(n) for n in curve["accuracy"]], *percents]

@@ -27,7 +27,6 @@ LEFT_OUT = {
     "repeated": "second predictions of an item were left out, as in the benchmark",
 }
 """What the notes say of what was left out, by reason."""
-GREYS = ("#bbbbbb", "#777777", "#444444")
 MAX_POINTS = 1000
 """Points of a curve; the benchmark has more distinct scores than a figure can show."""
 
@@ -46,11 +45,9 @@ def plot_prmbench(
     good = np.array([right for item, _ in read for right in item.is_good], dtype=bool)
     judged = np.array([value for _, scores in read for value in judged_scores(scores, result["rule"])], dtype=np.float64)
     curve = _curve("PRM", judged, good)
-    ends = [curve.x[0], curve.x[-1]]
-    heights = {name: [100 * result["baselines"][key]["prm_score"]] * 2 for key, name in BASELINES.items()}
-    flat = [Curve(_short(name), ends, y, color=grey, style="--") for (name, y), grey in zip(heights.items(), GREYS, strict=True)]
     line = {"fixed threshold": result["results"]["fixed"]["threshold"]}
-    return draw([Panel("", [curve, *flat], line)], path_stem, f"threshold on the step {result['rule']}", "PRMScore (%)")
+    levels = {_short(name): 100 * result["baselines"][key]["prm_score"] for key, name in BASELINES.items()}
+    return draw([Panel("", [curve], line, levels)], path_stem, f"threshold on the step {result['rule']}", "PRMScore (%)")
 
 
 def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> Iterator[Item]:

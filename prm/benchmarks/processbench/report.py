@@ -13,7 +13,7 @@ from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
 from prm.benchmarks.tables import Table, interval, percent
-from prm.figures import PALETTE
+from prm.figures import curve_look
 
 BASELINES = {
     "random_oracle_f1": "random scores, oracle threshold",
@@ -46,10 +46,10 @@ def plot_processbench(
     """
     curves = []
     read = {name: subset for name, subset in split_subsets(items, predictions).items() if subset.is_read}
-    for (name, subset), color in zip(read.items(), PALETTE * len(items), strict=False):
+    for index, (name, subset) in enumerate(read.items()):
         thresholds, f1 = metrics.threshold_curve(subset.given, subset.labels)
         best = [(float(thresholds[f1.argmax()]), float(100 * f1.max()))]
-        curves.append(Curve(name, thresholds.tolist(), (100 * f1).tolist(), color=color, marks=best))
+        curves.append(Curve(name, thresholds.tolist(), (100 * f1).tolist(), **curve_look(index), marks=best))
     shared = {rule: result["results"][rule]["subsets"] for rule in ("fixed", "gsm8k") if rule in result["results"]}
     lines = {f"{rule} threshold": next(iter(by_subset.values()))["threshold"] for rule, by_subset in shared.items()}
     return draw([Panel("", curves, lines)], path_stem, "threshold on the step score", "F1 (%)")
