@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from prm.benchmarks.best_of_n.length import plot_length
 from prm.benchmarks.best_of_n.plots import BASELINE_LABELS, plot_best_of_n
+from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.figures import GREY, PAGE_WIDTH
 
@@ -56,6 +57,29 @@ def length(names=TEN):
     return {"baselines": {name: curve() for name in ("shortest", "longest")}, "prms": prms}
 
 
+def measured(scores=(0.04, 0.15, 0.76, 0.85), num_items=(20, 20, 20, 20)):
+    ends = {"share_positive": 0.5, "low": 0.4, "high": 0.6}
+    bins = [{"mean_score": score, "num_items": n, **ends} for score, n in zip(scores, num_items, strict=True)]
+    return {"num_items": 100, "before": {"bins": bins}, "after": {"bins": bins}}
+
+
+def reliability(names=TEN, aggregations=AGGREGATIONS[:3], **bins):
+    prms = {name: {"steps": measured(**bins), "responses": {a: measured(**bins) for a in aggregations}} for name in names}
+    return {"num_calibration_bins": 10, "prms": prms}
+
+
+def bias(names=TEN):
+    relation = {"good": {"bins": [{"mean": x, "score": 0.5, "low": 0.4, "high": 0.6} for x in (3, 30, 300, 3000)]}}
+    steps = {covariate: relation for covariate in ("position", "step_length", "num_steps")}
+    return {"length_unit": "characters", "prms": {n: {"bias": {"truth": "outcomes", "steps": steps}} for n in names}}
+
+
+def perturbations(has_outcomes=True):
+    change = {"value": 0.1, "difference": 0.1, "low": 0.0, "high": 0.2}
+    responses = {a: {"change": change, "best_of_n": change if has_outcomes else None} for a in AGGREGATIONS}
+    return {"perturbations": {"perturbations": {name: {"responses": responses} for name in ("merged", "split", "filler")}}}
+
+
 def shown_texts(figure):
     """Every text that can be read on the figure, with its place."""
     figure.draw_without_rendering()
@@ -86,6 +110,12 @@ def check_texts(figure):
         (plot_best_of_n, (best_of_n(aggregations=AGGREGATIONS, ns=[1, 2, 4, 8, 16, 17]),)),
         (plot_length, (best_of_n(), length())),
         (plot_length, (best_of_n(TEN[:1]), length(TEN[:1]))),
+        (plot_reliability, (reliability(),)),
+        (plot_reliability, (reliability(TEN[-2:-1]),)),
+        (plot_reliability, (reliability(aggregations=AGGREGATIONS),)),
+        (plot_bias, (bias(),)),
+        (plot_bias, (bias(TEN[:1]),)),
+        (plot_perturbations, (perturbations(),)),
     ],
 )
 def test_texts_have_room_on_a_page(figures, tmp_path, plot, arguments):
@@ -128,6 +158,21 @@ def test_a_single_n_shows_its_interval(figures, tmp_path):
     assert any(np.allclose(line.get_ydata(), [20, 30, 40]) for line in figures[0].axes[0].lines)
 
 
+@pytest.mark.parametrize(
+    ("bins", "drawn"),
+    [
+        ({}, [4, 15, np.nan, 76, 85]),
+        ({"num_items": (20, 3, 20, 20)}, [4, np.nan, 76, 85]),
+        ({"num_items": (1, 2, 3, 4)}, []),
+        ({"scores": (0.04, 0.15, 0.24, 1.0)}, [4, 15, 24, np.nan, 100]),
+    ],
+)
+def test_no_line_runs_across_bins_that_are_left_out(figures, tmp_path, bins, drawn):
+    plot_reliability(reliability(["prm"], ["min"], **bins), tmp_path / "figure")
+    for axis in figures[0].axes:
+        assert np.allclose(axis.lines[-1].get_xdata(), drawn, equal_nan=True)
+
+
 @pytest.mark.parametrize("heights", [(50, 46, 54), (50, 50.1, 50.2)])
 def test_levels_are_named_beside_their_lines_in_their_order(figures, tmp_path, heights):
     levels = dict(zip(("every step right", "1 - (i+1)/n", "random scores"), heights, strict=True))
@@ -139,3 +184,10 @@ def test_levels_are_named_beside_their_lines_in_their_order(figures, tmp_path, h
     assert [text.get_text() for text in axis.texts] == sorted(levels, key=levels.get)
     assert all(text.get_window_extent().x0 > axis.bbox.x1 for text in axis.texts)
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["PRM", "fixed threshold"]
+
+
+def test_without_outcomes_there_is_no_panel_of_what_is_chosen(figures, tmp_path):
+    plot_perturbations(perturbations(has_outcomes=False), tmp_path / "figure")
+    (axis,) = figures[0].axes
+    assert axis.get_title() == "Same text in other steps"
+    check_texts(figures[0])

@@ -6,54 +6,67 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
+from prm import metrics
 from prm.benchmarks.calibration.tables import COVARIATES
-from prm.figures import MARKERS, PALETTE, figure_paths, legend_label, new_figure
+from prm.figures import GREY, curve_look, figure_paths, legend_below, legend_label, log_scale, page_figure, panel_grid
 
 MIN_ITEMS = 10
-GOOD, BAD, DIAGONAL = PALETTE[0], PALETTE[1], "#8a8a8a"
+KEYS = ("mean_score", "share_positive", "low", "high", "num_items")
 
 
 def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     """What held against what was claimed, per step and per aggregation of responses; below, how many items claimed it.
 
-    One PRM is drawn before and after its temperature and with intervals, several before it. Bins of fewer than `MIN_ITEMS` are not.
+    One PRM is drawn before and after its temperature and with intervals, several before it. Bins of fewer than `MIN_ITEMS` are not,
+    and no line runs across them.
     """
     panels = {"steps": {prm: found["steps"] for prm, found in result["prms"].items() if found["steps"]}}
     for name in next(iter(result["prms"].values()))["responses"]:
         panels[f"responses, {name}"] = {prm: found["responses"][name] for prm, found in result["prms"].items()}
     panels = {title: {prm: one for prm, one in by_prm.items() if one} for title, by_prm in panels.items()}
     panels = {title: by_prm for title, by_prm in panels.items() if by_prm}
-    with new_figure(path_stem, 1.9 + 2.9 * len(panels), 4.4) as figure:
-        axes = figure.subplots(2, len(panels), height_ratios=[3.2, 1], sharex=True, squeeze=False)
-        for column, (title, by_prm) in enumerate(panels.items()):
-            _draw_panel(axes[0, column], axes[1, column], by_prm, is_alone=len(result["prms"]) == 1)
-            axes[0, column].set_title(title)
+    num_rows, num_columns = panel_grid(len(panels))
+    with page_figure(path_stem, num_columns, 3.4 * num_rows) as figure:
+        axes = figure.subplots(2 * num_rows, num_columns, height_ratios=[3, 1] * num_rows, sharex=True, squeeze=False)
+        uppers, lowers = axes[::2].ravel(), axes[1::2].ravel()
+        for upper, lower, (title, by_prm) in zip(uppers, lowers, panels.items(), strict=False):
+            _draw_panel(upper, lower, by_prm, result["num_calibration_bins"], is_alone=len(result["prms"]) == 1)
+            upper.set_title(title)
+            lower.set_xlabel("score (%)")
+            lower.tick_params(labelbottom=True)
         kinds = ["good steps"] * ("steps" in panels) + ["right answers"] * (len(panels) > ("steps" in panels))
-        axes[0, 0].set_ylabel(f"{' or '.join(kinds)} (%)")
-        axes[1, 0].set_ylabel("items (%)")
-        _legend(figure, axes[0].tolist())
+        for upper, lower in axes[:, 0].reshape(-1, 2):
+            upper.set_ylabel(f"{' or '.join(kinds)} (%)")
+            lower.set_ylabel("items (%)")
+        for axis in (*uppers[len(panels) :], *lowers[len(panels) :]):
+            axis.remove()
+        legend_below(figure, uppers[: len(panels)])
     return figure_paths(path_stem)
 
 
-def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: bool) -> None:
-    upper.plot([0, 100], [0, 100], "--", color=DIAGONAL, lw=1.2)
+def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], num_bins: int, is_alone: bool) -> None:
+    upper.plot([0, 100], [0, 100], "--", color=GREY, lw=1.2)
     for index, (prm, found) in enumerate(by_prm.items()):
-        forms = {prm: "before", f"{prm}, after its temperature": "after"} if is_alone else {prm: "before"}
+        forms = {prm: "before", "after its temperature": "after"} if is_alone else {prm: "before"}
         for offset, (label, form) in enumerate(forms.items()):
-            look = {"color": PALETTE[(index + offset) % len(PALETTE)], "marker": MARKERS[(index + offset) % len(MARKERS)]}
-            bins = [b for b in found[form]["bins"] if b["num_items"] >= MIN_ITEMS]
-            x, y, low, high = (100 * np.array([b[key] for b in bins]) for key in ("mean_score", "share_positive", "low", "high"))
-            spread = np.abs(np.stack([y - low, high - y])) if is_alone else None
-            upper.errorbar(
-                x, y, yerr=spread, markersize=4.5, lw=1.5, elinewidth=0.9, capsize=1.5, label=legend_label(label), **look
-            )
-            counts = np.array([b["num_items"] for b in bins])
-            lower.plot(x, 100 * counts / found["num_items"], markersize=3, lw=1.1, **look)
+            look = curve_look(index + offset)
+            x, y, low, high, num_items = _points(found[form]["bins"], num_bins)
+            spread = 100 * np.abs(np.stack([y - low, high - y])) if is_alone else None
+            ends = {"yerr": spread, "elinewidth": 0.9, "capsize": 1.5}
+            upper.errorbar(100 * x, 100 * y, markersize=4, lw=1.3, label=legend_label(label), **ends, **look)
+            lower.plot(100 * x, 100 * num_items / found["num_items"], markersize=2.5, lw=1, **look)
     upper.set(xlim=(-3, 103), ylim=(-3, 103))
-    lower.set(xlabel="score (%)", ylim=(0, None))
+    lower.set(ylim=(0, None))
+
+
+def _points(bins: Sequence[Mapping[str, float]], num_bins: int) -> np.ndarray:
+    """Mean score, share of positives, its interval and the number of items of bins that are drawn; nan where some are left out."""
+    drawn = [[b[key] for key in KEYS] for b in bins if b["num_items"] >= MIN_ITEMS]
+    points = np.array(drawn, dtype=np.float64).reshape(-1, len(KEYS))
+    gaps = np.flatnonzero(np.diff(metrics.bin_of(points[:, 0], num_bins)) > 1) + 1
+    return np.insert(points, gaps, np.nan, axis=0).T
 
 
 def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
@@ -66,65 +79,66 @@ def plot_bias(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     first = next(iter(biases.values()))
     covariates, truth = list(first["steps"]), first["truth"]
     kinds = ("good steps", "bad steps") if truth == "step labels" else ("steps of right responses", "steps of wrong responses")
-    with new_figure(path_stem, 1.9 + 2.9 * len(covariates), 3.4) as figure:
+    with page_figure(path_stem, len(covariates), 2.6) as figure:
         axes = figure.subplots(1, len(covariates), sharey=True, squeeze=False)[0]
         for axis, covariate in zip(axes, covariates, strict=False):
             for index, (prm, bias) in enumerate(biases.items()):
                 by_truth = bias["steps"][covariate]
-                label, color = (kinds[0], GOOD) if is_alone else (prm, PALETTE[index % len(PALETTE)])
-                _draw_means(axis, by_truth.get("good"), label, color, MARKERS[index % len(MARKERS)], "-")
+                label = kinds[0] if is_alone else prm
+                _draw_means(axis, by_truth.get("good"), label, curve_look(index))
                 if is_alone:
-                    _draw_means(axis, by_truth.get("bad"), kinds[1], BAD, MARKERS[1], "--")
+                    _draw_means(axis, by_truth.get("bad"), kinds[1], curve_look(1) | {"linestyle": "--"})
             unit = f" ({result['length_unit']})" if covariate == "step_length" else ""
             axis.set(xlabel=COVARIATES[covariate] + unit)
             if axis.lines:
                 _set_ticks(axis)
-        axes[0].set_ylabel("mean score" if is_alone else f"mean score of {kinds[0]}")
-        _legend(figure, axes.tolist())
+        axes[0].set_ylabel("mean score" if is_alone else f"mean score of\n{kinds[0]}")
+        legend_below(figure, axes)
     return figure_paths(path_stem)
 
 
 def _set_ticks(axis: Axes) -> None:
     """Whole numbers; a logarithmic scale where the values span a factor of ten."""
     values = np.concatenate([line.get_xdata() for line in axis.lines])
-    if values.max() < 10 * values.min() or values.max() < 100:
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    low, high = values.min(), values.max()
+    if high < max(100, 10 * low) or low <= 0:
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_locator(NullLocator())
+    round_numbers = np.outer(10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1), (1, 2, 5)).ravel()
+    log_scale(axis, round_numbers[(low <= round_numbers) & (round_numbers <= high)])
 
 
-def _draw_means(axis: Axes, relation: Mapping[str, Any] | None, label: str, color: str, marker: str, style: str) -> None:
+def _draw_means(axis: Axes, relation: Mapping[str, Any] | None, label: str, look: Mapping[str, Any]) -> None:
     if relation is None:
         return
     x, y, low, high = ([b[key] for b in relation["bins"]] for key in ("mean", "score", "low", "high"))
-    axis.plot(x, y, style, color=color, marker=marker, markersize=4.5, lw=1.6, label=legend_label(label))
-    axis.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
+    axis.plot(x, y, markersize=4, lw=1.4, label=legend_label(label), **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.13, lw=0)
 
 
 def plot_perturbations(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
-    """Change of the response score on the left; Best-of-N before and after on the right, where there are outcomes."""
+    """Change of the response score; beside it that of Best-of-N, where there are outcomes."""
     by_name = result["perturbations"]["perturbations"]
     aggregations = list(next(iter(by_name.values()))["responses"])
-    with new_figure(path_stem, 9.0, 1.2 + 0.75 * len(by_name)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
+    has_choice = any(found["best_of_n"] for perturbed in by_name.values() for found in perturbed["responses"].values())
+    with page_figure(path_stem, 1 + has_choice, 0.9 + (0.2 + 0.15 * len(aggregations)) * len(by_name)) as figure:
+        axes = figure.subplots(1, 1 + has_choice, sharey=True, squeeze=False)[0]
+        kinds = {"change": ("value", 1), "best_of_n": ("difference", 100)}
         for index, aggregation in enumerate(aggregations):
-            look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "ls": "", "markersize": 5.5}
-            places = -np.arange(len(by_name)) + 0.5 * (0.5 - (index + 0.5) / len(aggregations))
-            found = [perturbed["responses"][aggregation] for perturbed in by_name.values()]
-            _draw_intervals(left, [f["change"] for f in found], "value", places, 1, aggregation, look)
-            _draw_intervals(right, [f["best_of_n"] for f in found], "difference", places, 100, aggregation, look)
-        left.set(xlabel="change of the response score", title="Same text in other steps")
-        right.set(xlabel="change of Best-of-N (points)", title="and what is chosen")
-        for axis in (left, right):
-            axis.axvline(0, color=DIAGONAL, ls="--", lw=1.2)
+            look = curve_look(index) | {"linestyle": "", "markersize": 4.5}
+            places = -np.arange(len(by_name)) + 0.6 * (0.5 - (index + 0.5) / len(aggregations))
+            for axis, (kind, (key, unit)) in zip(axes, kinds.items(), strict=False):
+                found = [perturbed["responses"][aggregation][kind] for perturbed in by_name.values()]
+                _draw_intervals(axis, found, key, places, unit, aggregation.replace("_", " "), look)
+        labels = ("change of the response score", "change of Best-of-N (points)")
+        for axis, label, title in zip(axes, labels, ("Same text in other steps", "and what is chosen"), strict=False):
+            axis.set(xlabel=label, title=title)
+            axis.axvline(0, color=GREY, ls="--", lw=1.2)
             axis.grid(False, axis="y")
             axis.xaxis.set_major_locator(MaxNLocator(5))
-        left.set_ylim(0.6 - len(by_name), 0.4)
-        left.set_yticks(-np.arange(len(by_name)), labels=list(by_name))
-        _legend(figure, [left])
+        axes[0].set_ylim(0.5 - len(by_name), 0.5)
+        axes[0].set_yticks(-np.arange(len(by_name)), labels=list(by_name))
+        legend_below(figure, axes[:1])
     return figure_paths(path_stem)
 
 
@@ -142,8 +156,3 @@ def _draw_intervals(
             value, low, high = (unit * one[name] for name in (key, "low", "high"))
             spread = [[max(value - low, 0)], [max(high - value, 0)]]
             axis.errorbar([value], [place], xerr=spread, capsize=2, lw=1.2, label=label, **look)
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    handles = dict(pair for axis in axes for pair in zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
