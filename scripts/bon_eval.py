@@ -8,7 +8,7 @@ from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OwnAggregation
-from prm.benchmarks.score_files import own_aggregations, read_scores, score_all, split_name
+from prm.benchmarks.score_files import ScoringNotes, read_scores, score_all, scoring_notes, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args
 from prm.data.hub import hash_sources
@@ -47,16 +47,16 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(config.output_dir)
     responses = load_graded(config.rollouts) if config.rollouts else []
     if config.scores:
-        records = read_scores(config.scores, config.prm)
+        records, notes = read_scores(config.scores, config.prm), scoring_notes(config.scores)
     else:
         config.take_defaults_of(config.contract)
         records = {config.model_name: score_all(config, responses, output_dir)}
+        notes = {config.model_name: ScoringNotes(OwnAggregation.of(config.contract))}
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
     files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
-    own = {config.model_name: OwnAggregation.of(config.contract)} if config.model else own_aggregations(config.scores)
-    result, tables = report_best_of_n(records, files, config, output_dir, constant, own)
+    result, tables = report_best_of_n(records, files, config, output_dir, constant, notes)
     inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
     counts = {f"num_unscored {prm}": number for prm, number in result["unscored"].items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}

@@ -47,15 +47,26 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
     return records
 
 
-def own_aggregations(entries: Sequence[str]) -> dict[str, OwnAggregation]:
-    """Curve label -> the aggregation that its PRM was trained for, where scripts/score.py made the file and noted it."""
-    found = {}
+@dataclass(frozen=True)
+class ScoringNotes:
+    """What scripts/score.py noted of a file of scores: how its PRM's scores are aggregated, and how many it could not read."""
+
+    own: OwnAggregation | None = None
+    num_left_out: int = 0
+
+
+def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
+    """Curve label -> the notes of its file, or of all jobs that wrote to its folder; none of a file that others made."""
+    found: dict[str, ScoringNotes] = {}
     for entry in entries:
         label, path = split_name(entry)
-        folder = Path(path)
+        folder, name = Path(path), label or Path(path).stem
         for manifest in sorted(folder.glob("manifest*.json")) if folder.is_dir() else [manifest_path(path)]:
-            if manifest.exists() and (noted := json.loads(manifest.read_text(encoding="utf-8")).get("aggregation")):
-                found[label or folder.stem] = OwnAggregation(**noted)
+            noted = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+            if "aggregation" in noted:
+                before, counts = found.get(name, ScoringNotes()), noted.get("counts") or {}
+                left_out = counts.get("responses", 0) - counts.get("scored", 0)
+                found[name] = ScoringNotes(OwnAggregation(**noted["aggregation"]), before.num_left_out + left_out)
     return found
 
 

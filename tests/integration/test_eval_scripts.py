@@ -89,6 +89,15 @@ class TestBestOfN:
         with pytest.raises(ValueError, match="nothing says what bare was trained for"):
             run_bon(tmp_path, "--scores", tmp_path / "bare.jsonl", "--aggregation", "own")
 
+    def test_what_scoring_left_out_is_said(self, tmp_path, rollouts, checkpoint):
+        unread = [Rollout("q0", 4 + i, "Question 0?", "1", "One.<extra_0>", "stop", 1, False, "0") for i in range(2)]
+        write_jsonl(rollouts, [*read_records(rollouts, Rollout), *unread])
+        score.main(["--model", checkpoint, "--input", str(rollouts), "--output", str(tmp_path / "asym.jsonl")])
+        assert run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl")["left_out_by_scoring"] == {"asym": 2}
+        assert "asym: scoring left out 2 responses" in read_tables(tmp_path / "out")[0].note
+        complete = run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl", "--rollouts", rollouts)
+        assert (complete["left_out_by_scoring"], complete["unscored"]) == ({}, {"asym": 2})
+
     def test_texts_become_items(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", scores_of_rollouts := [s for s in scores() if s.sample_index < 3])
         run_bon(

@@ -11,9 +11,8 @@ from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice
 from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
-from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.results import write_results
-from prm.benchmarks.score_files import Texts, check_steps, groups_by_field, load_question_fields, load_texts
+from prm.benchmarks.score_files import ScoringNotes, Texts, check_steps, groups_by_field, load_question_fields, load_texts
 from prm.benchmarks.tables import Table
 from prm.figures import remove_figure
 from prm.records import StepScores
@@ -48,18 +47,20 @@ def report_best_of_n(
     config: BestOfNReportConfig,
     folder: str | Path,
     constant_scores: Sequence[str],
-    own: Mapping[str, OwnAggregation] | None = None,
+    notes: Mapping[str, ScoringNotes] | None = None,
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write everything. `files` are the rollouts, or else the score files; they may hold texts and question fields.
 
-    `constant_scores` are `constant_notes` of the scores without stand-ins; `own` has what `--aggregation own` stands for.
+    `constant_scores` are `constant_notes` of the scores without stand-ins, `notes` what scoring noted of PRMs.
 
     Raises ValueError as `measure_best_of_n`, `check_steps`, `candidate_lengths` and `groups_by_field` do, and then writes nothing.
     """
     texts = load_texts(files)
     for prm, rows in records.items():
         check_steps(prm, rows, texts.responses)
-    measured = measure_best_of_n(records, config, own)
+    notes = notes or {}
+    measured = measure_best_of_n(records, config, {prm: noted.own for prm, noted in notes.items() if noted.own})
+    left_out = {prm: noted.num_left_out for prm, noted in notes.items() if prm in records and noted.num_left_out}
     unit, lengths = candidate_lengths(measured.pool, texts, config.length_unit)
     groups = _question_groups(measured, texts, files, config)
     length = evaluate_length(measured, unit, lengths, config)
@@ -69,6 +70,7 @@ def report_best_of_n(
     result = {
         **summarize(measured, config),
         "constant_scores": list(constant_scores),
+        "left_out_by_scoring": {} if any(measured.pool.num_unscored(prm) for prm in records) else left_out,
         "length": length,
         "breakdown": breakdown,
         "items": items,

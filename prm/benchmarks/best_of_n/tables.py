@@ -141,6 +141,8 @@ def _notes(result: Mapping[str, Any]) -> str:
     notes += result.get("constant_scores", [])
     for prm, number in result["unscored"].items():
         notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")
+    for prm, number in result.get("left_out_by_scoring", {}).items():
+        notes.append(f"{prm}: scoring left out {number} responses that it could not read; --rollouts puts them last into the pools")
     if own := result["own_aggregation"]:
         notes.append("own: " + "; ".join(f"{prm} {name}" for prm, name in own.items()))
     if result["num_questions_dropped"]:
