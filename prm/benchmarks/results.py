@@ -37,6 +37,10 @@ class Item:
     """The aggregated score, where the evaluation ranks responses."""
     is_selected: bool | None = None
     """Whether Best-of-N over all candidates of its question chose it."""
+    answer: str | None = None
+    """The reference answer of the question."""
+    extracted: str | None = None
+    """The final answer found in the response."""
 
 
 def response_item(
@@ -58,6 +62,8 @@ def response_item(
         correct=response.correct,
         response_score=response_score,
         is_selected=is_selected,
+        answer=response.answer,
+        extracted=response.extracted,
     )
 
 

@@ -20,7 +20,20 @@ STATUS = "document.getElementById('status').textContent"
 def items():
     """Four kinds of verdicts in two groups, then one response with everything that could break a page."""
     rows = [
-        Item("missed", "math", r"Find $\frac{x}{2}$.", ["So $x = 2$.", "needle"], [0.9, 0.8], 1, -1, False, 0.8),
+        Item(
+            "missed",
+            "math",
+            r"Find $\frac{x}{2}$.",
+            ["So $x = 2$.", "needle"],
+            [0.9, 0.8],
+            1,
+            -1,
+            False,
+            0.8,
+            None,
+            "8",
+            r"\frac{5}{2}",
+        ),
         Item("alarm", "gsm8k", "How many?", ["One."], [0.3], -1, 0, True, 0.3),
         Item("hit", "math", "Which?", ["a", r"\[\begin{aligned} a &= b \\ c &= d \end{aligned}\]"], [0.9, 0.1], 1, 1, False, 0.1),
         Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
@@ -71,6 +84,16 @@ def test_the_worst_miss_is_open_and_marked(browser):
     assert browser.run("[...document.querySelectorAll('.score')].map((s) => s.textContent)") == ["score 0.90", "score 0.80"]
     tints = browser.run("[...document.querySelectorAll('.step')].map((step) => getComputedStyle(step).backgroundColor)")
     assert tints[0] != tints[1]
+
+
+def test_answer_and_reference_stand_among_the_facts_and_are_searched(browser):
+    facts = browser.run("document.querySelector('#response .facts').textContent")
+    assert facts.startswith("math · final answer wrong · answer 52 · reference 8 · 2 steps")
+    assert browser.run("document.querySelectorAll('#response .facts mfrac').length") == 1
+    browser.press("/")
+    browser.type(r"\frac{5}")
+    browser.wait(f"{STATUS}.startsWith('1 of')")
+    assert browser.run(IDS) == ["missed"]
 
 
 def test_formulas_are_typeset(browser):

@@ -40,6 +40,19 @@ def test_texts_become_pieces_and_each_formula_stands_once():
     assert [formula[:2] for formula in chunk["formulas"]] == [["$x$", 0], ["\\[y\\]", 1]]
 
 
+def test_answers_are_pieces_too_and_their_latex_needs_no_dollars():
+    """A command that is unknown and a plain word stay text; an answer that nobody knows is absent."""
+    answered = [
+        Item(str(n), "g", "q", [], [], answer=a, extracted=e)
+        for n, (a, e) in enumerate([(r"\frac{1}{2}", r"\no{2}"), ("two", None)])
+    ]
+    chunk = texts_of(review_items(answered))
+    assert [formula[0] for formula in chunk["formulas"]] == [r"$\frac{1}{2}$"]
+    assert chunk["items"][0]["answer"] == [0]
+    assert chunk["items"][0]["extracted"] == [r"\no{2}"]
+    assert chunk["items"][1] == {"question": ["q"], "steps": [], "answer": ["two"]}
+
+
 def test_a_page_holds_everything_and_loads_nothing(tmp_path):
     write_results(tmp_path, {"f1": 0.41}, [TABLE], items())
     with new_figure(tmp_path / "f1", 3, 2) as figure:

@@ -22,9 +22,9 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_a_response_as_an_item():
-    response = Response("q1", 2, "1 + 1?", ["2.", "So 2."], True, [1.0, -1.0])
+    response = Response("q1", 2, "1 + 1?", ["2.", "So 2."], True, [1.0, -1.0], answer="2", extracted="2.0")
     item = response_item(response, [0.9, 0.8], 0.8, None, "gsm8k", is_selected=True)
-    assert item == Item("q1 #2", "gsm8k", "1 + 1?", ["2.", "So 2."], [0.9, 0.8], 1, None, True, 0.8, True)
+    assert item == Item("q1 #2", "gsm8k", "1 + 1?", ["2.", "So 2."], [0.9, 0.8], 1, None, True, 0.8, True, "2", "2.0")
     of_outcome_model = response_item(response, [0.7], 0.7, "orm", "orm")
     assert (of_outcome_model.id, of_outcome_model.steps) == ("orm: q1 #2", ["2.\n\nSo 2."])
 

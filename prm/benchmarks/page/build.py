@@ -13,7 +13,7 @@ from typing import Any
 
 from prm.benchmarks.page import sections
 from prm.benchmarks.page.facts import read_facts
-from prm.benchmarks.page.maths import Formula, to_plain_text, typeset
+from prm.benchmarks.page.maths import Formula, to_plain_text, typeset, typeset_answer
 from prm.benchmarks.page.review import VERDICTS, Review, review_items
 from prm.benchmarks.results import read_items, read_tables
 
@@ -100,16 +100,20 @@ def _chunks(reviews: Sequence[Review]) -> Iterator[str]:
 
 
 def texts_of(reviews: Sequence[Review]) -> dict[str, Any]:
-    """Questions and steps as pieces: a string is text, a number the place of a formula among `formulas`."""
+    """Questions, steps and answers as pieces: a string is text, a number the place of a formula among `formulas`."""
     formulas: dict[str, Formula] = {}
     places: dict[str, int] = {}
 
-    def pieces(text: str) -> list[str | int]:
-        return [piece if isinstance(piece, str) else place_of(piece) for piece in typeset(text)]
+    def places_in(pieces: Sequence[str | Formula]) -> list[str | int]:
+        return [piece if isinstance(piece, str) else place_of(piece) for piece in pieces]
 
     def place_of(formula: Formula) -> int:
         formulas.setdefault(formula.source, formula)
         return places.setdefault(formula.source, len(places))
 
-    items = [{"question": pieces(r.item.question), "steps": [pieces(step) for step in r.item.steps]} for r in reviews]
+    items = []
+    for item in (review.item for review in reviews):
+        texts = {"question": places_in(typeset(item.question)), "steps": [places_in(typeset(step)) for step in item.steps]}
+        answers = {"answer": item.answer, "extracted": item.extracted}
+        items.append(texts | {name: places_in(typeset_answer(text)) for name, text in answers.items() if text is not None})
     return {"formulas": [[f.source, int(f.is_display), f.tree] for f in formulas.values()], "items": items}

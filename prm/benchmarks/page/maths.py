@@ -120,6 +120,12 @@ def to_mathml(latex: str, is_display: bool = False) -> Tree | None:
         return None
 
 
+def typeset_answer(answer: str) -> list[str | Formula]:
+    """An answer, whose LaTeX stands without delimiters; one that has no commands is text as it was written."""
+    tree = to_mathml(answer) if COMMAND.search(answer) else None
+    return [Formula(f"${answer}$", False, tree)] if tree else typeset(answer)
+
+
 def to_plain_text(pieces: Sequence[str | Formula]) -> str:
     """One line in which formulas are spelled by their characters, for lists of responses."""
     pieces = [piece for piece in pieces if not (isinstance(piece, str) and piece.startswith(DRAWING[0]))]

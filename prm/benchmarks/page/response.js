@@ -54,7 +54,8 @@ function prose(pieces, formulas) {
 
 function searchText(entry, texts, formulas) {
   const plain = (pieces) => pieces.map((piece) => (typeof piece === "number" ? formulas[piece][0] : piece)).join("");
-  return [entry.id, entry.group, plain(texts.question), ...texts.steps.map(plain)].join("\n").toLowerCase();
+  const { question, steps, extracted = [], answer = [] } = texts;
+  return [entry.id, entry.group, ...[question, ...steps, extracted, answer].map(plain)].join("\n").toLowerCase();
 }
 
 // Texts lie in compressed chunks, unpacked on demand and kept.
@@ -137,14 +138,18 @@ function stepElement(entry, pieces, step, formulas) {
   return item;
 }
 
-function facts(entry) {
-  const count = Math.max(entry.scores.length, entry.numSteps ?? 0);
-  const answer = entry.correct === null ? "" : `final answer ${entry.correct ? "right" : "wrong"}`;
-  const parts = [entry.group, answer, `${count} step${count === 1 ? "" : "s"}`];
-  if (entry.first_error !== null) parts.push(entry.first_error === -1 ? "no step is wrong" : `step ${entry.first_error + 1} is the first wrong one`);
-  if (entry.response_score !== null) parts.push(`response score ${format(entry.response_score)}`);
-  if (entry.severity !== null) parts.push(`severity ${format(entry.severity)}`);
-  return parts.filter(Boolean).join(" · ");
+function facts(entry, texts, formulas, count) {
+  const element = make("p", "facts");
+  const add = (...parts) => element.append(element.hasChildNodes() ? " · " : "", ...parts);
+  if (entry.group) add(entry.group);
+  if (entry.correct !== null) add(`final answer ${entry.correct ? "right" : "wrong"}`);
+  if (texts.extracted?.length) add("answer ", prose(texts.extracted, formulas));
+  if (texts.answer?.length) add("reference ", prose(texts.answer, formulas));
+  add(`${count} step${count === 1 ? "" : "s"}`);
+  if (entry.first_error !== null) add(entry.first_error === -1 ? "no step is wrong" : `step ${entry.first_error + 1} is the first wrong one`);
+  if (entry.response_score !== null) add(`response score ${format(entry.response_score)}`);
+  if (entry.severity !== null) add(`severity ${format(entry.severity)}`);
+  return element;
 }
 
 function responseElements(entry, { texts, formulas }, verdicts) {
@@ -159,7 +164,7 @@ function responseElements(entry, { texts, formulas }, verdicts) {
   const legend = make("p", "legend", make("span", "low", "low"), make("span", "ramp"), make("span", "high", "high score"),
     isStep(entry.first_error) ? make("span", "key", "▲ true first error") : "",
     isStep(entry.predicted) ? make("span", "key", "○ predicted first error") : "");
-  return [name, verdict, make("p", "facts", facts({ ...entry, numSteps: count })), question,
+  return [name, verdict, facts(entry, texts, formulas, count), question,
     entry.scores.length ? profile : null, entry.scores.length ? legend : null,
     count ? steps : make("p", "note", "This response has no steps.")].filter(Boolean);
 }
