@@ -12,6 +12,7 @@ from prm.figures import new_figure
 
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg onload='window.hacked = 3'>\u2028"
 WIDE = Table("Wide " * 30, [["name" * 20, *(f"column {i}" for i in range(30))], ["a", *("0.5" for _ in range(30))]], note="n" * 400)
+LONG = f"${' + '.join(map(str, range(1, 15)))}$"
 TITLE = "document.querySelector('#response h3')?.textContent"
 IDS = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').textContent)"
 STATUS = "document.getElementById('status').textContent"
@@ -38,9 +39,10 @@ def items():
         Item("hit", "math", "Which?", ["a", r"\[\begin{aligned} a &= b \\ c &= d \end{aligned}\]"], [0.9, 0.1], 1, 1, False, 0.1),
         Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
+        Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
         Item("no steps", "math", "", [], [], correct=False, response_score=0.2),
     ]
-    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(150)]
+    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(149)]
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +188,10 @@ def test_a_list_s_strip_leaves_the_texts_the_room_that_few_steps_do_not_need(bro
 
 
 def test_a_link_opens_its_response(chromium, page):
-    chromium.open(page, fragment="#item=filler%20149")
-    chromium.wait(f"{TITLE} === 'filler 149'")
+    chromium.open(page, fragment="#item=filler%20148")
+    chromium.wait(f"{TITLE} === 'filler 148'")
     assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
-    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 149"
+    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 148"
     chromium.open(page, fragment="#item=gone")
     chromium.wait(f"{STATUS} === '156 responses'")
 
@@ -206,9 +208,25 @@ def test_a_phone(chromium, page, dark):
     chromium.run(f"location.hash = '#item=' + encodeURIComponent({json.dumps(ATTACK)})")
     chromium.wait(f"{TITLE} === {json.dumps(ATTACK)}")
     assert chromium.run(overflow) is False
+    chromium.run("location.hash = '#item=long'")
+    chromium.wait(f"{TITLE} === 'long'")
+    assert chromium.run(overflow) is False
+    assert chromium.run("document.querySelectorAll('#response .display.wide math').length") == 4
     chromium.run("document.querySelector('.back').click()")
     chromium.wait("list.offsetHeight > 0")
     assert chromium.complaints() == []
+
+
+def test_a_formula_scrolls_only_where_it_is_wider_than_its_line(chromium, page):
+    chromium.open(page, 360, 740, fragment="#item=missed")
+    chromium.wait(f"{TITLE} === 'missed'")
+    assert chromium.run("document.querySelectorAll('.display').length") == 0
+    chromium.run("location.hash = '#item=long'")
+    chromium.wait(f"{TITLE} === 'long'")
+    size = {"height": 740, "deviceScaleFactor": 1, "mobile": False}
+    for width, number in ((1280, 0), (360, 4)):
+        chromium.call("Emulation.setDeviceMetricsOverride", width=width, **size)
+        chromium.wait(f"document.querySelectorAll('#response .wide').length === {number}")
 
 
 CONTRAST = """

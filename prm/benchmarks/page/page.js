@@ -142,6 +142,7 @@ async function show(entry, isReading) {
   const unpacked = await textsOf(entry, INDEX.chunk);
   if (state.opened !== entry) return;
   response.replaceChildren(navigation(entry), ...responseElements(entry, unpacked, INDEX.verdicts));
+  fitFormulas(response);
   response.setAttribute("aria-labelledby", "response-title");
   response.scrollTop = 0;
   if (isReading) {
@@ -255,6 +256,7 @@ function start() {
   search.addEventListener("input", find);
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", fromHash);
+  addEventListener("resize", () => fitFormulas(response));
   refresh();
   if (location.hash.startsWith("#item=")) fromHash();
   else if (state.shown.length) { state.opened = state.shown[0]; select(0); show(state.opened, false); }

@@ -58,6 +58,21 @@ function searchText(entry, texts, formulas) {
   return [entry.id, entry.group, ...[question, ...steps, extracted, answer].map(plain)].join("\n").toLowerCase();
 }
 
+// A formula within a line that is wider than the line scrolls by itself, as displayed ones do. To call again at every width.
+function fitFormulas(element) {
+  for (const wide of element.querySelectorAll(".display.wide")) wide.replaceWith(wide.firstChild);
+  const isWide = (math) => {
+    const edge = math.closest(".prose, .facts").getBoundingClientRect();
+    const beyond = (part) => part.right > edge.right + 1 || part.left < edge.left - 1;
+    return [math, ...math.querySelectorAll("*")].some((part) => beyond(part.getBoundingClientRect()));
+  };
+  for (const math of [...element.querySelectorAll("math:not([display])")].filter(isWide)) {
+    const wide = make("span", "display wide");
+    math.replaceWith(wide);
+    wide.append(math);
+  }
+}
+
 // Texts lie in compressed chunks, unpacked on demand and kept.
 const chunks = new Map();
 
