@@ -36,6 +36,7 @@ class Formula:
 ENVIRONMENTS = "equation|align|aligned|alignat|gather|gathered|multline|eqnarray|split|cases|[bBpvV]?matrix|array"
 DELIMITER = re.compile(rf"\\(?:begin|end)\{{(?:{ENVIRONMENTS})\*?\}}|\\[\\$]|\\[()\[\]]|\$\$|\$")
 DRAWING = ("[asy]", "[/asy]")
+PARENTHESES = (r"\(", r"\)", r"\[", r"\]")
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 # What the converter knows only by another name, or sets with too much room.
 SPELLINGS = (
@@ -48,7 +49,10 @@ SPELLINGS = (
 )
 DEFINITION = re.compile(r"\\(?:(?:re)?newcommand|providecommand|[egx]?def|let|DeclareMathOperator)(?![a-zA-Z])")
 COMMAND = re.compile(r"\\[a-zA-Z]|[\^_]")
-PROSE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}|[=+*/<-]$")
+PROSE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}")
+UNFINISHED = re.compile(r"[=+*/<-]$")
+# Names of commands, and words that are set as words: no prose, whatever they say.
+NAMES = re.compile(r"\\(?:text[a-z]*|mbox|emph|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 
 ARITY = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 ROWS = {"mrow", "mtd", "msqrt", "mstyle", "math"}
@@ -73,8 +77,8 @@ ERRORS = (
 def typeset(text: str) -> list[str | Formula]:
     r"""The text in order, with what stands in `$`, `$$`, `\(`, `\[` or a maths environment as formulas, if they can be typeset.
 
-    Dollars are also money: between single ones stands no formula if it reads as prose, or where a sum of money follows. Code of a
-    drawing, `[asy] ... [/asy]`, is a piece of its own.
+    Dollars are also money: between single ones stands no formula if it reads as prose or holds a formula, or where a sum of money
+    follows. Code of a drawing, `[asy] ... [/asy]`, is a piece of its own.
     """
     pieces: list[str | Formula] = []
     for part in _drawings(text):
@@ -138,12 +142,12 @@ def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
     tokens = list(DELIMITER.finditer(text))
     closers = _closers([token[0] for token in tokens])
     done = 0
-    for token, closer in zip(tokens, closers, strict=True):
+    for index, (token, closer) in enumerate(zip(tokens, closers, strict=True)):
         if closer is None or token.start() < done:
             continue
         end = tokens[closer]
         latex, after = text[token.end() : end.start()], text[end.end() : end.end() + 1]
-        if token[0] == "$" and not _is_formula(latex, after):
+        if token[0] == "$" and not _is_formula(latex, after, tokens[index + 1 : closer]):
             continue
         is_environment = token[0].startswith(r"\begin")
         yield token.start(), end.end(), text[token.start() : end.end()] if is_environment else latex, token[0] not in ("$", r"\(")
@@ -162,12 +166,14 @@ def _closers(tokens: Sequence[str]) -> list[int | None]:
     return closers[::-1]
 
 
-def _is_formula(latex: str, after: str) -> bool:
+def _is_formula(latex: str, after: str, between: Sequence[re.Match[str]]) -> bool:
+    """Whether a formula, rather than money and prose, stands between two dollars and before `after`."""
     if not latex.strip() or "\n\n" in latex or "$" in latex.replace(r"\$", ""):
         return False
-    if COMMAND.search(latex):
-        return True
-    return not (latex[0].isspace() or latex[-1].isspace() or after.isdigit() or PROSE.search(latex))
+    if any(token[0] in PARENTHESES for token in between) or after.isdigit() or PROSE.search(NAMES.sub(r"\\", latex)):
+        return False
+    is_loose = latex[0].isspace() or latex[-1].isspace() or UNFINISHED.search(latex)
+    return COMMAND.search(latex) is not None or not is_loose
 
 
 def _clean(element: Element, depth: int = 0) -> Tree:
