@@ -24,7 +24,7 @@ HEAVY_HOMES = {
     "wandb": set(),
     "deepspeed": {"training/zero.py"},
     "httpx2": {"sampling/server_engine.py"},
-    "latex2mathml": {"benchmarks/page/maths.py"},
+    "latex2mathml": {"benchmarks/page/mathml.py"},
 }
 
 MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from prm.benchmarks.page.maths import MAX_DEPTH, MAX_LATEX, Formula, to_mathml, to_plain_text, typeset
+from prm.benchmarks.page.mathml import MAX_DEPTH, MAX_LATEX, to_mathml
+from prm.benchmarks.page.maths import Formula, to_plain_text, typeset
 
 
 def sources(text):
