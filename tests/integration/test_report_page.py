@@ -36,7 +36,9 @@ def items():
             r"\frac{5}{2}",
         ),
         Item("alarm", "gsm8k", "How many?", ["One."], [0.3], -1, 0, True, 0.3),
-        Item("hit", "math", "Which?", ["a", r"\[\begin{aligned} a &= b \\ c &= d \end{aligned}\]"], [0.9, 0.1], 1, 1, False, 0.1),
+        Item(
+            "hit", "math", "Which?", ["a", r"\[\begin{aligned} 12345a &= b \\ c &= d \end{aligned}\]"], [0.9, 0.1], 1, 1, False, 0.1
+        ),
         Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
         Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
@@ -107,6 +109,10 @@ def test_formulas_are_typeset(browser):
     browser.wait(f"{TITLE} === 'hit'")
     assert browser.run(size.format(".step math[display=block] mtable"))[1] > 25
     assert browser.run("document.querySelectorAll('.step mtr').length") == 2
+    ends = browser.run(
+        "[...document.querySelectorAll('mtd.right')].map((cell) => cell.lastElementChild.getBoundingClientRect().right)"
+    )
+    assert ends[0] == pytest.approx(ends[1], abs=0.5)
 
 
 def test_an_attack_is_shown_as_text(browser):

@@ -36,7 +36,10 @@ def test_a_formula_by_hand():
         ("$a\n\nb$", []),
         (r"open \( and $x", []),
         (r"$\text{if \$5}$", [r"$\text{if \$5}$"]),
-        (r"bare \boxed{7}", []),
+        (r"bare \boxed{7}", [r"\boxed{7}"]),
+        (r"bare \boxed{\frac{\sqrt{2}}{2}}, $x = \boxed{8}$.", [r"\boxed{\frac{\sqrt{2}}{2}}", r"$x = \boxed{8}$"]),
+        (r"\boxed{ open, \boxed{\$5}, \boxed{$6}, \boxed{\}", [r"\boxed{\$5}"]),
+        (r"Your answer within \boxed{}.", []),
         (r"$\frac{$ then $y$", ["$y$"]),
         ("$$$$$$$", []),
         ("$$", []),
@@ -95,6 +98,8 @@ def test_hostile_maths_takes_bounded_time():
         "$" * 200_000 + "x",
         r"\begin{align}" * 20_000,
         *(f"${latex}$" for latex in formulas),
+        r"\boxed{" * 60_000,
+        (r"\boxed{" + "x" * 400) * 1_000,
     ):
         assert sources(text) == []
 
@@ -143,6 +148,45 @@ def test_spacing_that_the_browser_would_get_wrong():
     assert ["mo", {"form": "prefix"}, "−"] in row
     assert to_mathml("1{,}000")[0] == ["mrow", ["mn", "1"], ["mtext", ","], ["mn", "000"]]
     assert to_mathml(r"\boxed{7}")[0][1][:2] == ["mrow", {"class": "boxed"}]
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        (r"\overline{23}", ["mrow", {"class": "over"}, ["mrow", ["mn", "23"]]]),
+        (r"\underline{ab}", ["mrow", {"class": "under"}, ["mrow", ["mi", "a"], ["mi", "b"]]]),
+        (r"\widehat{AB}", ["mrow", {"class": "hat"}, ["mrow", ["mi", "A"], ["mi", "B"]]]),
+        (r"\hat{x}", ["mover", {"accent": "true"}, ["mrow", ["mi", "x"]], ["mo", "^"]]),
+        (r"\lim_x", ["munder", ["mo", {"movablelimits": "true"}, "lim"], ["mi", "x"]]),
+        (r"\max_x", ["munder", ["mo", {"movablelimits": "true"}, "max"], ["mi", "x"]]),
+        (r"x_1", ["msub", ["mi", "x"], ["mn", "1"]]),
+        (r"\infty", ["mi", "∞"]),
+        (r"\setminus", ["mo", "∖"]),
+    ],
+)
+def test_what_browsers_would_set_badly_is_spelled_otherwise(latex, expected):
+    assert to_mathml(latex) == [["mrow", expected]]
+
+
+def test_a_decimal_dot_has_no_room_around_it():
+    assert to_mathml("1 . 5") == [["mrow", ["mn", "1"], ["mo", {"lspace": "0", "rspace": "0"}, "."], ["mn", "5"]]]
+
+
+def test_the_bars_of_a_determinant_stretch_whatever_stands_beside():
+    bar, table = (lambda form: ["mo", {"form": form, "stretchy": "true"}, "|"]), ["mtable", ["mtr", ["mtd", ["mi", "a"]]]]
+    determinant = r"\begin{vmatrix} a \end{vmatrix}"
+    (row,) = to_mathml(f"= {determinant} = 5")
+    assert row[2:5] == [bar("prefix"), table, bar("postfix")]
+    (row,) = to_mathml(determinant + "^2")
+    assert row[1][1] == ["mrow", bar("prefix"), table, bar("postfix")]
+    (row,) = to_mathml(r"\begin{Vmatrix} a \end{Vmatrix} |x|")
+    assert [part[1].get("form") for part in row[1:] if part[0] == "mo"] == ["prefix", "postfix", None, None]
+
+
+def test_a_box_that_stands_alone_may_hold_words():
+    (piece,) = typeset(r"\boxed{43 minutes}")
+    assert ["mtext", "43\u00a0minutes"] in piece.tree[0][1][2]
+    assert to_plain_text(typeset(r"\boxed{4x}, $0.\overline{36}$")) == "4x, 0.36‾"
 
 
 @pytest.mark.parametrize(

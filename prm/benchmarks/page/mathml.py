@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -38,8 +39,14 @@ FLAGS |= {"displaystyle", "scriptlevel", "mathvariant"}
 # Below ten units, so that no formula covers what stands beside it.
 LENGTH = re.compile(r"[-+]?\d?(?:\.\d{1,4})?(?:em|ex|pt|px|pc|mm|cm|in)?")
 FLAG = re.compile(r"[a-z-]{1,24}|[0-3]")
-# Operators that the converter sets as letters, without the space around them.
-OPERATORS = set("±~⟂⧵⟵⟶⟷⟸⟹⟺")
+# Operators that the converter sets as letters, without the space around them, and the other way round.
+OPERATORS, LETTERS = set("±~⟂∖⟵⟶⟷⟸⟹⟺"), {"∞"}
+# The converter's sign of a difference of sets is in few fonts.
+CHARACTERS = {"⧵": "∖"}
+LIMITS = {"lim", "lim\u2006sup", "lim\u2006inf", "max", "min", "sup", "inf"}
+BARS = {"|", "‖"}
+# Lines and hats as wide as what they stand over are drawn by the page: browsers stretch none of them.
+DRAWN = {("mover", "―"): "over", ("munder", "―"): "under", ("mover", "^"): "hat"}
 SIGNS, CLOSED = {"-", "−", "+", "±"}, {")", "]", "}", "|", "!", "%"}
 ENCLOSURES = {"box": "boxed", "updiagonalstrike": "struck", "downdiagonalstrike": "struck", "horizontalstrike": "struck"}
 ERRORS = (
@@ -77,20 +84,31 @@ def _clean(element: Element, depth: int = 0) -> Tree:
         tag, attributes = element.tag, _attributes(element)
     if tag not in TAGS:
         raise ValueError(f"<{tag}> is no known element")
-    if tag == "mi" and text in OPERATORS:
-        tag = "mo"
-    # The line over an expression is spelled with a dash, which browsers do not stretch.
-    if element.get("accent") and text == "\u2015":
-        text, attributes = "\u203e", {"stretchy": "true", "accent": "true"}
+    tag, attributes, text = _respelled(tag, attributes, CHARACTERS.get(text, text))
     children = _broken_lines([(child, _clean(child, depth + 1)) for child in element])
     arity = ARITY.get(tag, len(children))
     if len(children) < arity:
         raise ValueError(f"<{tag}> with {len(children)} parts")
     if len(children) > arity:  # a determinant's bars and entries, as the base of a power
-        children = [["mrow", *children[: 1 - arity]], *children[1 - arity :]]
+        children = [["mrow", *_spaced(children[: 1 - arity])], *children[1 - arity :]]
+    if tag == "msub" and _text(children[0]) in LIMITS:
+        tag, children = "munder", [["mo", {"movablelimits": "true"}, _text(children[0])], children[1]]
+    if tag in ("munder", "mover") and (mark := DRAWN.get((tag, _text(children[1])))) and not element.get("accent"):
+        return ["mrow", {"class": mark}, children[0]]
     if tag in ROWS:
         children = _spaced(children)
     return [tag, *([attributes] if attributes else []), *([text] if text else []), *children]
+
+
+def _respelled(tag: str, attributes: dict[str, str], text: str) -> tuple[str, dict[str, str], str]:
+    """The tag, attributes and text of an element that has the right room around it."""
+    if tag == "mi" and text in OPERATORS:
+        return "mo", attributes, text
+    if tag == "mo" and text in LETTERS:
+        return "mi", {}, text
+    if tag == "mo" and text == ".":
+        return "mo", {"lspace": "0", "rspace": "0"}, text
+    return tag, attributes, text
 
 
 def _attributes(element: Element) -> dict[str, str]:
@@ -114,12 +132,15 @@ def _broken_lines(children: Sequence[tuple[Element, Tree]]) -> list[Tree]:
 
 
 def _spaced(children: Sequence[Tree]) -> list[Tree]:
-    """The children with a thin space beside the name of a function, as in 2 sin x, and signs close to what they belong to."""
+    """The children with a thin space beside the name of a function, as in 2 sin x, signs close to what they belong to, and bars
+    beside a table as its fences, which stretch."""
     spaced: list[Tree] = []
-    for child in children:
+    for child, following in zip_longest(children, children[1:], fillvalue=["mo"]):
         neighbors = (spaced[-1] if spaced else ["mo"], child)
         if [tree[0] for tree in neighbors] == ["mo", "mo"] and _text(child) in SIGNS and _text(neighbors[0]) not in CLOSED:
             child = ["mo", {"form": "prefix"}, _text(child)]
+        if child[0] == "mo" and _text(child) in BARS and "mtable" in (following[0], neighbors[0][0]):
+            child = ["mo", {"form": "prefix" if following[0] == "mtable" else "postfix", "stretchy": "true"}, _text(child)]
         if any(map(_is_function, neighbors)) and not {"mo", "mspace"} & {tree[0] for tree in neighbors}:
             spaced.append(["mspace", {"width": "0.167em"}])
         spaced.append(child)

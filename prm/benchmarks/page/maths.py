@@ -20,7 +20,12 @@ class Formula:
 
 
 ENVIRONMENTS = "equation|align|aligned|alignat|gather|gathered|multline|eqnarray|split|cases|[bBpvV]?matrix|array"
-DELIMITER = re.compile(rf"\\(?:begin|end)\{{(?:{ENVIRONMENTS})\*?\}}|\\[\\$]|\\[()\[\]]|\$\$|\$")
+# A box closed by its own brace, with a few levels of others within.
+INSIDE = r"(?:\\[\s\S]|[^{}$\\])"
+for _ in range(4):
+    INSIDE = rf"(?:\\[\s\S]|[^{{}}$\\]|\{{{INSIDE}*+\}})"
+BOXED = rf"\\boxed\{{(?!\s*\}}){INSIDE}*+\}}"
+DELIMITER = re.compile(rf"\\(?:begin|end)\{{(?:{ENVIRONMENTS})\*?\}}|{BOXED}|\\[\\$]|\\[()\[\]]|\$\$|\$")
 DRAWING = ("[asy]", "[/asy]")
 PARENTHESES = (r"\(", r"\)", r"\[", r"\]")
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
@@ -32,7 +37,8 @@ NAMES = re.compile(r"\\(?:text[a-z]*|mbox|emph|mathrm|operatorname)\s*\{[^{}]*\}
 
 
 def typeset(text: str) -> list[str | Formula]:
-    r"""The text in order, with what stands in `$`, `$$`, `\(`, `\[` or a maths environment as formulas, if they can be typeset.
+    r"""The text in order, with what stands in `$`, `$$`, `\(`, `\[` or a maths environment as formulas, if they can be typeset; and
+    a `\boxed{...}` that stands alone.
 
     Dollars are also money: between single ones stands no formula if it reads as prose or holds a formula, or where a sum of money
     follows. Code of a drawing, `[asy] ... [/asy]`, is a piece of its own.
@@ -83,7 +89,12 @@ def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
     closers = _closers([token[0] for token in tokens])
     done = 0
     for index, (token, closer) in enumerate(zip(tokens, closers, strict=True)):
-        if closer is None or token.start() < done:
+        if token.start() < done:
+            continue
+        if token[0].startswith(r"\boxed"):
+            yield token.start(), token.end(), _boxed_words(token[0]), False
+            done = token.end()
+        if closer is None:
             continue
         end = tokens[closer]
         latex, after = text[token.end() : end.start()], text[end.end() : end.end() + 1]
@@ -92,6 +103,12 @@ def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
         is_environment = token[0].startswith(r"\begin")
         yield token.start(), end.end(), text[token.start() : end.end()] if is_environment else latex, token[0] not in ("$", r"\(")
         done = end.end()
+
+
+def _boxed_words(latex: str) -> str:
+    """A box of words, which without its dollars may be no LaTeX: they are words in it as well."""
+    inside = latex.removeprefix(r"\boxed{").removesuffix("}")
+    return rf"\boxed{{\text{{{inside}}}}}" if re.search("[A-Za-z]{2}", inside) and not re.search(r"[\\^_{]", inside) else latex
 
 
 def _closers(tokens: Sequence[str]) -> list[int | None]:
@@ -121,4 +138,5 @@ def _spell(tree: Tree | str) -> str:
         return tree
     parts = [_spell(part) for part in tree[1:] if not isinstance(part, dict)]
     joint = {"mfrac": "/", "msup": "^", "msub": "_", "mtr": " ", "mtable": "; "}.get(tree[0], "")
-    return {"msqrt": "√", "mroot": "√", "mspace": " "}.get(tree[0], "") + joint.join(parts)
+    over = "‾" if {"class": "over"} in tree else ""
+    return {"msqrt": "√", "mroot": "√", "mspace": " "}.get(tree[0], "") + joint.join(parts) + over
