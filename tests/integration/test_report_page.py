@@ -181,6 +181,17 @@ def test_keys(browser):
     assert browser.run("search.value") == "j"
 
 
+def test_the_next_response_begins_at_its_top(browser):
+    """On a desktop the page itself scrolls along a long response."""
+    browser.run("location.hash = '#item=filler%200'")
+    browser.wait(f"{TITLE} === 'filler 0'")
+    browser.run("document.querySelector('.step:last-child').scrollIntoView()")
+    browser.wait("document.querySelector('#response h3').getBoundingClientRect().bottom < 0")
+    browser.press("j")
+    browser.wait(f"{TITLE} === 'filler 1'")
+    assert 0 <= browser.run("document.querySelector('#response h3').getBoundingClientRect().top") < 100
+
+
 def test_only_rows_in_sight_exist(browser):
     assert browser.run("document.querySelectorAll('.row').length") < 40
     assert browser.run("rows.offsetHeight") == 156 * 76

@@ -145,10 +145,8 @@ async function show(entry, isReading) {
   fitFormulas(response);
   response.setAttribute("aria-labelledby", "response-title");
   response.scrollTop = 0;
-  if (isReading) {
-    response.focus({ preventScroll: true });
-    if (isNarrow()) response.scrollIntoView();
-  }
+  if (isReading) response.focus({ preventScroll: true });
+  if (response.getBoundingClientRect().top < 0 || (isReading && isNarrow())) response.scrollIntoView({ block: "start" });
 }
 
 function navigation(entry) {
