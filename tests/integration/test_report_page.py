@@ -13,6 +13,9 @@ from prm.figures import new_figure
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg onload='window.hacked = 3'>\u2028"
 WIDE = Table("Wide " * 30, [["name" * 20, *(f"column {i}" for i in range(30))], ["a", *("0.5" for _ in range(30))]], note="n" * 400)
 LONG = f"${' + '.join(map(str, range(1, 15)))}$"
+NUMBERS = Table(
+    "Many", [["", *(f"another_measured_number_{i}" for i in range(8))], ["a long name of a row", *(["[70.9, 74.7]"] * 8)]]
+)
 TITLE = "document.querySelector('#response h3')?.textContent"
 IDS = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').textContent)"
 STATUS = "document.getElementById('status').textContent"
@@ -50,7 +53,7 @@ def items():
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
-    write_results(folder, {"attack": ATTACK}, [WIDE, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
+    write_results(folder, {"attack": ATTACK}, [WIDE, NUMBERS, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
     manifest = {"command": ["eval.py", ATTACK], "model": ATTACK, "items": f"3 of 8 {ATTACK}"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with new_figure(folder / "curve", 12, 3) as figure:
@@ -244,6 +247,26 @@ def test_a_formula_scrolls_only_where_it_is_wider_than_its_line(chromium, page):
     for width, number in ((1280, 0), (360, 4)):
         chromium.call("Emulation.setDeviceMetricsOverride", width=width, **size)
         chromium.wait(f"document.querySelectorAll('#response .wide').length === {number}")
+
+
+def test_on_paper_nothing_is_cut_and_grounds_are_light(chromium, page):
+    """A4 within its margins, printed from a screen in dark colors."""
+    chromium.open(page, 718, 1000, dark=True, fragment="#item=alarm")
+    chromium.wait(f"{TITLE} === 'alarm'")
+    chromium.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    edges = (
+        "[...document.querySelectorAll('.drawing svg, .table:nth-of-type(3) table')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert max(chromium.run(edges)) <= 718
+    assert chromium.run("getComputedStyle(document.querySelector('.drawing')).overflowX") == "visible"
+    grounds = chromium.run(
+        "['body', '.chip.false-alarm', '.step'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)"
+    )
+    chromium.call("Emulation.setEmulatedMedia", media="")
+    chromium.open(page, fragment="#item=alarm")
+    chromium.wait(f"{TITLE} === 'alarm'")
+    light = chromium.run("['.chip.false-alarm', '.step'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)")
+    assert grounds == ["rgb(255, 255, 255)", *light]
 
 
 CONTRAST = """

@@ -26,7 +26,7 @@ def header(facts: Facts) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Names and paths may end a line behind `_` and `/`, so that a narrow screen breaks them there and not within a word."""
+    """Names and paths may end a line behind `_` and `/`: where there is little room they break there and not within a word."""
     return re.sub(r"[_/](?=\w)", r"\g<0><wbr>", html.escape(text))
 
 
@@ -34,7 +34,7 @@ def table(content: Table) -> str:
     """The first row is the head; a row whose name is indented belongs to the one above."""
     title, note = html.escape(content.title), html.escape(content.note)
     head, *body = content.rows or [[]]
-    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+    cells = "".join(f'<th scope="col">{_breakable(cell)}</th>' for cell in head)
     rows = "".join(map(_row, body))
     caption = f"<figcaption>{title}</figcaption>" if title else ""
     grid = f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
