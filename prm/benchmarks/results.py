@@ -41,6 +41,8 @@ class Item:
     """The reference answer of the question."""
     extracted: str | None = None
     """The final answer found in the response."""
+    wrong_steps: list[int] | None = None
+    """Every step that is wrong, from 0, where those behind the first one are known as well."""
 
 
 def response_item(

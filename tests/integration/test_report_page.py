@@ -45,9 +45,10 @@ def items():
         Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
         Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
+        Item("errors", "math", "Q", ["a", "b", "c", "d"], [0.9, 0.1, 0.2, 0.3], 1, 2, wrong_steps=[1, 2, 3]),
         Item("no steps", "math", "", [], [], correct=False, response_score=0.2),
     ]
-    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(149)]
+    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(148)]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def browser(chromium, page):
 
 def test_the_worst_miss_is_open_and_marked(browser):
     assert browser.run(TITLE) == "missed"
-    assert browser.run(IDS)[:3] == ["missed", "alarm", "no steps"]
+    assert browser.run(IDS)[:3] == ["missed", "alarm", "errors"]
     assert browser.run("document.querySelector('.step.is-true .flag').textContent") == "true first error"
     assert browser.run("document.querySelector('.step.is-true .number').textContent") == "2"
     assert browser.run("[...document.querySelectorAll('.score')].map((s) => s.textContent)") == ["score 0.90", "score 0.80"]
@@ -101,6 +102,19 @@ def test_answer_and_reference_stand_among_the_facts_and_are_searched(browser):
     browser.type(r"\frac{5}")
     browser.wait(f"{STATUS}.startsWith('1 of')")
     assert browser.run(IDS) == ["missed"]
+
+
+def test_every_wrong_step_is_marked(browser):
+    browser.run("location.hash = '#item=errors'")
+    browser.wait(f"{TITLE} === 'errors'")
+    of_step = "[...step.querySelectorAll('.flag')].map((flag) => flag.textContent)"
+    flags = browser.run(f"[...document.querySelectorAll('.step')].map((step) => {of_step})")
+    assert flags == [[], ["true first error"], ["wrong step", "predicted first error"], ["wrong step"]]
+    assert browser.run("['true', 'wrong'].map((kind) => document.querySelectorAll(`.profile .${kind}`).length)") == [1, 2]
+    assert "further wrong step" in browser.run("document.querySelector('.legend').textContent")
+    browser.run("location.hash = '#item=missed'")
+    browser.wait(f"{TITLE} === 'missed'")
+    assert browser.run("document.querySelectorAll('#response .wrong').length") == 0
 
 
 def test_formulas_are_typeset(browser):
@@ -208,10 +222,10 @@ def test_a_list_s_strip_leaves_the_texts_the_room_that_few_steps_do_not_need(bro
 
 
 def test_a_link_opens_its_response(chromium, page):
-    chromium.open(page, fragment="#item=filler%20148")
-    chromium.wait(f"{TITLE} === 'filler 148'")
+    chromium.open(page, fragment="#item=filler%20147")
+    chromium.wait(f"{TITLE} === 'filler 147'")
     assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
-    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 148"
+    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 147"
     chromium.open(page, fragment="#item=gone")
     chromium.wait(f"{STATUS} === '156 responses'")
 

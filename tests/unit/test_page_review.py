@@ -101,6 +101,7 @@ def test_nothing_to_review():
         ([item((0.1,), steps=["s", "t"])], "'a' has 2 steps but 1 scores"),
         ([item(first_error=2)], r"first_error is 2, its steps are 0 to 1"),
         ([item(predicted=-2)], "predicted is -2"),
+        ([item(first_error=1, wrong_steps=[1, 2])], "a wrong step is 2"),
         ([item(), item()], "'a' stands 2 times"),
     ],
 )

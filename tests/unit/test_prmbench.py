@@ -226,6 +226,8 @@ class TestEvaluation:
             ("multi_solutions_p0", "multi_solutions", -1, 2),
             ("circular_p1", "circular", 0, None),
         ]
+        assert [i.wrong_steps for i in shown] == [[step for step, good in enumerate(i.is_good) if not good] for i in items]
+        assert shown[0].wrong_steps == [1, 2]
 
     def test_plot(self, items, tmp_path):
         paths = plot_prmbench(items, SCORES, evaluate_prmbench(items, SCORES, config()), tmp_path / "curve")

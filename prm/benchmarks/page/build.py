@@ -24,7 +24,7 @@ CHUNK = 64
 HEADLINE = 160
 """Characters of a question shown in the list."""
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-SHOWN_AS_THEY_ARE = ("id", "group", "first_error", "predicted", "correct", "response_score", "is_selected")
+SHOWN_AS_THEY_ARE = ("id", "group", "first_error", "wrong_steps", "predicted", "correct", "response_score", "is_selected")
 
 
 @dataclass

@@ -96,8 +96,9 @@ function format(score) {
 
 // -1 says that every step is right, null that nobody knows.
 const isStep = (step) => step !== null && step >= 0;
+const furtherErrors = (entry) => (entry.wrong_steps ?? []).filter((step) => step !== entry.first_error);
 
-// Bars as high as the scores; a ring above the predicted first error, a wedge below the true one.
+// Bars as high as the scores; a ring above the predicted first error, a wedge below the true one and a hollow one below others.
 function strip(entry, width, height, maxPitch) {
   const count = entry.units.length;
   const pitch = Math.min(maxPitch, width / Math.max(1, count));
@@ -112,10 +113,9 @@ function strip(entry, width, height, maxPitch) {
     picture.append(rect);
   });
   const middle = (step) => step * pitch + bar / 2;
-  if (isStep(entry.first_error)) {
-    const x = middle(entry.first_error);
-    picture.append(draw("path", { class: "true", d: `M${x} ${floor + 1.5}l3.5 5h-7z` }));
-  }
+  const wedge = (step, kind) => picture.append(draw("path", { class: kind, d: `M${middle(step)} ${floor + 1.5}l3.5 5h-7z` }));
+  furtherErrors(entry).forEach((step) => wedge(step, "wrong"));
+  if (isStep(entry.first_error)) wedge(entry.first_error, "true");
   if (isStep(entry.predicted)) {
     picture.append(draw("circle", { class: "predicted", cx: middle(entry.predicted), cy: 3.5, r: 2.4 }));
   }
@@ -130,7 +130,8 @@ function flags(entry, step) {
   const isTrue = entry.first_error === step, isPredicted = entry.predicted === step;
   if (isTrue && isPredicted) return [make("span", "flag both", "true and predicted first error")];
   if (isTrue) return [make("span", "flag true", "true first error")];
-  return isPredicted ? [make("span", "flag predicted", "predicted first error")] : [];
+  return [furtherErrors(entry).includes(step) ? make("span", "flag wrong", "wrong step") : null,
+    isPredicted ? make("span", "flag predicted", "predicted first error") : null].filter(Boolean);
 }
 
 function stepElement(entry, pieces, step, formulas) {
@@ -149,6 +150,7 @@ function stepElement(entry, pieces, step, formulas) {
     item.style.setProperty("--u", unit);
   }
   if (entry.first_error === step) item.classList.add("is-true");
+  if (furtherErrors(entry).includes(step)) item.classList.add("is-wrong");
   if (entry.predicted === step) item.classList.add("is-predicted");
   return item;
 }
@@ -178,6 +180,7 @@ function responseElements(entry, { texts, formulas }, verdicts) {
   const profile = make("div", "profile", strip(entry, 288, 60, 24));
   const legend = make("p", "legend", make("span", "low", "low"), make("span", "ramp"), make("span", "high", "high score"),
     isStep(entry.first_error) ? make("span", "key", "▲ true first error") : "",
+    furtherErrors(entry).length ? make("span", "key", "△ further wrong step") : "",
     isStep(entry.predicted) ? make("span", "key", "○ predicted first error") : "");
   return [name, verdict, facts(entry, texts, formulas, count), question,
     entry.scores.length ? profile : null, entry.scores.length ? legend : null,

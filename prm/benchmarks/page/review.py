@@ -113,7 +113,7 @@ def _check(item: Item) -> None:
     num_steps = len(item.steps) or len(item.step_scores)
     if item.steps and item.step_scores and len(item.steps) != len(item.step_scores):
         raise ValueError(f"item {item.id!r} has {len(item.steps)} steps but {len(item.step_scores)} scores; evaluate it again")
-    for name in ("first_error", "predicted"):
-        step = getattr(item, name)
+    named = [(name, getattr(item, name)) for name in ("first_error", "predicted")]
+    for name, step in [*named, *(("a wrong step", step) for step in item.wrong_steps or ())]:
         if step is not None and not -1 <= step < num_steps:
             raise ValueError(f"item {item.id!r}: {name} is {step}, its steps are 0 to {num_steps - 1} (-1: none is wrong)")

@@ -51,14 +51,16 @@ def plot_prmbench(
 
 
 def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> Iterator[Item]:
-    """Every item with its first wrong step and the first that is called wrong (null: the model could not read the item)."""
+    """Every item with its wrong steps and the first that is called wrong (null: the model could not read the item)."""
     for item, given in zip(items, predictions, strict=True):
         calls = called_good(given, config)
         predicted = calls.index(False) if False in calls else -1
         scores = [float(value) for value in given]
-        first_error = item.is_good.index(False) if False in item.is_good else -1
+        wrong = [step for step, is_good in enumerate(item.is_good) if not is_good]
+        first_error = wrong[0] if wrong else -1
         shown = predicted if len(given) == len(item.steps) else None
-        yield Item(item.id, item.category, item.question, item.steps, scores, first_error=first_error, predicted=shown)
+        truth = {"first_error": first_error, "wrong_steps": wrong}
+        yield Item(item.id, item.category, item.question, item.steps, scores, predicted=shown, **truth)
 
 
 def _main_table(result: Mapping[str, Any]) -> Table:
