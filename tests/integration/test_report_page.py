@@ -13,6 +13,7 @@ from prm.figures import new_figure
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><svg onload='window.hacked = 3'>\u2028"
 WIDE = Table("Wide " * 30, [["name" * 20, *(f"column {i}" for i in range(30))], ["a", *("0.5" for _ in range(30))]], note="n" * 400)
 LONG = f"${' + '.join(map(str, range(1, 15)))}$"
+HEBREW = "כמה זה חמש ועוד שלוש?"
 NUMBERS = Table(
     "Many", [["", *(f"another_measured_number_{i}" for i in range(8))], ["a long name of a row", *(["[70.9, 74.7]"] * 8)]]
 )
@@ -46,9 +47,10 @@ def items():
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
         Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
         Item("errors", "math", "Q", ["a", "b", "c", "d"], [0.9, 0.1, 0.2, 0.3], 1, 2, wrong_steps=[1, 2, 3]),
+        Item(HEBREW, "more", HEBREW, [HEBREW + " $5 + 3 = 8$.", "So 8."], [0.97] * 2, -1, -1, True, 0.97),
         Item("no steps", "math", "", [], [], correct=False, response_score=0.2),
     ]
-    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(148)]
+    return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(147)]
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +224,10 @@ def test_a_list_s_strip_leaves_the_texts_the_room_that_few_steps_do_not_need(bro
 
 
 def test_a_link_opens_its_response(chromium, page):
-    chromium.open(page, fragment="#item=filler%20147")
-    chromium.wait(f"{TITLE} === 'filler 147'")
+    chromium.open(page, fragment="#item=filler%20146")
+    chromium.wait(f"{TITLE} === 'filler 146'")
     assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
-    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 147"
+    assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 146"
     chromium.open(page, fragment="#item=gone")
     chromium.wait(f"{STATUS} === '156 responses'")
 
@@ -281,6 +283,27 @@ def test_on_paper_nothing_is_cut_and_grounds_are_light(chromium, page):
     chromium.wait(f"{TITLE} === 'alarm'")
     light = chromium.run("['.chip.false-alarm', '.step'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)")
     assert grounds == ["rgb(255, 255, 255)", *light]
+
+
+def test_what_a_figure_fills_by_default_is_seen_on_a_dark_page(chromium, page):
+    """matplotlib writes no fill where it is black, as in markers."""
+    chromium.open(page, dark=True)
+    fill, ink = chromium.run(
+        "['svg.figure', 'body'].map((e) => getComputedStyle(document.querySelector(e))).map((s, i) => (i ? s.color : s.fill))"
+    )
+    assert fill == ink != "rgb(0, 0, 0)"
+
+
+def test_text_from_right_to_left_begins_at_the_right(browser):
+    browser.run(f"location.hash = '#item=' + encodeURIComponent({json.dumps(HEBREW)})")
+    browser.wait(f"{TITLE} === {json.dumps(HEBREW)}")
+    gaps = """[...document.querySelectorAll('#response h3, #response .prose')].map((element) => {
+      const range = document.createRange();
+      range.selectNodeContents(element);
+      const line = range.getClientRects()[0], box = element.getBoundingClientRect();
+      return [line.left - box.left > 50, box.right - line.right > 50];
+    })"""
+    assert browser.run(gaps) == [[True, False], [True, False], [True, False], [False, True]]
 
 
 CONTRAST = """

@@ -21,8 +21,9 @@ DRAWING |= {
     "desc",
 }
 PIXELS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=\s]+")
-# What prm.figures draws with; a page in dark colors gives them others.
-COLORS = {"#ffffff": "var(--paper)", "#000000": "var(--ink)", "#e6e6e6": "var(--line)", "#555555": "var(--quiet)"}
+# What figures draw with beside the colors of curves; a page in dark colors gives them others.
+COLORS = {"#ffffff": "var(--paper)", "#000000": "var(--ink)", "#e6e6e6": "var(--line)"}
+COLORS |= dict.fromkeys(("#555555", "#444444"), "var(--quiet)")
 
 
 def inline_figure(path: str | Path, label: str) -> tuple[str, float]:
