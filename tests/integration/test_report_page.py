@@ -157,6 +157,8 @@ def test_filters_search_and_sort(browser):
     click = "document.querySelector('#verdicts .{}').click()"
     browser.run(click.format("false-alarm"))
     assert browser.run(IDS) == ["alarm"]
+    browser.wait(f"{TITLE} === 'alarm'")  # the one that was open is gone
+    assert browser.run("document.querySelector('[aria-selected=true] .name').textContent") == "alarm"
     browser.run(click.format("all"))
     choose = "(() => {{ const s = document.getElementById('{}'); s.value = '{}'; s.dispatchEvent(new Event('change')) }})()"
     browser.run(choose.format("group", "gsm8k"))
@@ -180,6 +182,9 @@ def test_keys(browser):
     browser.press("j")
     browser.wait(f"{TITLE} === 'alarm'")
     assert browser.run("location.hash") == "#item=alarm"
+    assert browser.run("document.activeElement.tagName") == "BODY"
+    browser.press("Enter")
+    browser.wait("document.activeElement.id === 'response'")
     browser.press("k")
     browser.wait(f"{TITLE} === 'missed'")
     browser.run("document.getElementById('list').focus()")

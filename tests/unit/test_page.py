@@ -10,7 +10,7 @@ import pytest
 import report
 
 from prm.benchmarks.page import PageConfig, build_page
-from prm.benchmarks.page.build import CHUNK, embed_json, index_of, texts_of
+from prm.benchmarks.page.build import CHUNK, embed_json, texts_of
 from prm.benchmarks.page.figures import inline_figure
 from prm.benchmarks.page.review import review_items
 from prm.benchmarks.results import Item, write_results
@@ -85,10 +85,18 @@ def test_an_attack_is_data_everywhere(tmp_path):
     assert "".join(piece for piece in chunks[0]["items"][0]["steps"][0]) == ATTACK
 
 
-def test_the_cap_keeps_the_worst_and_says_of_how_many():
-    index = index_of(review_items(items(10)), 4)
+def test_the_cap_keeps_the_worst_and_says_of_how_many(tmp_path):
+    write_results(tmp_path, {}, [TABLE], items(10))
+    index, chunks = data_of(build_page(tmp_path, PageConfig(max_items=4)))
     assert [entry["id"] for entry in index["items"]] == ["i9", "i8", "i7", "i6"]
     assert index["num_items"] == 10
+    assert len(chunks[0]["items"]) == 4
+
+
+def test_the_header_counts_what_there_is_and_leaves_the_names_of_prms_alone(tmp_path):
+    write_results(tmp_path, {}, [TABLE])
+    write_manifest(tmp_path, {}, counts={"num_items": 8, "num_without_answer": 0, "num_unscored qwen_prm": 3, "num_unscored a": 0})
+    assert "<dt>Counts</dt><dd>items 8, unscored qwen_<wbr>prm 3</dd>" in build_page(tmp_path)
 
 
 def test_names_and_paths_may_break_where_a_reader_would(tmp_path):

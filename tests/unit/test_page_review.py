@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from prm.benchmarks.page.review import review_items, severity, to_units, verdict
+from prm.benchmarks.page.review import review_items, severity, to_units, verdict, worst_of_each_group
 from prm.benchmarks.results import Item
 
 
@@ -89,6 +89,20 @@ def test_each_group_has_a_scale_of_its_own():
     """A PRM with logits beside one with probabilities."""
     rows = [Item("p", "prm", "q", ["s"] * 2, [0.2, 0.8]), Item("l", "logits", "q", ["s"] * 2, [-4.0, 9.0])]
     assert [review.units for review in review_items(rows)] == [[0.2, 0.8], [0.25, 0.75]]
+
+
+def test_a_cut_keeps_the_first_of_each_group_in_proportion():
+    """Six of one group are worse than all three of the other: a cut of all together would leave none of these."""
+    rows = [
+        Item(f"{group}{n}", group, "q", ["s"], [score - n / 100], first_error=0)
+        for group, size, score in (("a", 6, 0.9), ("b", 3, 0.2))
+        for n in range(size)
+    ]
+    reviews = review_items(rows)
+    assert [r.item.id for r in worst_of_each_group(reviews, 3)] == ["a0", "a1", "b0"]
+    assert [r.item.id for r in worst_of_each_group(reviews, 6)] == ["a0", "a1", "a2", "a3", "b0", "b1"]
+    assert worst_of_each_group(reviews, 9) == worst_of_each_group(reviews, 99) == reviews
+    assert worst_of_each_group(reviews, 0) == []
 
 
 def test_nothing_to_review():

@@ -14,7 +14,7 @@ from typing import Any
 from prm.benchmarks.page import sections
 from prm.benchmarks.page.facts import read_facts
 from prm.benchmarks.page.maths import Formula, to_plain_text, typeset, typeset_answer
-from prm.benchmarks.page.review import VERDICTS, Review, review_items
+from prm.benchmarks.page.review import VERDICTS, Review, review_items, worst_of_each_group
 from prm.benchmarks.results import read_items, read_tables
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ class PageConfig:
     title: str | None = None
     """Heading of the page; the folder's name by default."""
     max_items: int = 5000
-    """Most responses in the page's browser, the worst misses; the page says how many there are in all."""
+    """Most responses in the page's browser, the worst misses of each group; the page says how many there are in all."""
 
     def __post_init__(self) -> None:
         if self.max_items < 0:
@@ -46,6 +46,7 @@ def build_page(folder: str | Path, config: PageConfig | None = None) -> str:
     folder, config = Path(folder), config or PageConfig()
     tables, facts = read_tables(folder), read_facts(folder)
     reviews = review_items(read_items(folder))
+    kept = worst_of_each_group(reviews, config.max_items)
     script = "\n".join(map(_read, SCRIPTS))
     parts = {
         "title": html.escape(config.title or folder.resolve().name),
@@ -53,8 +54,8 @@ def build_page(folder: str | Path, config: PageConfig | None = None) -> str:
         "tables": "\n".join(map(sections.table, tables)),
         "figures": sections.figures(folder),
         "numbers": sections.numbers(folder, facts),
-        "index": embed_json(index_of(reviews, config.max_items, facts.rows.get("Responses", ""))),
-        "chunks": "\n".join(_chunks(reviews[: config.max_items])),
+        "index": embed_json(index_of(kept, len(reviews), facts.rows.get("Responses", ""))),
+        "chunks": "\n".join(_chunks(kept)),
         "style": _read(STYLE),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -66,10 +67,10 @@ def _read(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def index_of(reviews: Sequence[Review], max_items: int, note: str = "") -> dict[str, Any]:
-    """What the list, the filters and the sorting need, in the order of `reviews`; `note` says which responses these are."""
-    items = [_entry(review) for review in reviews[:max_items]]
-    return {"num_items": len(reviews), "note": note, "chunk": CHUNK, "verdicts": VERDICTS, "items": items}
+def index_of(reviews: Sequence[Review], num_items: int, note: str = "") -> dict[str, Any]:
+    """What the list, the filters and the sorting need, in the order of `reviews`, which are of `num_items`; `note` says which."""
+    items = [_entry(review) for review in reviews]
+    return {"num_items": num_items, "note": note, "chunk": CHUNK, "verdicts": VERDICTS, "items": items}
 
 
 def _entry(review: Review) -> dict[str, Any]:

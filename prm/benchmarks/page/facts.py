@@ -36,7 +36,7 @@ def read_facts(folder: str | Path) -> Facts:
         "Date": _date(folder / METRICS),
         "Code": str(manifest.get("code_version", "")),
         "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.get("libraries", {}).items()),
-        "Counts": ", ".join(f"{name.removeprefix('num_').replace('_', ' ')} {count}" for name, count in _counts(manifest)),
+        "Counts": ", ".join(f"{name} {count}" for name, count in _counts(manifest)),
         "Responses": str(manifest.get("items", "")),
     }
     return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
@@ -67,4 +67,10 @@ def _date(path: Path) -> str:
 
 
 def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in manifest.get("counts", {}).items() if isinstance(value, int | float | str)]
+    """Those that are not zero. Behind a space stands the name of a PRM, as it is."""
+    counts = [(*name.removeprefix("num_").partition(" "), value) for name, value in manifest.get("counts", {}).items()]
+    return [
+        (what.replace("_", " ") + space + prm, value)
+        for what, space, prm, value in counts
+        if value and isinstance(value, int | float | str)
+    ]

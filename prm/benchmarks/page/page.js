@@ -84,6 +84,10 @@ function matches(entry) {
 function refresh() {
   state.shown = ENTRIES.filter(matches).sort(SORTS[state.sort]);
   state.current = state.shown.indexOf(state.opened);
+  if (state.opened !== null && state.current < 0 && state.shown.length) {
+    state.current = 0;
+    open(state.shown[0], false);
+  }
   rows.style.height = `${state.shown.length * ROW}px`;
   list.scrollTop = Math.max(0, state.current * ROW - ROW);
   const total = ENTRIES.length.toLocaleString("en");
@@ -213,7 +217,7 @@ function onKey(event) {
     move(MOVES[event.key]);
   } else if (event.target === list && event.key in LIST_MOVES) {
     move(LIST_MOVES[event.key]);
-  } else if (event.target === list && event.key === "Enter" && state.current >= 0) {
+  } else if ((event.target === list || event.target === document.body) && event.key === "Enter" && state.current >= 0) {
     open(state.shown[state.current], true);
   } else {
     return;
@@ -233,7 +237,7 @@ function fromHash() {
 function explain() {
   const kept = INDEX.note ? `${INDEX.note}. ` : "";
   const capped = INDEX.num_items > ENTRIES.length
-    ? `Shown are the ${ENTRIES.length.toLocaleString("en")} worst misses of ${INDEX.num_items.toLocaleString("en")} responses; counts and filters are of these. ` : "";
+    ? `Shown are ${ENTRIES.length.toLocaleString("en")} of ${INDEX.num_items.toLocaleString("en")} responses, the worst misses of each group; counts and filters are of these. ` : "";
   $("explained").textContent = `${kept}${capped}Every step is tinted by its score. Severity is the largest distance between a score and its label `
     + "(steps before the first error are right, the first error is wrong); where only the outcome is known, between the response score and it.";
 }

@@ -56,6 +56,16 @@ def review_items(items: Iterable[Item]) -> list[Review]:
     return sorted(reviews, key=lambda r: (r.verdict not in MISSES, 1 if r.severity is None else -r.severity, r.place))
 
 
+def worst_of_each_group(reviews: Sequence[Review], count: int) -> list[Review]:
+    """Up to `count` of the reviews, in their order: the first ones of each group, in proportion to its size."""
+    sizes, seen = Counter(review.item.group for review in reviews), Counter[str]()
+    shares = []
+    for rank, review in enumerate(reviews):
+        shares.append(((seen[review.item.group] + 0.5) / sizes[review.item.group], rank))
+        seen[review.item.group] += 1
+    return [reviews[rank] for rank in sorted(rank for _, rank in sorted(shares)[:count])]
+
+
 def verdict(item: Item) -> str | None:
     """One of VERDICTS, by the first error where both the true and the predicted one are known, else by Best-of-N's choice."""
     if item.first_error is not None and item.predicted is not None:
