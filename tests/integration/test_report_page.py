@@ -4,6 +4,7 @@ import json
 
 import pytest
 from browser import Browser, find_browser
+from matplotlib.image import imread
 
 from prm.benchmarks.page import PageConfig, build_page
 from prm.benchmarks.results import Item, write_results
@@ -15,7 +16,7 @@ WIDE = Table("Wide " * 30, [["name" * 20, *(f"column {i}" for i in range(30))], 
 LONG = f"${' + '.join(map(str, range(1, 15)))}$"
 HEBREW = "כמה זה חמש ועוד שלוש?"
 NUMBERS = Table(
-    "Many", [["", *(f"another_measured_number_{i}" for i in range(8))], ["a long name of a row", *(["[70.9, 74.7]"] * 8)]]
+    "Many", [["", *(f"another_measured_number_{i}" for i in range(8))], ["a long_name of a row", *(["[70.9, 74.7]"] * 8)]]
 )
 TITLE = "document.querySelector('#response h3')?.textContent"
 IDS = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').textContent)"
@@ -288,6 +289,41 @@ def test_on_paper_nothing_is_cut_and_grounds_are_light(chromium, page):
     chromium.wait(f"{TITLE} === 'alarm'")
     light = chromium.run("['.chip.false-alarm', '.step'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)")
     assert grounds == ["rgb(255, 255, 255)", *light]
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_names_of_a_wide_table_stay_in_sight(chromium, page, width):
+    chromium.open(page, width)
+    scroll = "document.querySelector('.scroll')"
+    chromium.run(f"{scroll}.scrollLeft = 300")
+    gap = f"{scroll}.querySelector('tbody th').getBoundingClientRect().left - {scroll}.getBoundingClientRect().left"
+    assert 0 <= chromium.run(gap) < 3
+
+
+def test_a_name_breaks_within_a_word_only_where_there_is_little_room(chromium, page):
+    for width, breaks in ((1440, False), (360, True)):
+        chromium.open(page, width)
+        assert (chromium.run("getComputedStyle(document.querySelector('tbody th wbr')).display") != "none") == breaks
+
+
+def test_a_wide_table_takes_the_ground_beside_the_page(chromium, page):
+    chromium.open(page, 1920)
+    right = "document.querySelector('{}').getBoundingClientRect().right"
+    assert chromium.run(f"{right.format('.scroll')} - {right.format('main')}") > 200
+    assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_an_edge_that_hides_a_part_of_a_figure_has_a_shadow(chromium, page, tmp_path, dark):
+    """Beside the right edge the figure's ground differs from paper, until there is nothing more to the right."""
+    chromium.open(page, 360, 740, dark)
+    chromium.run("document.querySelector('.drawing').scrollIntoView()")
+    for scroll, has_shadow in ((0, True), (9999, False)):
+        chromium.run(f"document.querySelector('.drawing').scrollLeft = {scroll}")
+        right, top = chromium.run("(({ right, top }) => [right, top])(document.querySelector('.drawing').getBoundingClientRect())")
+        chromium.screenshot(tmp_path / "page.png")
+        line = imread(tmp_path / "page.png")[int(top) + 12, : int(right) - 2, :3]
+        assert (abs(line[-4] - line[-40]).max() > 0.05) == has_shadow
 
 
 def test_what_a_figure_fills_by_default_is_seen_on_a_dark_page(chromium, page):

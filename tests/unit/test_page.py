@@ -100,10 +100,10 @@ def test_the_header_counts_what_there_is_and_leaves_the_names_of_prms_alone(tmp_
 
 
 def test_names_and_paths_may_break_where_a_reader_would(tmp_path):
-    write_results(tmp_path, {}, [Table("", [["", "N=1"], ["qwen_prm, a/b </b>", "5_0"]])])
+    write_results(tmp_path, {}, [Table("", [["", "N=1"], ["qwen_prm, a/b (i+1)/n </b>", "5_0"]])])
     write_manifest(tmp_path, {}, inputs={"data/x_y.json": "0"})
     page = build_page(tmp_path)
-    assert '<th scope="row">qwen_<wbr>prm, a/<wbr>b &lt;/<wbr>b&gt;</th><td>5_0</td>' in page
+    assert '<th scope="row">qwen_<wbr>prm, a/<wbr>b (i+1)/n &lt;/b&gt;</th><td>5_0</td>' in page
     assert "<dd>data/<wbr>x_<wbr>y.json (0)</dd>" in page
 
 
