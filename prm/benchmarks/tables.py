@@ -12,6 +12,8 @@ class Table:
     rows: list[list[str]]
     note: str = ""
     """What a reader must know to read it, shown below."""
+    is_folded: bool = False
+    """Whether a page shows it only when asked: it repeats another table under a setting that matters less."""
 
 
 def render(tables: Sequence[Table]) -> str:

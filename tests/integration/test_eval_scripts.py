@@ -123,6 +123,7 @@ class TestBestOfN:
         assert {level: group["num_questions"] for level, group in levels.items()} == {"0": 2, "unknown": 1}
         assert levels["unknown"]["prms"]["s"]["min"]["accuracy"] == result["prms"]["s"]["min"]["best_of_n"]["accuracy"]
         assert result["length"] is None, "the texts are equally long"
+        assert {item.group for item in read_items(tmp_path / "out")} == {"level 0", "level unknown"}
         write_jsonl(tmp_path / "questions.jsonl", [{**row, "id": "other"} for row in questions[:1]])
         assert "level" in run_bon(tmp_path, *flags)["breakdown"], "found by its text"
         with pytest.raises(ValueError, match=r"--breakdown color: no question in .* has that field; they have answer, id, level"):

@@ -47,9 +47,9 @@ def items():
         Item("fine", "gsm8k", "What?", ["b"], [0.95], -1, -1, True, 0.95),
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
         Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
-        Item("errors", "math", "Q", ["a", "b", "c", "d"], [0.9, 0.1, 0.2, 0.3], 1, 2, wrong_steps=[1, 2, 3]),
+        Item("errors", "level 10", "Q", ["a", "b", "c", "d"], [0.9, 0.1, 0.2, 0.3], 1, 2, wrong_steps=[1, 2, 3]),
         Item(HEBREW, "more", HEBREW, [HEBREW + " $5 + 3 = 8$.", "So 8."], [0.97] * 2, -1, -1, True, 0.97),
-        Item("no steps", "math", "", [], [], correct=False, response_score=0.2),
+        Item("no steps", "level 2", "", [], [], correct=False, response_score=0.2),
     ]
     return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(147)]
 
@@ -57,7 +57,12 @@ def items():
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
-    write_results(folder, {"attack": ATTACK}, [WIDE, NUMBERS, Table(ATTACK, [[ATTACK], [ATTACK]])], items())
+    write_results(
+        folder,
+        {"attack": ATTACK},
+        [WIDE, NUMBERS, Table("Later", [["a"], ["b"]], is_folded=True), Table(ATTACK, [[ATTACK], [ATTACK]])],
+        items(),
+    )
     manifest = {"command": ["eval.py", ATTACK], "model": ATTACK, "items": f"3 of 8 {ATTACK}"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with new_figure(folder / "curve", 12, 3) as figure:
@@ -162,6 +167,8 @@ def test_filters_search_and_sort(browser):
     assert browser.run("document.querySelector('[aria-selected=true] .name').textContent") == "alarm"
     browser.run(click.format("all"))
     choose = "(() => {{ const s = document.getElementById('{}'); s.value = '{}'; s.dispatchEvent(new Event('change')) }})()"
+    groups = browser.run("[...document.getElementById('group').options].map((option) => option.value)")
+    assert groups == ["", "gsm8k", "level 2", "level 10", "math", "more"]
     browser.run(choose.format("group", "gsm8k"))
     assert browser.run(IDS) == ["alarm", "fine"]
     assert browser.run(STATUS) == "2 of 156 responses"
@@ -281,6 +288,7 @@ def test_on_paper_nothing_is_cut_and_grounds_are_light(chromium, page):
     )
     assert max(chromium.run(edges)) <= 718
     assert chromium.run("getComputedStyle(document.querySelector('.drawing')).overflowX") == "visible"
+    assert chromium.run("document.querySelector('details.table tbody th').checkVisibility()")
     grounds = chromium.run(
         "['body', '.chip.false-alarm', '.step'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)"
     )

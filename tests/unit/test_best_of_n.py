@@ -227,6 +227,14 @@ def test_numbers_that_cannot_be(option, message):
         BestOfNReportConfig(**option)
 
 
+def test_titles_tell_aggregations_apart_and_those_behind_the_first_are_folded():
+    tables = best_of_n_tables(evaluate_best_of_n({"prm": ROWS}, config(aggregation=["min", "last"])))
+    titles = [table.title for table in tables]
+    assert len(set(titles)) == len(titles) == 4
+    assert titles[2].endswith(", last of the step scores")
+    assert [table.is_folded for table in tables] == [False, False, True, True]
+
+
 def test_a_single_question_has_no_p_value(tmp_path):
     result = evaluate_best_of_n({"prm": ROWS[:3], "worse": [replace(r, step_scores=[0.5]) for r in ROWS[:3]]}, config())
     assert result["differences"]["min"]["prm"]["worse"]["p_value"] == {"1": None, "2": None, "3": None}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, measure_best_of_n
-from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice, worth_reading
+from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice, named_groups, worth_reading
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.page.review import review_items
 from prm.benchmarks.score_files import Texts
@@ -99,6 +99,12 @@ def test_copies_of_a_text_come_last_behind_the_best_scored():
         return [int(item.id[-1]) for item in items]
 
     assert [of_good(count) for count in (3, 6, 7, 8)] == [[0, 3, 6], [0, 3, 4, 5, 6, 7], [0, 1, 3, 4, 5, 6, 7], list(range(8))]
+
+
+def test_a_group_says_what_it_is_a_value_of():
+    levels = ["5", "unknown", "Level 3"]
+    assert named_groups({"level": levels, "subject": ["Algebra"] * 3}) == ["level 5", "level unknown", "Level 3"]
+    assert named_groups({}) == []
 
 
 def test_what_is_left_out_is_said():

@@ -135,6 +135,18 @@ def test_a_folder_with_tables_alone(tmp_path):
     assert (index["num_items"], index["note"], index["items"], chunks) == (0, "", [], [])
 
 
+def test_a_folded_table_opens_by_its_title_and_a_figure_has_a_caption(tmp_path):
+    write_results(tmp_path, {}, [TABLE, Table("Later", [["a"], ["b"]], is_folded=True)])
+    for name in ("f1", "other_name"):
+        with new_figure(tmp_path / name, 3, 2) as figure:
+            figure.subplots()
+    page = build_page(tmp_path)
+    assert page.count('<figure class="table">') == 1
+    assert '<details class="table"><summary>Later</summary><div class="scroll"' in page
+    assert "<figcaption>F1 of the first wrong step over the threshold" in page
+    assert "<figcaption>other name</figcaption>" in page
+
+
 def test_large_metrics_stay_in_their_file(tmp_path):
     write_results(tmp_path, {"curve": list(range(100_000))}, [TABLE])
     assert "read it in the folder itself" in build_page(tmp_path)

@@ -42,6 +42,12 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
                 )
 
 
+def named_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The values of the first field, with its name unless they begin with it: of level 5 alone nobody knows what it is."""
+    field, values = next(iter(groups.items()), ("", []))
+    return [value if value.lower().startswith(field) else f"{field} {value}" for value in values]
+
+
 def best_of_copies(
     candidates: Sequence[int], texts: Sequence[Sequence[str]], scores: Float[np.ndarray, " all_candidates"]
 ) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prm.benchmarks.best_of_n.breakdown import RESPONSE_LENGTH, evaluate_breakdown, length_groups
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, measure_best_of_n, summarize
-from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice
+from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice, named_groups
 from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
@@ -81,7 +81,7 @@ def report_best_of_n(
         plot_length(result, length, Path(folder) / "length")
     else:
         remove_figure(Path(folder) / "length")
-    first_groups = dict(zip(measured.pool.questions, next(iter(groups.values()), []), strict=False))
+    first_groups = dict(zip(measured.pool.questions, named_groups(groups), strict=False))
     write_results(folder, result, tables, best_of_n_items(measured, texts, first_groups, config.items_per_question))
     return result, tables
 

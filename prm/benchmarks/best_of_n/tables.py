@@ -1,6 +1,7 @@
 """Best-of-N's tables: the evaluation's metrics in, tables out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from prm.benchmarks.best_of_n.length import PAIR_LABELS
@@ -9,10 +10,12 @@ from prm.benchmarks.tables import Table, interval, p_value, percent
 
 
 def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
-    """Accuracy of PRMs and baselines and the tests of the best PRM, per aggregation; then length and breakdown, if measured."""
+    """Accuracy of PRMs and baselines and the tests of the best PRM, per aggregation, folded behind the first; then length and
+    breakdown, if measured."""
     tables = []
-    for aggregation, differences in result["differences"].items():
-        tables += [_accuracy(result, aggregation), _tests_of_the_best(result, aggregation, differences)]
+    for index, (aggregation, differences) in enumerate(result["differences"].items()):
+        pair = (_accuracy(result, aggregation), _tests_of_the_best(result, aggregation, differences))
+        tables += [replace(table, is_folded=index > 0) for table in pair]
     if length := result.get("length"):
         tables += [_length(result, length), _pairs(length)]
     tables += [_breakdown(result, name, groups) for name, groups in result.get("breakdown", {}).items()]
@@ -22,7 +25,7 @@ def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
 def _accuracy(result: Mapping[str, Any], aggregation: str) -> Table:
     sizes = result["candidates_per_question"]
     pool = str(sizes["max"]) if sizes["min"] == sizes["max"] else f"{sizes['min']} to {sizes['max']}"
-    title = f"Best-of-N accuracy (%) on {result['num_questions']} questions with {pool} candidates each"
+    title = f"Best-of-N accuracy (%) on {result['num_questions']} questions with {pool} candidates each, {_named(aggregation)}"
     rows = [[aggregation, *(f"N={n}" for n in result["n"]), f"interval at N={result['n'][-1]}"]]
     rows += [_curve_row(BASELINE_LABELS[name], curve) for name, curve in result["baselines"].items() if curve]
     for prm, by_aggregation in result["prms"].items():
@@ -46,7 +49,7 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
         gap = points * test["difference"][n]
         rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", p_value(test["p_value"][n])])
     note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
-    return Table("The best PRM against the others, points, paired over questions", rows, note)
+    return Table(f"The best PRM against the others, points, paired over questions, {_named(aggregation)}", rows, note)
 
 
 def _length(result: Mapping[str, Any], length: Mapping[str, Any]) -> Table:
@@ -116,7 +119,11 @@ def _breakdown(result: Mapping[str, Any], name: str, groups: Mapping[str, Any]) 
         curves = [group["prms"][prm][aggregation] for prm in prms]
         cells += [f"{percent(c['accuracy'][n])} {interval(c['low'][n], c['high'][n])}" for c in curves]
         rows.append([value, str(group["num_questions"]), *cells])
-    return Table(f"Best-of-{n} accuracy (%) by {name}, {aggregation}", rows)
+    return Table(f"Best-of-{n} accuracy (%) by {name}, {_named(aggregation)}", rows)
+
+
+def _named(aggregation: str) -> str:
+    return f"{aggregation.replace('_', ' ')} of the step scores"
 
 
 def _curve_row(name: str, curve: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,8 @@ function withAll(counts, all) {
 }
 
 function setUpFilters() {
-  const groups = withAll(count(ENTRIES, (e) => e.group), "all groups");
+  const byName = new Intl.Collator("en", { numeric: true }).compare;
+  const groups = withAll([...count(ENTRIES, (e) => e.group)].sort(([a], [b]) => byName(a, b)), "all groups");
   fill($("group"), groups.length > 2 ? groups : [], (value) => { state.group = value; });
   const outcomeName = (e) => Object.keys(OUTCOMES).find((name) => OUTCOMES[name] === e.correct);
   const outcomes = withAll(count(ENTRIES, outcomeName), "right or wrong");

@@ -12,6 +12,18 @@ from prm.benchmarks.page.figures import inline_figure
 from prm.benchmarks.results import METRICS
 from prm.benchmarks.tables import Table
 
+CAPTIONS = {
+    "best_of_n": "How often the answer that a PRM selects among N candidates is right, beside choices without a PRM.",
+    "length": "Left: accuracy as scored, and with what length explains taken away. Right: of a right and a wrong candidate of one "
+    "question, how often the right one is scored higher, by which of them is longer.",
+    "f1": "F1 of the first wrong step over the threshold that a step must pass, per subset. A dot marks the best threshold.",
+    "prm_score": "PRMScore over the threshold that a step must pass, beside scores that know nothing of the content. The dot marks "
+    "the best threshold.",
+    "reliability": "What held against what was claimed: a calibrated score lies on the diagonal. Below: how many items had it.",
+    "bias": "Mean step score against the form of the steps. Scores that go by content alone are flat.",
+    "perturbations": "What changes where the same text is cut into other steps. Scores that go by content alone stay at 0.",
+}
+"""What the figures of the evaluations show, by the names of their files."""
 MAX_METRICS = 400_000
 """Characters of metrics.json shown in the page."""
 
@@ -31,7 +43,7 @@ def _breakable(text: str) -> str:
 
 
 def table(content: Table) -> str:
-    """The first row is the head; a row whose name is indented belongs to the one above."""
+    """The first row is the head; a row whose name is indented belongs to the one above. A folded table opens by its title."""
     title, note = html.escape(content.title), html.escape(content.note)
     head, *body = content.rows or [[]]
     cells = "".join(f'<th scope="col">{_breakable(cell)}</th>' for cell in head)
@@ -39,7 +51,10 @@ def table(content: Table) -> str:
     caption = f"<figcaption>{title}</figcaption>" if title else ""
     grid = f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
     scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{title or "Table"}">{grid}</div>'
-    return f'<figure class="table">{caption}{scroll}{f"<p class=note>{note}</p>" if note else ""}</figure>'
+    below = f"<p class=note>{note}</p>" if note else ""
+    if content.is_folded:
+        return f'<details class="table"><summary>{title}</summary>{scroll}{below}</details>'
+    return f'<figure class="table">{caption}{scroll}{below}</figure>'
 
 
 def _row(row: Sequence[str]) -> str:
@@ -50,11 +65,11 @@ def _row(row: Sequence[str]) -> str:
 
 
 def figures(folder: Path) -> str:
-    """Every SVG file of the folder, in name order, under its name."""
+    """Every SVG file of the folder, in name order, under its caption or else its name."""
     drawings = []
     for path in sorted(folder.glob("*.svg")):
         picture, inches = inline_figure(path, path.stem)
-        caption = f"<figcaption>{html.escape(path.stem.replace('_', ' '))}</figcaption>"
+        caption = f"<figcaption>{html.escape(CAPTIONS.get(path.stem, path.stem.replace('_', ' ')))}</figcaption>"
         drawings.append(f'<figure class="drawing" style="--width: {inches:.2f}in">{picture}{caption}</figure>')
     return "\n".join(drawings)
 
