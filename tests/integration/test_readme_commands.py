@@ -125,7 +125,8 @@ def test_an_evaluation_writes_what_the_readme_names_and_becomes_a_page(folder, n
     assert command[command.index("--output_dir") + 1] == name
     page = build_page(folder / name, PageConfig(max_items=20))
     assert page.count("<svg") == len(figures)
-    assert page.count("<figcaption>") == len(figures) + len(read_tables(folder / name))
+    tables = page.count("<figcaption>") - len(figures) + page.count('<details class="table">')
+    assert tables == len(read_tables(folder / name))
     assert '"items":[{"id":' in page
 
 
