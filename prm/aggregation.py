@@ -162,7 +162,7 @@ def aggregate_lists(
     """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
 
     Computed ones have 12 significant digits: a mean of the same steps in another order, or of other steps, is then the same number
-    and a tie, whose rounding errors would break it. Products below 1e-308 are 0.
+    and a tie, whose rounding errors would break it.
 
     Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
     negative score under product or geometric_mean.

@@ -37,6 +37,8 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
         if bool(self.scores) == bool(self.model) or (self.model and not self.rollouts):
             raise ValueError("give either --scores FILE... or both --model OUT and --rollouts FILE")
         self.check_unused("--scores")
+        if self.scores:
+            self.check_tau()
         if self.model and self.prm:
             raise ValueError("--prm chooses among the PRMs of candidate pools, but --model scores: leave one of the two out")
 

@@ -52,6 +52,8 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
         if bool(self.scores) == bool(self.model) or (self.model and not self.responses):
             raise ValueError("give either --scores FILE... or both --model OUT and --responses FILE...")
         self.check_unused("--scores")
+        if self.scores:
+            self.check_tau()
         if self.model and self.prm:
             raise ValueError("--prm chooses among the PRMs of candidate pools, but --model scores: leave one of the two out")
         if self.scores and (self.perturbations, self.num_perturbed) != (list(PERTURBATIONS), NUM_PERTURBED):

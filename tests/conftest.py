@@ -10,9 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
 if not os.environ.get("PRM_TEST_GPU"):
-    os.environ["CUDA_VISIBLE_DEVICES"] = (
-        ""  # these tests are about results, which are the CPU's everywhere; `make test-gpu` compares
-    )
+    # Results to the last digit are the CPU's; `make test-gpu` compares a GPU's with them.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from jaxtyping import install_import_hook
 

@@ -29,6 +29,11 @@ class OwnAggregation:
         return f"{self.name}, tau {self.tau:g}" if self.name == "softmin" else self.name
 
 
+def of_step_scores(aggregation: str) -> str:
+    """What a title calls the scores of responses."""
+    return "each PRM's own aggregation" if aggregation == OWN else f"{aggregation.replace('_', ' ')} of step scores"
+
+
 @dataclass
 class ResponseScoreConfig(metrics.BootstrapConfig):
     """Which aggregations an evaluation reports, each beside the others."""
@@ -48,8 +53,8 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
         for name in self.aggregations:
             if not (name == OWN and self.knows_own):
                 check_aggregation(name, self.softmin_tau)
-        if self.tau is not None and self.aggregation is not None and "softmin" not in self.aggregation:
-            raise ValueError(f"--tau {self.tau}: the temperature of softmin, but --aggregation is {' '.join(self.aggregation)}")
+        if self.aggregation is not None:
+            self.check_tau()
 
     @property
     def aggregations(self) -> list[str]:
@@ -60,10 +65,16 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
     def softmin_tau(self) -> float:
         return TAU if self.tau is None else self.tau
 
+    def check_tau(self) -> None:
+        """Raises ValueError for a temperature that nothing has; to be called once the aggregations are known."""
+        if self.tau is not None and "softmin" not in self.aggregations:
+            raise ValueError(f"--tau {self.tau}: the temperature of softmin, but --aggregation is {' '.join(self.aggregations)}")
+
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
         """Fill in what the user left open, as a checkpoint's contract has it."""
         own = OwnAggregation.of(contract)
         if self.aggregation is None:
             self.aggregation = [*REPORTED] if own.name in REPORTED else [own.name, *REPORTED]
+        self.check_tau()
         if self.tau is None:
             self.tau = own.tau

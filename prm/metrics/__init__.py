@@ -40,6 +40,7 @@ from prm.metrics.resampling import (
     resampled_means,
 )
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
+from prm.metrics.ties import first_of_highest
 from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "first_error_score",
     "first_n",
     "first_n_vote",
+    "first_of_highest",
     "fit_temperature",
     "group_answers",
     "judged_steps",

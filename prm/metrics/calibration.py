@@ -24,6 +24,8 @@ Labels = Shaped[np.ndarray, " items"]
 class ReliabilityBin:
     """Items of similar score: what was claimed, what held, and of how many."""
 
+    index: int
+    """Of the bin among all, the empty ones counted."""
     mean_score: float
     share_positive: float
     num_items: int
@@ -55,8 +57,8 @@ def reliability_bins(scores: Scores, labels: Labels, num_bins: int = NUM_BINS, b
     as far as equal scores, which always share a bin, allow.
     """
     bins = bin_of(scores, num_bins, binning)
-    found = [bins == index for index in np.unique(bins)]
-    return [ReliabilityBin(float(scores[b].mean()), float(labels[b].mean()), int(b.sum())) for b in found]
+    found = {int(index): bins == index for index in np.unique(bins)}
+    return [ReliabilityBin(i, float(scores[b].mean()), float(labels[b].mean()), int(b.sum())) for i, b in found.items()]
 
 
 def bin_of(scores: Scores, num_bins: int = NUM_BINS, binning: Binning = "width") -> Int[np.ndarray, " items"]:

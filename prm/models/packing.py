@@ -15,7 +15,7 @@ from prm.models.prefixes import lay_out
 from prm.steps import EncodedResponse
 
 Batch = dict[str, Any]
-"""What `pack_responses` returns: tensors, and `max_seqlen` as an int."""
+"""What `pack_responses` returns: tensors, `max_seqlen` as an int, and `shared` (`SharedKeys`) where prompts are shared."""
 
 
 def pack(sequences: Sequence[Sequence[int]], first_positions: Sequence[int] | None = None) -> Batch:

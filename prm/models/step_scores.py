@@ -65,7 +65,9 @@ def _row_scores(
     model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prompts: bool
 ) -> Float[Tensor, " steps"]:
     is_implicit = isinstance(model, ImplicitPRM)
-    batch = to_device(pack_responses(row, is_implicit, share_prompts), model.device)
+    batch = pack_responses(row, is_implicit, share_prompts)
+    del batch["step_counts"]  # known without the device
+    batch = to_device(batch, model.device)
     if is_implicit:
         return _step_rewards(model, batch, encoder.beta, reference)
     return ACTIVATIONS[encoder.activation](model(**model.inputs(batch)).float(), encoder.good_class)

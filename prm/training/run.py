@@ -149,7 +149,7 @@ def with_reference(config: TrainingConfig, encoder: StepEncoder, examples: Store
         encoder.reference_model,
         StoredEncodings(examples),
         Path(config.output_dir) / "reference",
-        dtype=torch.bfloat16 if config.bf16 else torch.float32,  # as the policy's matrix products
+        dtype=torch.bfloat16 if config.bf16 else torch.float32,  # a float16 policy's reference has more digits
         device=config.device,
     )
     return StoredExamples(examples.table, examples.rows, logps)

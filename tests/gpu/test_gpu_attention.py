@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prm.attention import document_kwargs, packed_attention, shared_keys
+from prm.attention import document_kwargs, packed_attention
 from prm.attention.documents import attention_by_document, causal_mask
 from prm.attention.varlen import aligns_right, fits_varlen
-from prm.models.packing import pack
+from prm.models.packing import pack, to_device
 
 pytestmark = pytest.mark.gpu
 LENGTHS = [1, 200, 33, 128, 700]
@@ -67,21 +67,14 @@ def test_as_exact_as_torchs_own_forward_and_backward(gpu, shape, dtype, window):
 def test_a_continued_document_sees_its_prefix(gpu, shape, window):
     row = pack([[0] * PROMPT, *([0] * n for n in CONTINUED), [0] * 40], [0, *(PROMPT for _ in CONTINUED), 0])
     states = random_states(shape, row["input_ids"].shape[1], torch.bfloat16)
-    keys = shared_keys(row["position_ids"], row["cu_seqlens"])
-    exact, _ = packed_attention(  # in float64 and on the CPU a loop, tested in unit/test_attention_shared.py
-        torch.nn.Identity(),
-        *(s.double() for s in states),
-        None,
-        **document_kwargs(row["cu_seqlens"], row["max_seqlen"], keys),
-        sliding_window=window,
-    )
-    boundaries = document_kwargs(row["cu_seqlens"].to(gpu), row["max_seqlen"], type(keys)(*(move(part, gpu) for part in keys)))
-    output, _ = packed_attention(torch.nn.Identity(), *(s.to(gpu) for s in states), None, **boundaries, sliding_window=window)
+
+    def attend(batch, q, k, v):
+        boundaries = document_kwargs(batch["cu_seqlens"], batch["max_seqlen"], batch["shared"])
+        return packed_attention(torch.nn.Identity(), q, k, v, None, **boundaries, sliding_window=window)[0]
+
+    exact = attend(row, *(s.double() for s in states))  # on the CPU a loop, tested in unit/test_attention_shared.py
+    output = attend(to_device(row, gpu), *(s.to(gpu) for s in states))
     torch.testing.assert_close(output.double().cpu(), exact, atol=2e-2, rtol=2e-2)
-
-
-def move(part, device):
-    return part.to(device) if isinstance(part, torch.Tensor) else part
 
 
 @pytest.mark.parametrize("window", [None, 100])

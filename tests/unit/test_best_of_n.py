@@ -167,6 +167,15 @@ def test_counts_are_those_of_the_pools_that_are_kept():
     assert evaluate_best_of_n({"prm": [*known, *unknown]}, config())["num_without_outcome"] == 10
 
 
+def test_a_prm_that_read_nothing_of_the_pools_that_are_kept():
+    known = [StepScores("small", i, [0.5], i == 0) for i in range(2)]
+    responses = [Response(r.question_id, r.sample_index, "?", ["s"], r.correct) for r in known]
+    responses += [Response("large", i, "?", ["s"], i == 0) for i in range(4)]
+    records = {"prm": with_unscored("prm", known, responses)}
+    with pytest.raises(ValueError, match="prm: the PRM could read none of the 4 candidates"):
+        evaluate_best_of_n(records, config(num_candidates=[4], drop_small_pools=True))
+
+
 def test_each_prm_under_its_own_aggregation():
     """Last step scores are right, minima wrong: an outcome model and a process model on one plot."""
     rows = [StepScores("a", i, [0.9 - 0.1 * i, 0.1 * i], i == 3) for i in range(4)]
@@ -175,7 +184,9 @@ def test_each_prm_under_its_own_aggregation():
     for prm, name in (("orm", "last"), ("prm", "min")):
         assert result["prms"][prm]["own"]["best_of_n"] == result["prms"][prm][name]["best_of_n"]
     assert result["own_aggregation"] == {"orm": "last", "prm": "softmin, tau 0.01"}
-    assert "own: orm last; prm softmin, tau 0.01" in best_of_n_tables(result)[0].note
+    table = best_of_n_tables(result)[0]
+    assert "own: orm last; prm softmin, tau 0.01" in table.note
+    assert table.title.endswith("4 candidates each, each PRM's own aggregation")
     with pytest.raises(ValueError, match="--aggregation own: nothing says what prm was trained for"):
         evaluate_best_of_n({"prm": rows}, config(aggregation=["own"]))
     signed = [StepScores("a", i, [-1.0], i == 3) for i in range(4)]
@@ -231,7 +242,7 @@ def test_titles_tell_aggregations_apart_and_those_behind_the_first_are_folded():
     tables = best_of_n_tables(evaluate_best_of_n({"prm": ROWS}, config(aggregation=["min", "last"])))
     titles = [table.title for table in tables]
     assert len(set(titles)) == len(titles) == 4
-    assert titles[2].endswith(", last of the step scores")
+    assert titles[2].endswith(", last of step scores")
     assert [table.is_folded for table in tables] == [False, False, True, True]
 
 

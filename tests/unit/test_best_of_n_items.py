@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, measure_best_of_n
 from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice, named_groups, worth_reading
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
@@ -104,6 +105,7 @@ def test_copies_of_a_text_come_last_behind_the_best_scored():
 def test_a_group_says_what_it_is_a_value_of():
     levels = ["5", "unknown", "Level 3"]
     assert named_groups({"level": levels, "subject": ["Algebra"] * 3}) == ["level 5", "level unknown", "Level 3"]
+    assert named_groups({"Level": ["Level 3"]}) == ["Level 3"]
     assert named_groups({}) == []
 
 
@@ -114,6 +116,18 @@ def test_what_is_left_out_is_said():
     assert describe_choice(measured, texts, 3) == "2 to 3 of 2 to 8" + ends
     assert describe_choice(measured, texts, 1) == "1 of 2 to 8" + ends
     assert describe_choice(measured, texts, 8) == describe_choice(measured, texts, 0) == describe_choice(measured, Texts(), 3) == ""
+
+
+def test_candidates_that_were_not_read_are_no_items_and_that_is_said():
+    responses = [Response("a", i, "a?", [f"t{i}"], i == 0) for i in range(6)]
+    texts = Texts({response.key: response for response in responses})
+    records = with_unscored("prm", [StepScores("a", i, [0.1 * i], i == 0) for i in range(2)], responses)
+    measured = measure_best_of_n({"prm": records}, BestOfNConfig(aggregation=["min"], num_bootstrap=10))
+    for count in (3, 6):
+        assert [item.id for item in best_of_n_items(measured, texts, {}, count)] == ["a #0", "a #1"]
+        assert describe_choice(measured, texts, count) == (
+            "2 of 6 candidates of each question are kept to look at: those that the PRM could read"
+        )
 
 
 def test_a_negative_number_of_responses():

@@ -8,9 +8,9 @@ import pytest
 
 from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
-from prm.benchmarks.calibration.report import report_calibration
-from prm.benchmarks.calibration.scored_steps import join_scores, truth_of
-from prm.benchmarks.results import first_error, read_items, read_tables
+from prm.benchmarks.calibration.report import calibration_items, report_calibration
+from prm.benchmarks.calibration.scored_steps import join_scores, soft_labels, truth_of
+from prm.benchmarks.results import read_items, read_tables
 from prm.records import Response, StepScores
 
 CONFIG = CalibrationConfig(aggregation=["min", "last"], num_bootstrap=200)
@@ -56,13 +56,19 @@ class TestJoin:
     def test_truth_of_a_label(self, label, neutral, is_soft, truth):
         assert truth_of(label, neutral, is_soft) == truth
 
-    def test_a_fraction_or_completions_make_a_responses_labels_shares(self):
-        """Of shares 0 is bad, whatever others in the file have; the page's first error says the same."""
+    def test_labels_are_shares_by_completions_fractions_or_the_others_of_their_source(self):
+        """Of shares 0 is bad, of classes it is neutral; the page's first error says the same."""
+        half, ones = response("b", 0, [0.75, 0.0]), response("a", 0, [1.0, 0.0])
         sampled = replace(response("c", 0, [1.0, 0.0]), completions=[[1, 1], [0, 1]])
-        rows = [response("a", 0, [1.0, 0.0]), response("b", 0, [0.75, 0.0]), sampled]
+        human = replace(response("d", 0, [1.0, 0.0]), label_source="human")
+        classes = response("e", 0, [1.0, -1.0])
+        assert soft_labels([ones, half, human]) == [True, True, False]
+        assert soft_labels([ones, half, classes]) == [False, True, False]
+        assert soft_labels([ones, replace(sampled, label_source="monte_carlo")]) == [False, True]
+        rows = [ones, half, human]
         joined = join_scores("x", scores(rows, [[0.9, 0.2]] * 3), rows)
-        assert joined.step_truth.tolist() == [1, 1, 1, 0, 1, 0]
-        assert [first_error(row) for row in rows] == [-1, 1, 1]
+        assert joined.step_truth.tolist() == [1, 0, 1, 0, 1, 1]
+        assert [item.first_error for item in calibration_items({"x": joined}, CONFIG)] == [1, 1, -1]
 
     def test_steps_behind_the_first_bad_one_can_be_ignored(self):
         rows = [response("a", 0, [1, None, -1, 1, -1])]
@@ -142,6 +148,20 @@ class TestCalibration:
         for other in found[1:]:
             assert other["before"]["brier"] == pytest.approx(found[0]["before"]["brier"], rel=1e-9)
             assert other["temperature"] == pytest.approx(found[0]["temperature"], rel=1e-6)
+
+    def test_a_sum_is_no_probability(self):
+        with pytest.raises(ValueError, match="--aggregation sum: a sum of differences is none"):
+            CalibrationConfig(aggregation=["sum"], read_as="differences")
+        config = CalibrationConfig(aggregation=["min", "sum"])
+        with pytest.raises(ValueError, match="--aggregation sum: a sum of probabilities is none"):
+            config.take_defaults_of({"aggregation": "min", "activation": "sigmoid"})
+
+    def test_bins_know_their_places(self):
+        """The mean of equal scores on an edge may lie below it: a bin's place is not that of its mean."""
+        rows = [response(f"q{i}", 0, [1 if i % 3 else -1]) for i in range(100)]
+        joined = join_scores("x", scores(rows, [[(i // 10) / 10] for i in range(100)]), rows)
+        bins = evaluate_calibration(joined, CONFIG)["steps"]["before"]["bins"]
+        assert [b["index"] for b in bins] == list(range(10))
 
     def test_a_contract_says_what_its_scores_are(self):
         for activation, reading in (("difference", "differences"), ("identity", "logits"), ("softmax", "probabilities")):

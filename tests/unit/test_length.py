@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prm import metrics
+from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, measure_best_of_n, summarize
 from prm.benchmarks.best_of_n.length import candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
@@ -112,6 +113,18 @@ def test_control_helps_a_prm_that_loves_length(tmp_path):
     result = {**summarize(measured, CONFIG), "length": length}
     assert "Does the PRM win by length?" in render(best_of_n_tables(result))
     assert plot_length(result, length, tmp_path / "length")[0].exists()
+
+
+def test_what_a_prm_cannot_read_is_no_preference_of_its_own():
+    """The longest are too long for it: last of all, they would make any PRM love brevity."""
+    scored = [r for r in records(QUALITY) if LENGTHS[int(r.question_id[1:])][r.sample_index] <= 42]
+    measured = measure_best_of_n({"prm": with_unscored("prm", scored, list(TEXTS.responses.values()))}, CONFIG)
+    assert 100 < measured.pool.num_unscored("prm") < 2000
+    found = evaluate_length(measured, *candidate_lengths(measured.pool, TEXTS), CONFIG)["prms"]["prm"]["min"]
+    assert found["preference"]["low"] < 0.06
+    assert found["preference"]["high"] > -0.06
+    assert found["pairs"]["similar"]["num_pairs"] > 0
+    assert found["length_controlled"]["accuracy"]["40"] == pytest.approx(found["length_controlled"]["accuracy"]["32"], abs=0.2)
 
 
 def test_units_of_length():

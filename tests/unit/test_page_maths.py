@@ -3,7 +3,7 @@ import json
 import pytest
 
 from prm.benchmarks.page.mathml import MAX_DEPTH, MAX_LATEX, to_mathml
-from prm.benchmarks.page.maths import Formula, to_plain_text, typeset
+from prm.benchmarks.page.maths import Formula, to_plain_text, typeset, typeset_answer
 
 
 def sources(text):
@@ -215,3 +215,23 @@ def test_real_solutions_are_typeset(real_data):
     left = sum(piece.count("$") - piece.count(r"\$") for piece in pieces if isinstance(piece, str) and "[asy]" not in piece)
     assert len(formulas) > 800
     assert left < 8
+
+
+@pytest.mark.parametrize("answer", ["some_name here", r"\frac12 or 3", "Evelyn_Smith and Bob", "Evelyn_Smith", "5", "x = 3"])
+def test_an_answer_in_words_keeps_them(answer):
+    assert to_plain_text(typeset_answer(answer)) == answer
+
+
+@pytest.mark.parametrize("answer", [r"\frac{1}{2}", "x^2", "a_1", r"\text{no solution}", r"3\sqrt{2}", "10^{-3}", r"[0, \infty)"])
+def test_an_answer_in_latex_is_a_formula(answer):
+    (formula,) = typeset_answer(answer)
+    assert isinstance(formula, Formula)
+
+
+def test_dollars_of_an_answer_are_not_shown():
+    (formula,) = typeset_answer(r"$\frac{1}{2}$")
+    assert formula.source == r"$\frac{1}{2}$"
+
+
+def test_a_bare_box_of_words_keeps_their_spaces():
+    assert to_plain_text(typeset(r"So \boxed{a_1 is prime}.")) == "So a_1 is prime."

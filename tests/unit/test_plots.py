@@ -59,7 +59,9 @@ def length(names=TEN):
 
 def measured(scores=(0.04, 0.15, 0.76, 0.85), num_items=(20, 20, 20, 20)):
     ends = {"share_positive": 0.5, "low": 0.4, "high": 0.6}
-    bins = [{"mean_score": score, "num_items": n, **ends} for score, n in zip(scores, num_items, strict=True)]
+    bins = [
+        {"index": int(10 * score), "mean_score": score, "num_items": n, **ends} for score, n in zip(scores, num_items, strict=True)
+    ]
     return {"num_items": 100, "before": {"bins": bins}, "after": {"bins": bins}}
 
 

@@ -22,9 +22,9 @@ def test_every_contract_s_own_aggregation_is_reported(name):
 
 
 def test_what_the_user_gives_stays():
-    config = ResponseScoreConfig(aggregation=["last"], tau=0.5)
+    config = ResponseScoreConfig(aggregation=["last", "softmin"], tau=0.5)
     config.take_defaults_of(PUBLISHED["qwen"])
-    assert (config.aggregations, config.softmin_tau) == (["last"], 0.5)
+    assert (config.aggregations, config.softmin_tau) == (["last", "softmin"], 0.5)
     config = ResponseScoreConfig()
     assert (config.aggregations, config.softmin_tau) == (["min", "mean", "last"], 0.1)
     config.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
@@ -36,3 +36,14 @@ def test_mistakes():
         ResponseScoreConfig(aggregation=["minimum"])
     with pytest.raises(ValueError, match="tau is 0"):
         ResponseScoreConfig(tau=0)
+
+
+def test_a_temperature_that_nothing_has():
+    with pytest.raises(ValueError, match=r"--tau 0\.5: the temperature of softmin, but --aggregation is last"):
+        ResponseScoreConfig(aggregation=["last"], tau=0.5)
+    config = ResponseScoreConfig(tau=0.5)
+    with pytest.raises(ValueError, match="but --aggregation is product min mean last"):
+        config.take_defaults_of(PUBLISHED["qwen"])
+    given = ResponseScoreConfig(tau=0.5)
+    given.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
+    assert given.softmin_tau == 0.5

@@ -85,6 +85,8 @@ def measure_best_of_n(
     num_questions = len(pool.questions)
     if config.drop_small_pools and config.num_candidates:
         pool = pool.restrict(max(config.num_candidates))
+    if unread := [prm for prm in records if pool.num_unscored(prm) == pool.sizes.sum()]:
+        raise ValueError(f"{unread[0]}: the PRM could read none of the {pool.sizes.sum()} candidates")
     ns = sorted(set(config.num_candidates or _default_ns(int(pool.sizes.min()))))
     response_scores = {place: _response_scores(place[0], pool, aggregation) for place, aggregation in used.items()}
     votes = _votes(pool, ns, response_scores, config)

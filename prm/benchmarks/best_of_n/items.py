@@ -45,7 +45,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
 def named_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:
     """The values of the first field, with its name unless they begin with it: of level 5 alone nobody knows what it is."""
     field, values = next(iter(groups.items()), ("", []))
-    return [value if value.lower().startswith(field) else f"{field} {value}" for value in values]
+    return [value if value.lower().startswith(field.lower()) else f"{field} {value}" for value in values]
 
 
 def best_of_copies(
@@ -73,14 +73,16 @@ def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndar
 
 def describe_choice(measured: MeasuredCurves, texts: Texts, num_per_question: int) -> str:
     """How many candidates of a question `best_of_n_items` gives, and which; empty if it gives all that have texts, or none."""
-    sizes = [sum(key in texts.responses for key in keys) for keys in measured.pool.keys]
-    if not 0 < num_per_question < max(sizes):
+    pool = measured.pool
+    with_text = [np.array([key in texts.responses for key in keys]) for keys in pool.keys]
+    sizes = [int(known.sum()) for known in with_text]
+    read = [int((k & scored).sum()) for of_prm in pool.is_scored.values() for k, scored in zip(with_text, of_prm, strict=True)]
+    kept = [min(size, num_per_question) for size in read]
+    if not num_per_question or kept == sizes * len(pool.is_scored):
         return ""
-    kept = [min(size, num_per_question) for size in sizes]
-    return (
-        f"{_span(kept)} of {_span(sizes)} candidates of each question are kept to look at: "
-        "the chosen one, the best-scored wrong ones and the worst-scored right ones"
-    )
+    ends = "the chosen one, the best-scored wrong ones and the worst-scored right ones"
+    which = ends if kept != read else "those that the PRM could read"
+    return f"{_span(kept)} of {_span(sizes)} candidates of each question are kept to look at: {which}"
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from prm import metrics
 from prm.benchmarks.best_of_n.candidates import CandidatePool
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, by_n, curve_of
+from prm.benchmarks.response_scores import of_step_scores
 from prm.benchmarks.score_files import Texts
 from prm.figures import DARK_GREY, GREY, curve_look, figure_paths, legend_below, legend_label, log_scale, page_figure
 
@@ -58,7 +59,7 @@ def evaluate_length(
     prms: dict[str, Any] = {}
     for (prm, aggregation), scores in measured.response_scores.items():
         selected = measured.values["prms", prm, aggregation, "best_of_n"]
-        prms.setdefault(prm, {})[aggregation] = _of_prm(scores, lengths, selected, measured, config)
+        prms.setdefault(prm, {})[aggregation] = _of_prm(scores, lengths, pool.is_scored[prm], selected, measured, config)
     return {
         "unit": unit,
         "mean_length": float(np.mean([group.mean() for group in lengths])),
@@ -72,19 +73,24 @@ def evaluate_length(
 def _of_prm(
     scores: Sequence[np.ndarray],
     lengths: Sequence[np.ndarray],
+    is_scored: Sequence[np.ndarray],
     selected: np.ndarray,
     measured: MeasuredCurves,
     config: BestOfNConfig,
 ) -> dict[str, Any]:
+    """Preference and pairs are of what the PRM could read: what is too long for it is last, but not by its choice."""
     pool, ns = measured.pool, measured.ns
-    preference = metrics.length_preference(scores, lengths, pool.correct)
-    moments = metrics.length_moments(scores, lengths, pool.correct)
+    groups = (scores, lengths, pool.correct)
+    read = [[values[known] for values, known in zip(group, is_scored, strict=True)] for group in groups]
+    preference = metrics.length_preference(*read)
+    moments = metrics.length_moments(*read)
     low, high = metrics.ratio_interval(moments[:, 0], moments[:, 1], *config.draws)
     is_known = not np.isnan(preference)
-    controlled_scores = metrics.length_controlled(scores, lengths, preference if is_known else 0.0)
+    unread_last = zip(is_scored, metrics.length_controlled(scores, lengths, preference if is_known else 0.0), strict=True)
+    controlled_scores = [np.where(known, values, values.min() - 1) for known, values in unread_last]
     controlled = metrics.over_ragged(metrics.best_of_n, ns, controlled_scores, pool.correct)
     loss = metrics.paired_difference(selected, controlled, *config.draws)
-    wins, pairs = metrics.pair_wins(scores, lengths, pool.correct)
+    wins, pairs = metrics.pair_wins(*read)
     return {
         "preference": {"slope": preference, "low": float(low), "high": float(high)} if is_known else None,
         "pairs": _pairs(wins, pairs, config),
@@ -120,7 +126,7 @@ def plot_length(result: Mapping[str, Any], length: Mapping[str, Any], path_stem:
         left, right = figure.subplots(1, 2)
         _draw_curves(left, result, length, aggregation)
         _draw_pairs(right, length, aggregation)
-        legend_below(figure, [left], f"{aggregation.replace('_', ' ')} of step scores")
+        legend_below(figure, [left], of_step_scores(aggregation))
     return figure_paths(path_stem)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.plots import Curve, Panel, draw
+from prm.benchmarks.response_scores import of_step_scores
 from prm.figures import DARK_GREY, GREY, curve_look
 
 BASELINE_LABELS = {"random": "random", "majority_vote": "majority vote", "pass_at_n": "any right (pass@N)"}
@@ -26,7 +27,7 @@ def plot_best_of_n(result: Mapping[str, Any], path_stem: str | Path) -> list[Pat
             Curve(prm, *_percent(by_aggregation[aggregation]["best_of_n"]), **curve_look(index))
             for index, (prm, by_aggregation) in enumerate(result["prms"].items())
         ]
-        panels.append(Panel(f"{aggregation.replace('_', ' ')} of step scores", curves))
+        panels.append(Panel(of_step_scores(aggregation), curves))
     note = f"with {100 * result['confidence']:g}% intervals over questions"
     ylabel = "accuracy of the\nselected answer (%)"
     return draw(panels, path_stem, "N (candidates per question)", ylabel, log2=True, note=note)

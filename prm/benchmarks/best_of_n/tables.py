@@ -6,6 +6,7 @@ from typing import Any
 
 from prm.benchmarks.best_of_n.length import PAIR_LABELS
 from prm.benchmarks.best_of_n.plots import BASELINE_LABELS
+from prm.benchmarks.response_scores import of_step_scores
 from prm.benchmarks.tables import Table, interval, p_value, percent
 
 
@@ -25,7 +26,8 @@ def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
 def _accuracy(result: Mapping[str, Any], aggregation: str) -> Table:
     sizes = result["candidates_per_question"]
     pool = str(sizes["max"]) if sizes["min"] == sizes["max"] else f"{sizes['min']} to {sizes['max']}"
-    title = f"Best-of-N accuracy (%) on {result['num_questions']} questions with {pool} candidates each, {_named(aggregation)}"
+    on = f"{result['num_questions']} questions with {pool} candidates each"
+    title = f"Best-of-N accuracy (%) on {on}, {of_step_scores(aggregation)}"
     rows = [[aggregation, *(f"N={n}" for n in result["n"]), f"interval at N={result['n'][-1]}"]]
     rows += [_curve_row(BASELINE_LABELS[name], curve) for name, curve in result["baselines"].items() if curve]
     for prm, by_aggregation in result["prms"].items():
@@ -49,7 +51,7 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
         gap = points * test["difference"][n]
         rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", p_value(test["p_value"][n])])
     note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
-    return Table(f"The best PRM against the others, points, paired over questions, {_named(aggregation)}", rows, note)
+    return Table(f"The best PRM against the others, points, paired over questions, {of_step_scores(aggregation)}", rows, note)
 
 
 def _length(result: Mapping[str, Any], length: Mapping[str, Any]) -> Table:
@@ -119,11 +121,7 @@ def _breakdown(result: Mapping[str, Any], name: str, groups: Mapping[str, Any]) 
         curves = [group["prms"][prm][aggregation] for prm in prms]
         cells += [f"{percent(c['accuracy'][n])} {interval(c['low'][n], c['high'][n])}" for c in curves]
         rows.append([value, str(group["num_questions"]), *cells])
-    return Table(f"Best-of-{n} accuracy (%) by {name}, {_named(aggregation)}", rows)
-
-
-def _named(aggregation: str) -> str:
-    return f"{aggregation.replace('_', ' ')} of the step scores"
+    return Table(f"Best-of-{n} accuracy (%) by {name}, {of_step_scores(aggregation)}", rows)
 
 
 def _curve_row(name: str, curve: Mapping[str, Any]) -> list[str]:

@@ -33,11 +33,21 @@ class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
     its contract says, otherwise probabilities where all lie in [0, 1], and logits where not."""
     num_bootstrap: int = 2000
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_sum()
+
+    def check_sum(self) -> None:
+        """Raises ValueError for a sum of what is no logit: it would be no probability, nor a difference of two."""
+        if "sum" in self.aggregations and self.read_as in ("probabilities", "differences"):
+            raise ValueError(f"--aggregation sum: a sum of {self.read_as} is none; choose others, or --read_as logits")
+
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
         """Fill in what the user left open, as a checkpoint's contract has it."""
         super().take_defaults_of(contract)
         if self.read_as == "auto":
             self.read_as = READ_AS[contract["activation"]]
+            self.check_sum()
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from prm import metrics
 from prm.benchmarks.calibration.tables import COVARIATES
 from prm.figures import GREY, curve_look, figure_paths, legend_below, legend_label, log_scale, page_figure, panel_grid
 
@@ -32,7 +31,7 @@ def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[P
         axes = figure.subplots(2 * num_rows, num_columns, height_ratios=[3, 1] * num_rows, sharex=True, squeeze=False)
         uppers, lowers = axes[::2].ravel(), axes[1::2].ravel()
         for upper, lower, (title, by_prm) in zip(uppers, lowers, panels.items(), strict=False):
-            _draw_panel(upper, lower, by_prm, result["num_calibration_bins"], is_alone=len(result["prms"]) == 1)
+            _draw_panel(upper, lower, by_prm, is_alone=len(result["prms"]) == 1)
             upper.set_title(title)
             lower.set_xlabel("score (%)")
             lower.tick_params(labelbottom=True)
@@ -46,13 +45,13 @@ def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[P
     return figure_paths(path_stem)
 
 
-def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], num_bins: int, is_alone: bool) -> None:
+def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: bool) -> None:
     upper.plot([0, 100], [0, 100], "--", color=GREY, lw=1.2)
     for index, (prm, found) in enumerate(by_prm.items()):
         forms = {prm: "before", "after its temperature": "after"} if is_alone else {prm: "before"}
         for offset, (label, form) in enumerate(forms.items()):
             look = curve_look(index + offset)
-            x, y, low, high, num_items = _points(found[form]["bins"], num_bins)
+            x, y, low, high, num_items = _points(found[form]["bins"])
             spread = 100 * np.abs(np.stack([y - low, high - y])) if is_alone else None
             ends = {"yerr": spread, "elinewidth": 0.9, "capsize": 1.5}
             upper.errorbar(100 * x, 100 * y, markersize=4, lw=1.3, label=legend_label(label), **ends, **look)
@@ -61,11 +60,11 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], num_bins: i
     lower.set(ylim=(0, None))
 
 
-def _points(bins: Sequence[Mapping[str, float]], num_bins: int) -> np.ndarray:
+def _points(bins: Sequence[Mapping[str, float]]) -> np.ndarray:
     """Mean score, share of positives, its interval and the number of items of bins that are drawn; nan where some are left out."""
-    drawn = [[b[key] for key in KEYS] for b in bins if b["num_items"] >= MIN_ITEMS]
-    points = np.array(drawn, dtype=np.float64).reshape(-1, len(KEYS))
-    gaps = np.flatnonzero(np.diff(metrics.bin_of(points[:, 0], num_bins)) > 1) + 1
+    drawn = [b for b in bins if b["num_items"] >= MIN_ITEMS]
+    points = np.array([[b[key] for key in KEYS] for b in drawn], dtype=np.float64).reshape(-1, len(KEYS))
+    gaps = np.flatnonzero(np.diff([b["index"] for b in drawn]) > 1) + 1
     return np.insert(points, gaps, np.nan, axis=0).T
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
 from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
-from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores
+from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores, soft_labels
 from prm.benchmarks.calibration.tables import calibration_tables
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.results import Item, response_item, write_results
@@ -77,5 +77,6 @@ def calibration_items(scored: Mapping[str, ScoredResponses], config: Calibration
     """Every scored response, with its first labelled error and its score under the first aggregation; grouped by PRM."""
     for prm, one in scored.items():
         values = one.response_scores(config.aggregations[0], config.softmin_tau)
-        for response, step_scores, value in zip(one.responses, one.step_scores, values, strict=True):
-            yield response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm)
+        rows = zip(one.responses, one.step_scores, values, soft_labels(one.responses), strict=True)
+        for response, step_scores, value, is_soft in rows:
+            yield response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm, is_soft=is_soft)

@@ -79,7 +79,8 @@ def join_scores(
     _check(prm, records, scores, known)
     kept = [response for key, response in known.items() if key in scores and response.steps]
     by_step = [(i, r, scores[r.key]) for i, r in enumerate(kept) if len(scores[r.key]) == len(r.steps)]
-    labels = [truth for _, r, _ in by_step for truth in step_truths(r, neutral, behind_error)]
+    is_soft = soft_labels(kept)
+    labels = [truth for i, r, _ in by_step for truth in step_truths(r, neutral, behind_error, is_soft[i])]
     joined = ScoredResponses(
         kept,
         [scores[r.key] for r in kept],
@@ -102,19 +103,32 @@ def join_scores(
 
 
 def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -> metrics.Reading:
-    """`read_as`; for `auto` probabilities where all scores lie in [0, 1], otherwise logits. Raises ValueError for others."""
-    lowest = {"probabilities": 0, "differences": -1}.get(read_as, -np.inf)
+    """`read_as`; for `auto` probabilities where all scores lie in [0, 1], otherwise logits.
+
+    Raises ValueError where a score cannot be what it is to be read as.
+    """
+    lowest = {"probabilities": 0, "differences": -1}
     flat = [score for scores in step_scores for score in scores]
-    if read_as != "logits" and read_as != "auto" and not lowest <= min(flat) <= max(flat) <= 1:
+    if read_as in lowest and not lowest[read_as] <= min(flat) <= max(flat) <= 1:
         raise ValueError(f"{prm}: --read_as {read_as}, but its scores reach from {min(flat):.6g} to {max(flat):.6g}")
     if read_as == "auto":
         return "logits" if is_signed(step_scores) else "probabilities"
     return read_as
 
 
-def step_truths(response: Response, neutral: Neutral, behind_error: BehindError) -> list[int]:
+def soft_labels(responses: Sequence[Response]) -> list[bool]:
+    """Whether each response's labels are shares of right completions, of which 0 is bad.
+
+    A response without completions whose labels are all 0 or 1 goes by its source: shares, if others of it have shares and none has
+    a negative label.
+    """
+    classes = {r.label_source for r in responses if any(label is not None and label < 0 for label in r.step_labels or ())}
+    shares = {r.label_source for r in responses if r.has_soft_labels} - classes
+    return [r.has_soft_labels or r.label_source in shares for r in responses]
+
+
+def step_truths(response: Response, neutral: Neutral, behind_error: BehindError, is_soft: bool) -> list[int]:
     """`truth_of` each step's label; with `behind_error` ignored, unknown behind the first bad step."""
-    is_soft = response.has_soft_labels
     truths = [truth_of(label, neutral, is_soft) for label in response.step_labels or [None] * len(response.steps)]
     if behind_error == "ignored" and 0 in truths:
         first = truths.index(0)

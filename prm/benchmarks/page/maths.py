@@ -31,6 +31,9 @@ PARENTHESES = (r"\(", r"\)", r"\[", r"\]")
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 COMMAND = re.compile(r"\\[a-zA-Z]|[\^_]")
 PROSE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}")
+# What makes an answer LaTeX: a command, or an index of a number, a group or a single letter; and what makes it words.
+BARE_LATEX = re.compile(r"\\[a-zA-Z]|[\^_][\d{(-]|(?<![A-Za-z])[A-Za-z][\^_]")
+SPACED_WORD = re.compile(r"\s[A-Za-z]{2,}|[A-Za-z]{2,}\s")
 UNFINISHED = re.compile(r"[=+*/<-]$")
 # Names of commands, and words that are set as words: no prose, whatever they say.
 NAMES = re.compile(r"\\(?:text[a-z]*|mbox|emph|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
@@ -71,8 +74,9 @@ def _typeset(text: str) -> list[str | Formula]:
 
 
 def typeset_answer(answer: str) -> list[str | Formula]:
-    """An answer, whose LaTeX stands without delimiters; one that has no commands is text as it was written."""
-    tree = to_mathml(answer) if COMMAND.search(answer) else None
+    """An answer, whose LaTeX stands without delimiters; one without any, or with words, is text as it was written."""
+    is_latex = BARE_LATEX.search(answer) and "$" not in answer and not SPACED_WORD.search(NAMES.sub(r"\\", answer))
+    tree = to_mathml(answer) if is_latex else None
     return [Formula(f"${answer}$", False, tree)] if tree else typeset(answer)
 
 
@@ -108,7 +112,8 @@ def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
 def _boxed_words(latex: str) -> str:
     """A box of words, which without its dollars may be no LaTeX: they are words in it as well."""
     inside = latex.removeprefix(r"\boxed{").removesuffix("}")
-    return rf"\boxed{{\text{{{inside}}}}}" if re.search("[A-Za-z]{2}", inside) and not re.search(r"[\\^_{]", inside) else latex
+    is_words = SPACED_WORD.search(inside) or (re.search("[A-Za-z]{2}", inside) and not re.search(r"[\^_{]", inside))
+    return rf"\boxed{{\text{{{inside}}}}}" if is_words and "\\" not in inside else latex
 
 
 def _closers(tokens: Sequence[str]) -> list[int | None]:

@@ -39,7 +39,7 @@ def header(facts: Facts) -> str:
 
 def _breakable(text: str) -> str:
     """Names and paths may end a line behind `_`, and `/` between words: with little room they break there, not within a word."""
-    return re.sub(r"(?:_|(?<=\w)/)(?=\w)", r"\g<0><wbr>", html.escape(text))
+    return re.sub(r"(?:_|(?<=[^\W\d])/)(?=\w)", r"\g<0><wbr>", html.escape(text))
 
 
 def table(content: Table) -> str:

@@ -124,10 +124,10 @@ def _curve(label: str, scores: Float[np.ndarray, " steps"], is_good: Bool[np.nda
     """A step is good iff its score is above the threshold, so a value holds from its threshold up to the next one."""
     thresholds, values = metrics.prm_score_curve(scores, is_good)
     last = len(values) - 2
-    shown = np.unique([*np.linspace(0, last, MAX_POINTS).astype(int), min(int(values.argmax()), last)])
+    best = min(metrics.first_of_highest(values), last)
+    shown = np.unique([*np.linspace(0, last, MAX_POINTS).astype(int), best])
     ends, heights = thresholds[shown + 1], 100 * values[shown]
-    best = (float(ends[heights.argmax()]), float(heights.max()))
-    return Curve(label, ends.tolist(), heights.tolist(), marks=[best])
+    return Curve(label, ends.tolist(), heights.tolist(), marks=[(float(thresholds[best + 1]), float(100 * values[best]))])
 
 
 def _short(name: str) -> str:

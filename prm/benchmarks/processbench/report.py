@@ -48,8 +48,16 @@ def plot_processbench(
     read = {name: subset for name, subset in split_subsets(items, predictions).items() if subset.is_read}
     for index, (name, subset) in enumerate(read.items()):
         thresholds, f1 = metrics.threshold_curve(subset.given, subset.labels)
-        best = [(float(thresholds[f1.argmax()]), float(100 * f1.max()))]
-        curves.append(Curve(name, thresholds.tolist(), (100 * f1).tolist(), **curve_look(index), marks=best))
+        best = metrics.first_of_highest(f1)
+        curves.append(
+            Curve(
+                name,
+                thresholds.tolist(),
+                (100 * f1).tolist(),
+                **curve_look(index),
+                marks=[(float(thresholds[best]), float(100 * f1[best]))],
+            )
+        )
     shared = {rule: result["results"][rule]["subsets"] for rule in ("fixed", "gsm8k") if rule in result["results"]}
     lines = {f"{rule} threshold": next(iter(by_subset.values()))["threshold"] for rule, by_subset in shared.items()}
     return draw([Panel("", curves, lines)], path_stem, "threshold on the step score", "F1 (%)")

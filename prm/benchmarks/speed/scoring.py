@@ -6,6 +6,7 @@ are the hardware's: those of what an engine really computes. Time is the CPU tim
 and wall time on a GPU.
 """
 
+import gc
 import logging
 import os
 import statistics
@@ -115,16 +116,23 @@ def start_engines(
     """
     engines: dict[str, ScoringEngine] = {}
     for name in progress(names, desc="warming up", unit="engine"):
-        try:
-            engine = VARIANTS[name](config, folder / name)
-            if hasattr(engine, "close"):
-                stack.callback(engine.close)
-            for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
-                engine.score_encoded(encoded[:number])
-        except (EngineError, torch.OutOfMemoryError) as error:
-            logger.warning("%s is left out: %s", name, error)
-        else:
-            engines[name] = engine
+        engine = None
+        with ExitStack() as failing:
+            try:
+                engine = VARIANTS[name](config, folder / name)
+                if hasattr(engine, "close"):
+                    failing.callback(engine.close)
+                for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
+                    engine.score_encoded(encoded[:number])
+            except (EngineError, torch.OutOfMemoryError) as error:
+                logger.warning("%s is left out: %s", name, error)
+            else:
+                engines[name] = engine
+                stack.push(failing.pop_all())
+        if name not in engines:  # its memory is for the next
+            del engine
+            gc.collect()
+            torch.cuda.empty_cache()
     if not engines:
         raise RuntimeError(f"none of {', '.join(names)} could start, see above")
     return engines
