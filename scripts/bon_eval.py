@@ -10,7 +10,7 @@ from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.score_files import own_aggregations, read_scores, score_all, split_name
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
@@ -65,4 +65,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,7 +10,7 @@ from prm.benchmarks.calibration.perturbations import PERTURBATIONS, check_pertur
 from prm.benchmarks.calibration.report import report_calibration
 from prm.benchmarks.score_files import read_scores, score_all, split_name
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import load_responses
 from prm.scoring import ModelConfig, score_kept
@@ -81,4 +81,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

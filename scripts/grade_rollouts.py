@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import iter_rollouts
 from prm.files import KeySet, read_records
@@ -55,4 +55,4 @@ def share(config: GradingConfig) -> Iterator[Rollout]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

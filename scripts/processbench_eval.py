@@ -10,7 +10,7 @@ from prm.benchmarks.processbench.items import data_sources, load_items, load_pre
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.figures import remove_figure
 from prm.tracking import setup_logging, write_manifest
@@ -56,4 +56,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

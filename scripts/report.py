@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prm.benchmarks.page import PageConfig, build_page
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.files import write_text
 from prm.tracking import setup_logging
 
@@ -36,4 +36,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ from prm.scoring.scorer import reference_of
 from prm.shards import in_shard
 from prm.tracking import manifest_path, setup_logging
 
-CHILD = "from prm.scoring.processes import main; main()"
+CHILD = "from prm.config import run; from prm.scoring.processes import main; run(main, 'score.py')"
 POLL_SECONDS = 0.1
 
 
