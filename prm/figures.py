@@ -7,6 +7,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from prm.files import written_aside
+
 # Okabe and Ito's colors without yellow, which is lost on white; distinguishable under the common color deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX*"
@@ -37,9 +39,9 @@ def new_figure(path_stem: str | Path, width: float, height: float) -> Iterator[F
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         png, svg = figure_paths(path_stem)
-        png.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=DPI)
-        figure.savefig(svg, metadata={"Date": None})
+        with written_aside(png) as aside_png, written_aside(svg) as aside_svg:
+            figure.savefig(aside_png, format="png", dpi=DPI)
+            figure.savefig(aside_svg, format="svg", metadata={"Date": None})
 
 
 def legend_label(name: str) -> str:

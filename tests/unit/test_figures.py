@@ -1,4 +1,5 @@
 import pytest
+from matplotlib.figure import Figure
 
 from prm.figures import figure_paths, legend_label, new_figure
 
@@ -38,3 +39,20 @@ def test_nothing_is_written_if_drawing_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), new_figure(tmp_path / "a", 3, 2):
         1 / 0  # noqa: B018
     assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_that_fails_to_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    with new_figure(tmp_path / "a", 3, 2):
+        pass
+    before = {path: path.read_bytes() for path in figure_paths(tmp_path / "a")}
+    save = Figure.savefig
+
+    def fail(figure, path, format, **options):
+        save(figure, path, format=format, **options)
+        if format == "svg":
+            raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"), new_figure(tmp_path / "a", 5, 2):
+        pass
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
