@@ -183,7 +183,7 @@ class TestRefusals:
 
     def test_labels_that_are_not_one_a_step(self, config):
         write_jsonl(config.other, [Response("same", 0, "?", ["one"], step_labels=[1.0, 1.0])])
-        with pytest.raises(ValueError, match=r"mc\.jsonl: \('same', 0\) has 1 steps and 2 labels"):
+        with pytest.raises(ValueError, match=r"mc\.jsonl:1: 2 step labels for 1 steps"):
             find_consensus(config)
 
     def test_nothing_in_common(self, config):
@@ -205,8 +205,10 @@ class TestRefusals:
             find_consensus(dataclasses.replace(config, **change))
 
     def test_paths(self, config):
-        with pytest.raises(ValueError, match="is the input or the output itself"):
+        with pytest.raises(ValueError, match="is the input itself"):
             find_consensus(dataclasses.replace(config, other=config.input))
+        with pytest.raises(ValueError, match=r"--output .* is the input itself"):
+            find_consensus(dataclasses.replace(config, output=config.other))
         with pytest.raises(FileNotFoundError, match="nowhere"):
             find_consensus(dataclasses.replace(config, other="nowhere.jsonl"))
 
