@@ -46,6 +46,7 @@ def report_calibration(
     }
     tables = calibration_tables(result)
     folder = Path(folder)
+    write_results(folder, result, tables, calibration_items(scored, config))
     plot_reliability(result, folder / "reliability")
     if any(found["bias"]["steps"] for found in prms.values()):
         plot_bias(result, folder / "bias")
@@ -60,7 +61,6 @@ def report_calibration(
     for prm, found in prms.items():
         name = "calibration" if len(prms) == 1 else f"calibration-{prm.replace('/', '-')}"
         write_json(folder / f"{name}.json", {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
-    write_results(folder, result, tables, calibration_items(scored, config))
     return result, tables
 
 
