@@ -8,6 +8,7 @@ from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OwnAggregation
+from prm.benchmarks.results import check_output_dir
 from prm.benchmarks.score_files import own_aggregations, read_scores, score_all, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args, run
@@ -42,7 +43,8 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BonEvalConfig, argv, __doc__)
-    output_dir = Path(config.output_dir)
+    output_dir, files = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
+    check_output_dir(config.output_dir, [*files, config.rollouts, config.questions], config.models)
     responses = load_graded(config.rollouts) if config.rollouts else []
     if config.scores:
         records = read_scores(config.scores, config.prm)
@@ -52,10 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
-    files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
+    sources = [config.rollouts] if config.rollouts else files
     own = {config.model_name: OwnAggregation.of(config.contract)} if config.model else own_aggregations(config.scores)
-    result, tables = report_best_of_n(records, files, config, output_dir, constant, own)
-    inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
+    result, tables = report_best_of_n(records, sources, config, output_dir, constant, own)
+    inputs = filter(None, dict.fromkeys([*sources, *files, config.questions]))
     counts = {f"num_unscored {prm}": number for prm, number in result["unscored"].items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}
     extra = {"model": config.model, "items": result["items"]}

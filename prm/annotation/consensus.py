@@ -22,7 +22,7 @@ from prm.files import hash64, write_json, write_jsonl
 from prm.metrics import cohen_kappa
 from prm.records import Response
 from prm.shards import in_shard
-from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import check_output, manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ class ConsensusConfig(LabelConfig):
         super().check()
         if not 0 <= self.soft_threshold < 1:
             raise ValueError(f"--soft_threshold is {self.soft_threshold}; it must lie in [0, 1)")
-        if Path(self.other).resolve() in (Path(self.input).resolve(), Path(self.output).resolve()):
-            raise ValueError(f"--other {self.other} is the input or the output itself; name the second label set")
+        check_output("--output", self.output, [self.other], ".jsonl")
+        if Path(self.other).resolve() == Path(self.input).resolve():
+            raise ValueError(f"--other {self.other} is the input itself; name the second label set")
 
 
 @dataclass
