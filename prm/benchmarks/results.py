@@ -101,12 +101,9 @@ def write_results(
 def check_output_dir(output_dir: str, inputs: Iterable[str | None], models: Iterable[str | None] = ()) -> None:
     """Raise ValueError as `check_output` does, but for the scores that an evaluation left in the same folder."""
     folder = Path(output_dir)
-    others = [path for path in inputs if path and not (Path(path).parent == folder and _is_scored(Path(path)))]
+    own = [folder / name for name in SCORED if (folder / METRICS).exists() and (folder / name).exists()]
+    others = [path for path in inputs if path and Path(path) not in (own and [folder, *own])]
     check_output("--output_dir", output_dir, others, models=models)
-
-
-def _is_scored(path: Path) -> bool:
-    return path.name in SCORED and (path.parent / METRICS).exists()
 
 
 def check_finished(folder: str | Path) -> None:

@@ -120,8 +120,8 @@ def load_config(name_or_path: str | Path) -> PreTrainedConfig:
         raise FileNotFoundError(f"{name}: no {CONFIG_FILE}; give a folder that save_pretrained wrote, or a model name of the hub")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except ValueError as error:
-        raise ValueError(f"{name}: {CONFIG_FILE} says nothing that can be loaded ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: its {CONFIG_FILE} cannot be read ({str(error).splitlines()[0]})") from error
     check_packable(config)
     return config
 

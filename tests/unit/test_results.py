@@ -98,7 +98,7 @@ def test_an_evaluation_may_read_the_scores_that_it_left_and_nothing_else_from_th
     with pytest.raises(ValueError, match="holds the input"):
         check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl")])
     write_results(tmp_path, {}, [TABLE])
-    check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl"), None, "gsm8k"])
+    check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl"), str(tmp_path), None, "gsm8k"])
     with pytest.raises(ValueError, match="holds the input"):
         check_output_dir(str(tmp_path), [str(tmp_path / "other.jsonl")])
 

@@ -190,6 +190,12 @@ class TestRefusals:
             generate_rollouts(dataclasses.replace(config, **change), QUESTIONS)
         assert not Path(config.output).exists()
 
+    def test_the_folder_of_the_questions(self, config, tmp_path):
+        (tmp_path / "questions.jsonl").write_text("")
+        change = {"questions": str(tmp_path / "questions.jsonl"), "output": str(tmp_path)}
+        with pytest.raises(ValueError, match=r"--output .* holds the input .*questions\.jsonl"):
+            generate_rollouts(dataclasses.replace(config, **change), QUESTIONS)
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

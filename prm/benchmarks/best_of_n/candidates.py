@@ -154,6 +154,8 @@ def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Re
 
     It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
     """
+    if not scored:
+        raise ValueError(f"{prm}: scores none of the {len(responses)} rollouts, so there is nothing to choose by")
     known = {record.key: record for record in scored}
     if strangers := known.keys() - {response.key for response in responses}:
         raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
