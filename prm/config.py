@@ -8,6 +8,7 @@ import difflib
 import inspect
 import json
 import os
+import select
 import sys
 import textwrap
 import traceback
@@ -42,11 +43,10 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     try:
         status = main()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has seen enough, as `head` has; what is still in the buffer goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and not _is_read():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+            sys.exit(1)
         if os.environ.get(DEBUG):
             raise
         is_option = isinstance(error, OptionError)
@@ -55,10 +55,17 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     sys.exit(status)
 
 
+def _is_read() -> bool:
+    """Whether somebody still reads the output; `head` leaves when it has seen enough."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return not output.poll(0)
+
+
 def _describe(error: BaseException) -> str:
     """The message; where a library raised the error, and no file is to blame, also what it is and where it comes from."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    is_own = frame.f_globals["__name__"].split(".")[0] in ("prm", "__main__")
+    is_own = frame.f_globals.get("__name__", "").split(".")[0] in ("prm", "__main__")
     if str(error) and (is_own or getattr(error, "filename", None)):
         return str(error)
     place = f"{frame.f_code.co_filename}:{line}"

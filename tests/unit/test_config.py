@@ -160,14 +160,19 @@ def test_a_mistake_in_the_code_keeps_its_traceback():
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
-    [("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x')", 1), ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT)],
+    ("body", "status", "message"),
+    [
+        ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x')", 1, ""),
+        ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x' * 10**6)", 1, ""),
+        ("raise BrokenPipeError(32, 'a worker is gone')", 1, "-c: error: [Errno 32] a worker is gone\n"),
+        ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt\n"),
+    ],
 )
-def test_a_reader_that_leaves_and_an_interrupt(body, status):
+def test_a_reader_that_leaves_and_an_interrupt(body, status, message):
     code = f"import os, signal; from prm.config import run; run(lambda: exec({body!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == status
-    assert "rror" not in done.stderr
+    assert done.stderr.endswith(message) if message else not done.stderr
 
 
 def test_a_list_that_stands_twice_is_refused(yaml_file, capsys):
