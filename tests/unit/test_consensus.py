@@ -77,11 +77,11 @@ class TestParts:
 
     def test_zero_is_neutral_for_a_judge_and_bad_for_completions(self):
         response = Response("q", 0, "?", ["a"] * 4, step_labels=[1.0, 0.0, -1.0, None])
-        assert list(step_classes(response, 0.0, "f")) == [GOOD, NEUTRAL, BAD, UNLABELLED]
+        assert list(step_classes(response, 0.0)) == [GOOD, NEUTRAL, BAD, UNLABELLED]
         soft = Response("q", 0, "?", ["a"] * 4, step_labels=[1.0, 0.0, 0.125, -1.0], completions=[[0, 0]] * 4)
-        assert list(step_classes(soft, 0.0, "f")) == [GOOD, BAD, GOOD, BAD]
-        assert list(step_classes(soft, 0.125, "f")) == [GOOD, BAD, BAD, BAD]
-        assert list(step_classes(dataclasses.replace(response, step_labels=None), 0.0, "f")) == [UNLABELLED] * 4
+        assert list(step_classes(soft, 0.0)) == [GOOD, BAD, GOOD, BAD]
+        assert list(step_classes(soft, 0.125)) == [GOOD, BAD, BAD, BAD]
+        assert list(step_classes(dataclasses.replace(response, step_labels=None), 0.0)) == [UNLABELLED] * 4
 
     def test_bad_against_the_rest(self):
         steps = np.array([[1, 2, 4, 100], [8, 16, 32, 100], [64, 128, 256, 100], [100, 100, 100, 100]])
