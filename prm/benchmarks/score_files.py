@@ -1,6 +1,5 @@
 """What an evaluation reads: score files as curves by name, or a model's scores, and their texts, lengths and question fields."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from prm.benchmarks.response_scores import OwnAggregation
 from prm.data.hub import read_source
 from prm.data.shapes import Place
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
-from prm.files import write_jsonl
+from prm.files import read_json, write_jsonl
 from prm.records import Key, Response, Row, StepScores
 from prm.scoring import ModelConfig, Scorer, score_kept
 from prm.tracking import manifest_path
@@ -50,7 +49,7 @@ def own_aggregations(entries: Sequence[str]) -> dict[str, OwnAggregation]:
         label, path = split_name(entry)
         folder = Path(path)
         for manifest in sorted(folder.glob("manifest*.json")) if folder.is_dir() else [manifest_path(path)]:
-            if manifest.exists() and (noted := json.loads(manifest.read_text(encoding="utf-8")).get("aggregation")):
+            if manifest.exists() and (noted := read_json(manifest, "restore or remove it").get("aggregation")):
                 found[label or folder.stem] = OwnAggregation(**noted)
     return found
 

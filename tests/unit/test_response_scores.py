@@ -4,6 +4,7 @@ import pytest
 
 from prm.aggregation import check_aggregation
 from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.benchmarks.score_files import own_aggregations
 from prm.models.published import RECIPES
 from prm.steps.contract import CONTRACTS
 
@@ -36,3 +37,9 @@ def test_mistakes():
         ResponseScoreConfig(aggregation=["minimum"])
     with pytest.raises(ValueError, match="tau is 0"):
         ResponseScoreConfig(tau=0)
+
+
+def test_a_broken_manifest_beside_scores_is_named(tmp_path):
+    (tmp_path / "s.manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"s\.manifest\.json: not valid JSON .*; restore or remove it"):
+        own_aggregations([str(tmp_path / "s.jsonl")])
