@@ -141,8 +141,8 @@ def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None
     """Raises ValueError for an unknown name, a temperature <= 0, or a product of signed scores (implicit PRM)."""
     if name not in AGGREGATIONS:
         raise ValueError(f"unknown aggregation {name!r}: choose from {', '.join(AGGREGATIONS)}")
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}: the temperature of softmin must be positive")
+    if not 0 < tau < math.inf:
+        raise ValueError(f"tau is {tau}: the temperature of softmin must be positive and finite")
     if signed and name in NEEDS_PROBABILITIES:
         raise ValueError(f"{name} needs scores in [0, 1], but an implicit PRM's step rewards are signed: use min or sum")
 

@@ -1,4 +1,4 @@
-"""Command lines: a config dataclass in, a filled instance out. Defaults < `--config FILE.yaml` < flags."""
+"""Command lines: a config dataclass in, a filled instance out (defaults < `--config FILE.yaml` < flags); and errors of one line."""
 
 import argparse
 import ast
@@ -7,31 +7,88 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
+import select
 import sys
 import textwrap
+import traceback
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import yaml
+from safetensors import SafetensorError
 from transformers.hf_argparser import HfArgumentParser
 
 Config = TypeVar("Config")
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, SafetensorError)
+"""What an error message is enough for: bad data, bad options, a full disk. Anything else is a mistake in the code."""
+DEBUG = "PRM_DEBUG"
+"""Environment variable: with a value, errors come with their traceback."""
+HELP_HINT = " (--help lists the options)"
+
+
+class OptionError(ValueError):
+    """An option outside its range, or options that contradict each other."""
+
+
+def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
+    """Call a script's `main` and exit with the status that it returns.
+
+    An error of `EXPECTED` is one line on stderr, which begins with the program's name, and status 1, or 2 for the options.
+    """
+    program = program or Path(sys.argv[0]).name
+    try:
+        status = main()
+        sys.stdout.flush()
+    except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and not _is_read():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+            sys.exit(1)
+        if os.environ.get(DEBUG):
+            raise
+        is_option = isinstance(error, OptionError)
+        print(f"{program}: error: {_describe(error)}{HELP_HINT * is_option}", file=sys.stderr)  # noqa: T201
+        sys.exit(2 if is_option else 1)
+    sys.exit(status)
+
+
+def _is_read() -> bool:
+    """Whether somebody still reads the output; `head` leaves when it has seen enough."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return not output.poll(0)
+
+
+def _describe(error: BaseException) -> str:
+    """The message; where a library raised the error, and no file is to blame, also what it is and where it comes from."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    is_own = frame.f_globals.get("__name__", "").split(".")[0] in ("prm", "__main__")
+    if str(error) and (is_own or getattr(error, "filename", None)):
+        return str(error)
+    place = f"{frame.f_code.co_filename}:{line}"
+    return f"{type(error).__name__}: {error} (raised in {place}; {DEBUG}=1 shows the whole way)"
 
 
 def parse_args(config_type: type[Config], argv: list[str] | None = None, description: str | None = None) -> Config:
     """Fill `config_type` from `--config FILE.yaml` and the flags after it.
 
     YAML entries become flags before they are parsed, so a file passes the same spelling, type and choice checks. The help text of a
-    field is the string literal below it. A mistake ends the program with status 2 and one line that names it.
+    field is the string literal below it. A mistake ends the program with status 2 and one line that names it; what the dataclass
+    itself finds wrong is raised as `OptionError`, which `run` ends the program by in the same way.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(config_type, description)
+    parser.refuse_repeated(argv)
     known, flags = parser.config_option.parse_known_args(argv)
     if known.config is not None:
         flags = _yaml_flags(Path(known.config), parser) + flags
-    config, _, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    try:
+        config, _, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0].split('=')[0], parser.flags)}")
     return config
@@ -60,7 +117,28 @@ class _Parser(HfArgumentParser):
         return self._option_string_actions
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: error: {message}{HELP_HINT}\n")
+
+    def refuse_repeated(self, argv: list[str]) -> None:
+        """End with an error for a list, or a file, that is given twice: the first one would be lost."""
+        seen = set()
+        for word in argv:
+            action = self.flags.get(word.split("=")[0])
+            if action in seen:
+                name = action.option_strings[0]
+                remedy = "give one file" if action.nargs is None else f"give all values behind one, {name} A B"
+                self.error(f"{name} stands twice: {remedy}")
+            if action is not None and (action.nargs in ("+", "*") or action.dest == "config"):
+                seen.add(action)
+
+    def check_entry(self, words: list[str], place: str) -> None:
+        """End with an error that names `place` for a value that is not what the option takes."""
+        checker = HfArgumentParser([], add_help=False, allow_abbrev=False)
+        checker._add_action(self.flags[words[0].split("=")[0]])
+        checker.error = lambda message: self.error(f"{place}: {message}")
+        _, unknown = checker.parse_known_args(words)
+        if unknown:
+            self.error(f"{place}: {words[0][2:]} takes one value, found {len(words) - 1}")
 
 
 def _yaml_flags(path: Path, parser: _Parser) -> list[str]:
@@ -68,8 +146,8 @@ def _yaml_flags(path: Path, parser: _Parser) -> list[str]:
         parser.error(f"--config {path}: no such file")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        parser.error(f"--config {path}: not valid YAML: {error}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parser.error(f"--config {path}: not valid YAML in UTF-8: {error}")
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
@@ -82,13 +160,17 @@ def _yaml_flags(path: Path, parser: _Parser) -> list[str]:
         if flag in seen:
             parser.error(f"{place}: {key_node.value!r} stands twice")
         seen.add(flag)
-        flags += _flag(flag, value_node, place, parser)
+        words = _flag(flag, value_node, place, parser)
+        parser.check_entry(words, place)
+        flags += words
     return flags
 
 
 def _flag(flag: str, node: yaml.Node, place: str, parser: _Parser) -> list[str]:
     """Scalars keep the spelling of the file (`1e-5` is a float to argparse, though a string to YAML 1.1)."""
     if isinstance(node, yaml.SequenceNode):
+        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            parser.error(f"{place}: {flag[2:]} holds lists or mappings; a list of plain values is expected")
         return [flag, *(str(item.value) for item in node.value)]
     if isinstance(node, yaml.MappingNode):
         return [f"{flag}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from prm.files import written_aside
+
 # Okabe and Ito's colors without yellow, which is lost on white; distinguishable under the common color deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX*"
@@ -47,9 +49,9 @@ def new_figure(path_stem: str | Path, width: float, height: float, font_size: fl
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         png, svg = figure_paths(path_stem)
-        png.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=DPI)
-        figure.savefig(svg, metadata={"Date": None})
+        with written_aside(png) as aside_png, written_aside(svg) as aside_svg:
+            figure.savefig(aside_png, format="png", dpi=DPI)
+            figure.savefig(aside_svg, format="svg", metadata={"Date": None})
 
 
 @contextmanager

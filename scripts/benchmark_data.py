@@ -13,7 +13,7 @@ from prm.benchmarks.data.grading import grading_report, hostile_report
 from prm.benchmarks.data.memory import STAGES, memory_report, synthetic_rollouts
 from prm.benchmarks.data.report import data_tables
 from prm.benchmarks.data.tokenizing import tokenizing_report
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.sources import load_responses, load_rollouts
 from prm.files import write_json, write_jsonl
 from prm.records import Rollout
@@ -108,4 +108,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

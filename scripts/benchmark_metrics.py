@@ -6,7 +6,7 @@ from pathlib import Path
 from prm.benchmarks.results import write_results
 from prm.benchmarks.speed.metrics import LIMITS, MetricSpeedConfig, measure_metrics
 from prm.benchmarks.tables import Table, render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.tracking import setup_logging, write_manifest
 
 
@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -10,7 +10,7 @@ from prm.benchmarks.speed.report import scoring_table
 from prm.benchmarks.speed.scoring import DISCRIMINATIVE, IMPLICIT, measure_scoring
 from prm.benchmarks.speed.scoring_engines import VARIANTS
 from prm.benchmarks.speed.training import hardware
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.files import write_json
 from prm.tracking import setup_logging, write_manifest
 
@@ -43,4 +43,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

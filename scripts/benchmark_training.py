@@ -13,7 +13,7 @@ from prm.benchmarks.speed.training import hardware, measure_speed
 from prm.benchmarks.speed.variants import SpeedConfig
 from prm.benchmarks.speed.vocabulary_memory import vocabulary_report
 from prm.benchmarks.speed.workload import SHAPES, log_normal_lengths, model_config
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.files import write_json
 from prm.tracking import setup_logging, write_manifest
 
@@ -77,4 +77,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

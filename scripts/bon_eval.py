@@ -8,9 +8,10 @@ from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OwnAggregation
+from prm.benchmarks.results import check_output_dir
 from prm.benchmarks.score_files import ScoringNotes, read_scores, score_all, scoring_notes, split_name
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
@@ -46,7 +47,8 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BonEvalConfig, argv, __doc__)
-    output_dir = Path(config.output_dir)
+    output_dir, files = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
+    check_output_dir(config.output_dir, [*files, config.rollouts, config.questions], config.models)
     responses = load_graded(config.rollouts) if config.rollouts else []
     if config.scores:
         records, notes = read_scores(config.scores, config.prm), scoring_notes(config.scores)
@@ -57,9 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}
-    files = [path for path in [config.rollouts] if path] or [split_name(entry)[1] for entry in config.scores]
-    result, tables = report_best_of_n(records, files, config, output_dir, constant, notes)
-    inputs = {*files, *(split_name(entry)[1] for entry in config.scores or []), *([config.questions] if config.questions else [])}
+    sources = [config.rollouts] if config.rollouts else files
+    result, tables = report_best_of_n(records, sources, config, output_dir, constant, notes)
+    inputs = filter(None, dict.fromkeys([*sources, *files, config.questions]))
     counts = {f"num_unscored {prm}": number for prm, number in result["unscored"].items()}
     counts |= {name: result[name] for name in result if name.startswith("num_")}
     extra = {"model": config.model, "items": result["items"]}
@@ -69,4 +71,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

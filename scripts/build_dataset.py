@@ -1,7 +1,7 @@
 """Build a training dataset from graded rollouts: filter, split into steps, split by question."""
 
 from prm.benchmarks.tables import align
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.build import BuildConfig, build_dataset
 from prm.data.statistics import table
 from prm.tracking import setup_logging
@@ -14,4 +14,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,11 +9,13 @@ from pathlib import Path
 from prm.benchmarks.calibration.evaluate import CalibrationConfig
 from prm.benchmarks.calibration.perturbations import PERTURBATIONS, check_perturbations, choose_questions, evaluate_perturbations
 from prm.benchmarks.calibration.report import report_calibration
+from prm.benchmarks.results import check_output_dir
 from prm.benchmarks.score_files import read_scores, score_all, split_name
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import load_responses
+from prm.models.files import model_folder
 from prm.records import Key, Response
 from prm.scoring import ModelConfig, score_kept
 from prm.tracking import setup_logging, write_manifest
@@ -75,9 +77,11 @@ def all_responses(files: Sequence[str]) -> list[Response]:
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(CalibrationReportConfig, argv, __doc__)
-    output_dir = Path(config.output_dir)
-    files = config.responses or [split_name(entry)[1] for entry in config.scores]
+    output_dir, scores = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
+    files = config.responses or scores
+    check_output_dir(config.output_dir, [*files, *scores], config.models)
     responses = all_responses(files)
+    tokenizer = config.tokenizer and str(model_folder(config.tokenizer, with_weights=False))
     perturbed = None
     if config.model:
         config.take_defaults_of(config.contract)
@@ -94,8 +98,8 @@ def main(argv: list[str] | None = None) -> None:
             )
     else:
         records = read_scores(config.scores, config.prm)
-    result, tables = report_calibration(records, responses, config, output_dir, config.tokenizer, perturbed)
-    inputs = hash_sources({*files, *(split_name(entry)[1] for entry in config.scores or [])})
+    result, tables = report_calibration(records, responses, config, output_dir, tokenizer, perturbed)
+    inputs = hash_sources(dict.fromkeys([*files, *scores]))
     counts = {f"num_unscored {prm}": found["num_unscored"] for prm, found in result["prms"].items()}
     write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})
     logger.info("wrote %s", output_dir)
@@ -103,4 +107,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

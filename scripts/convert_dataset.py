@@ -1,6 +1,6 @@
 """Convert data of any known shape (files, folders, datasets of the hub) to our formats or to stepwise supervision."""
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.export import ConvertConfig, convert_dataset
 from prm.tracking import setup_logging
 
@@ -11,4 +11,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

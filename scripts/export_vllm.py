@@ -4,7 +4,7 @@ import json
 import shlex
 from itertools import islice
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.sources import iter_responses
 from prm.models.checkpoint import EXAMPLE
 from prm.models.export import MAX_RESPONSES, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
@@ -34,4 +34,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

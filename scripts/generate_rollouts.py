@@ -1,6 +1,6 @@
 """Sample responses to questions with a policy: questions in, a folder of rollouts out. Interrupted, the same command resumes."""
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.sources import load_questions
 from prm.sampling.rollouts import RolloutConfig, generate_rollouts
 from prm.tracking import setup_logging
@@ -13,4 +13,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

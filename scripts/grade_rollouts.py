@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import iter_rollouts
 from prm.files import KeySet, read_records
@@ -12,7 +12,7 @@ from prm.grading import GradingConfig, check_references, grade
 from prm.grading.report import GradeReport
 from prm.records import Rollout
 from prm.shards import ShardWriter, WrittenBefore, in_shard
-from prm.tracking import manifest_path, progress, setup_logging, shard_prefix, write_manifest
+from prm.tracking import check_output, manifest_path, progress, setup_logging, shard_prefix, write_manifest
 
 logger = logging.getLogger("prm.grade_rollouts")
 
@@ -21,8 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(GradingConfig, argv, __doc__)
     output = Path(config.output)
-    if output.resolve() == Path(config.input).resolve():
-        raise ValueError(f"--output {output} is the input itself; name another place")
+    check_output("--output", config.output, [config.input], ".jsonl")
     keys, references = KeySet(), {}
     for rollout in share(config):
         keys.add(rollout.key)
@@ -55,4 +54,4 @@ def share(config: GradingConfig) -> Iterator[Rollout]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

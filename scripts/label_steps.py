@@ -10,7 +10,7 @@ from prm.annotation.base import LabelConfig
 from prm.annotation.consensus import ConsensusConfig, find_consensus
 from prm.annotation.judge import JudgeConfig, judge_responses
 from prm.annotation.monte_carlo import MonteCarloConfig, label_by_completions
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.tracking import setup_logging
 
 logger = logging.getLogger("prm.label_steps")
@@ -45,4 +45,4 @@ def read_method(argv: list[str]) -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,11 @@
 """Check labelled responses before training on them. Exit status 0: passed; 1: failed, or the input could not be read."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.tables import align
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.lint import CLASSES, LintConfig, lint
 from prm.files import write_json
 from prm.tracking import setup_logging
@@ -55,4 +54,4 @@ def agreement_table(agreement: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,6 +1,6 @@
 """Run the whole method in miniature: problems, policy, rollouts, grading, PRMs under several objectives, Best-of-N curves."""
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.miniature.experiment import run_miniature
 from prm.miniature.settings import MiniatureConfig
 from prm.tracking import setup_logging
@@ -13,4 +13,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.tables import align
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.files import write_json
 from prm.planning import GIGABYTE, PlanConfig, make_plan, plan_report
 from prm.tracking import setup_logging, to_plain, write_manifest
@@ -37,4 +37,4 @@ def plan_table(config: PlanConfig, report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

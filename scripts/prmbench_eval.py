@@ -8,9 +8,9 @@ from prm.benchmarks.predictions import PredictionsConfig, score_items
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import load_items, load_predictions
 from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
-from prm.benchmarks.results import write_results
+from prm.benchmarks.results import check_output_dir, write_results
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.figures import remove_figure
 from prm.tracking import setup_logging, write_manifest
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(PRMBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
+    check_output_dir(config.output_dir, [config.data, config.predictions], config.models)
     items, left_out = load_items(config.data)
     if config.predictions:
         predictions, counts = load_predictions(config.predictions, items)
@@ -51,12 +52,12 @@ def main(argv: list[str] | None = None) -> None:
         responses = [item.as_response(config.strip_numbering) for item in items]
         predictions, counts = score_items(config, responses, output_dir)
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
+    tables = prmbench_tables(result)
+    write_results(output_dir, result, tables, prmbench_items(items, predictions, config))
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")
     else:
         remove_figure(output_dir / "prm_score")
-    tables = prmbench_tables(result)
-    write_results(output_dir, result, tables, prmbench_items(items, predictions, config))
     inputs = hash_sources([config.data, *([config.predictions] if config.predictions else [])])
     extra = {"model": config.model}
     write_manifest(output_dir, config, inputs=inputs, counts={"num_items": len(items), **result["left_out"]}, extra=extra)
@@ -65,4 +66,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,9 +8,9 @@ from prm.benchmarks.predictions import PredictionsConfig, score_items
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
-from prm.benchmarks.results import write_results
+from prm.benchmarks.results import check_output_dir, write_results
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.figures import remove_figure
 from prm.tracking import setup_logging, write_manifest
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(ProcessBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
+    check_output_dir(config.output_dir, [*config.data, config.predictions], config.models)
     items = load_items(config.data)
     if config.predictions:
         predictions, left_out = load_predictions(config.predictions, items)
@@ -43,12 +44,12 @@ def main(argv: list[str] | None = None) -> None:
         predictions, left_out = score_items(config, [item.as_response() for item in items], output_dir)
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]
+    tables = processbench_tables(result)
+    write_results(output_dir, result, tables, processbench_items(items, predictions, result))
     if not isinstance(predictions[0], int):
         plot_processbench(items, predictions, result, output_dir / "f1")
     else:
         remove_figure(output_dir / "f1")
-    tables = processbench_tables(result)
-    write_results(output_dir, result, tables, processbench_items(items, predictions, result))
     inputs = hash_sources([*data_sources(config.data), *([config.predictions] if config.predictions else [])])
     counts = {"num_items": len(items), **left_out}
     write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})
@@ -57,4 +58,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import load_rollouts
 from prm.miniature.policy import BaseConfig, new_model
@@ -42,4 +42,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

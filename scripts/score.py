@@ -2,7 +2,7 @@
 
 import logging
 
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.scoring import ScoringConfig, score_file, score_in_processes
 from prm.tracking import setup_logging
 
@@ -18,4 +18,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

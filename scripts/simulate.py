@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prm.benchmarks.results import write_results
 from prm.benchmarks.tables import render
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.simulation.plots import plot_study
 from prm.simulation.report import findings, study_tables, verdicts
 from prm.simulation.settings import SimulationConfig
@@ -28,4 +28,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,9 +4,7 @@ Run again, the same command continues after a crash, and does nothing once the r
 a file named STOP in the output folder ask it to save and exit with status 85.
 """
 
-import sys
-
-from prm.config import parse_args
+from prm.config import parse_args, run
 from prm.tracking import setup_logging
 from prm.training.arguments import TrainingConfig
 from prm.training.run import part_from_ranks, train
@@ -17,7 +15,12 @@ def main(argv: list[str] | None = None) -> int:
     return train(parse_args(TrainingConfig, argv, __doc__))
 
 
-if __name__ == "__main__":
+def program() -> int:
+    """`main`, behind which all ranks end together."""
     status = main()
     part_from_ranks()
-    sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    run(program)

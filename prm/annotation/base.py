@@ -10,7 +10,7 @@ from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
 from prm.records import Response, Row, to_row
 from prm.shards import ShardWriter, ShareConfig, WrittenBefore, in_shard
-from prm.tracking import manifest_path, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import check_output, manifest_path, refuse_other_run, shard_prefix, write_manifest
 
 
 @dataclass
@@ -25,8 +25,7 @@ class LabelConfig(ShareConfig):
     def check(self) -> None:
         """Raise ValueError for values that no method can use."""
         self.check_share(self.output)
-        if Path(self.output).resolve() == Path(self.input).resolve():
-            raise ValueError(f"--output {self.output} is the input itself; name another place")
+        check_output("--output", self.output, [self.input], ".jsonl")
 
 
 class Labelling:

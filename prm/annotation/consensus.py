@@ -22,7 +22,7 @@ from prm.files import hash64, write_json, write_jsonl
 from prm.metrics import cohen_kappa
 from prm.records import Response
 from prm.shards import in_shard
-from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import check_output, manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ class ConsensusConfig(LabelConfig):
         super().check()
         if not 0 <= self.soft_threshold < 1:
             raise ValueError(f"--soft_threshold is {self.soft_threshold}; it must lie in [0, 1)")
-        if Path(self.other).resolve() in (Path(self.input).resolve(), Path(self.output).resolve()):
-            raise ValueError(f"--other {self.other} is the input or the output itself; name the second label set")
+        check_output("--output", self.output, [self.other], ".jsonl")
+        if Path(self.other).resolve() == Path(self.input).resolve():
+            raise ValueError(f"--other {self.other} is the input itself; name the second label set")
 
 
 @dataclass
@@ -131,7 +132,7 @@ def agreeing(config: ConsensusConfig, others: "LabelIndex", agreement: Agreement
         theirs = others.get(response, config.input)
         if theirs is None:
             agreement.missing_in_other += 1
-        elif agreement.add(step_classes(response, config.soft_threshold, config.input), theirs) in AGREEING:
+        elif agreement.add(step_classes(response, config.soft_threshold), theirs) in AGREEING:
             yield replace(response, label_source="consensus")
 
 
@@ -142,7 +143,7 @@ class LabelIndex:
         self.path = path
         keys, contents, ends, self._classes = array("Q"), array("Q"), array("Q"), bytearray()
         for response in responses:
-            self._classes += step_classes(response, soft_threshold, path)
+            self._classes += step_classes(response, soft_threshold)
             keys.append(_hash(response.key))
             contents.append(_hash((response.question, response.steps)))
             ends.append(len(self._classes))
@@ -167,11 +168,9 @@ class LabelIndex:
         return bytes(self._classes[int(self._ends[index - 1]) if index else 0 : int(self._ends[index])])
 
 
-def step_classes(response: Response, soft_threshold: float, path: str) -> bytes:
-    """One class a step. Raises ValueError unless there is one label a step; a response without any is unlabelled throughout."""
+def step_classes(response: Response, soft_threshold: float) -> bytes:
+    """One class a step; a response without labels is unlabelled throughout."""
     labels = response.step_labels if response.step_labels is not None else [None] * len(response.steps)
-    if len(labels) != len(response.steps):
-        raise ValueError(f"{path}: {response.key!r} has {len(response.steps)} steps and {len(labels)} labels; repair or remove it")
     is_soft = response.has_soft_labels
     return bytes(_class(label, is_soft, soft_threshold) for label in labels)
 

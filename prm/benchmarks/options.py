@@ -7,6 +7,8 @@ from typing import Any
 from prm import metrics
 from prm.benchmarks.published_values import parse_published
 
+MAX_BINS, MAX_DRAWS = 10_000, 10_000
+
 
 @dataclass(kw_only=True)
 class CalibrationBinsConfig(metrics.BootstrapConfig):
@@ -17,8 +19,8 @@ class CalibrationBinsConfig(metrics.BootstrapConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_calibration_bins < 1:
-            raise ValueError(f"--num_calibration_bins {self.num_calibration_bins}: give at least one")
+        if not 1 <= self.num_calibration_bins <= MAX_BINS:
+            raise ValueError(f"--num_calibration_bins {self.num_calibration_bins}: give at least one, and no more than {MAX_BINS}")
 
 
 FIXED_THRESHOLD = 0.5
@@ -42,4 +44,6 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         super().__post_init__()
         if self.num_random_draws < 1:
             raise ValueError(f"--num_random_draws {self.num_random_draws}: the baseline is a mean over draws, give at least one")
+        if self.num_random_draws > MAX_DRAWS:
+            raise ValueError(f"--num_random_draws {self.num_random_draws}: {MAX_DRAWS} at most, which are held at a time")
         parse_published(self.published)

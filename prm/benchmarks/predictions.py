@@ -7,13 +7,12 @@ It is never cut to fit, and each benchmark says what becomes of it.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prm.benchmarks.results import ITEMS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
-from prm.records import Response, Row
+from prm.records import LARGEST, Response, Row, is_number
 from prm.scoring import ModelConfig, score_kept
 
 Item = TypeVar("Item")
@@ -85,8 +84,9 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
     if not isinstance(scores, list) or len(scores) != num_steps:
         found = f"{len(scores)} of them: {scores!r:.80}" if isinstance(scores, list) else f"{scores!r:.80}"
         raise ValueError(f"{place}: item {name!r} has {num_steps} steps, but step_scores are {found}")
-    if not all(isinstance(s, int | float) and not isinstance(s, bool) and isfinite(s) for s in scores):
-        raise ValueError(f"{place}: step_scores of item {name!r} must be finite numbers, found {scores!r:.80}")
+    if not all(map(is_number, scores)):
+        bad = next(score for score in scores if not is_number(score))
+        raise ValueError(f"{place}: step_scores of item {name!r} must be finite numbers up to {LARGEST:g}, found {bad!r:.80}")
     return [float(score) for score in scores]
 
 

@@ -1,6 +1,5 @@
 """An evaluation's folder: metrics, tables and scored responses in; `metrics.json`, `tables.json`, `items.jsonl` out, and back."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from prm.benchmarks.tables import Table
-from prm.files import read_rows, write_json, write_jsonl
-from prm.records import Response
+from prm.files import read_json, read_rows, write_json, write_jsonl
+from prm.records import Response, to_record
 from prm.steps import join_steps
+from prm.tracking import check_output, manifest_path
 
 METRICS, TABLES, ITEMS = "metrics.json", "tables.json", "items.jsonl"
+SCORED = ("scores.jsonl", "predictions.jsonl")
+"""What an evaluation with a model leaves in its folder beside them, and what one of scores may read from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,33 @@ def first_error(response: Response, is_soft: bool) -> int | None:
 def write_results(
     folder: str | Path, metrics: Mapping[str, Any], tables: Sequence[Table], items: Iterable[Item | Mapping[str, Any]] = ()
 ) -> None:
-    """Write the three files, each whole or not at all. Figures stand beside them as `.png` and `.svg`."""
+    """Write the three files, each whole or not at all. Figures stand beside them as `.png` and `.svg`.
+
+    The manifest of an earlier evaluation goes first and the new one comes last: without it, files may be of two evaluations.
+    """
     folder = Path(folder)
+    manifest_path(folder).unlink(missing_ok=True)
     write_json(folder / METRICS, metrics)
     write_json(folder / TABLES, [asdict(table) for table in tables])
     write_jsonl(folder / ITEMS, items)
+
+
+def check_output_dir(output_dir: str, inputs: Iterable[str | None], models: Iterable[str | None] = ()) -> None:
+    """Raise ValueError as `check_output` does, but for the scores that an evaluation left in the same folder."""
+    folder = Path(output_dir)
+    own = [folder / name for name in SCORED if (folder / METRICS).exists() and (folder / name).exists()]
+    others = [path for path in inputs if path and Path(path) not in (own and [folder, *own])]
+    check_output("--output_dir", output_dir, others, models=models)
+
+
+def check_finished(folder: str | Path) -> None:
+    """Raise FileNotFoundError for a folder that holds no evaluation, or one that did not come to its end."""
+    folder = Path(folder)
+    if not (folder / TABLES).exists():
+        what = "no such folder" if not folder.exists() else f"holds no {TABLES}" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(f"{folder}: {what}; give the --output_dir of an evaluation (scripts/bon_eval.py, ...)")
+    if not (manifest := manifest_path(folder)).exists():
+        raise FileNotFoundError(f"{manifest}: is missing, so the evaluation did not come to its end; run it again")
 
 
 def without_nan(value: Any) -> Any:
@@ -113,18 +137,21 @@ def without_nan(value: Any) -> Any:
 
 
 def read_tables(folder: str | Path) -> list[Table]:
-    """Raises FileNotFoundError, naming what makes the folder, where there are none."""
+    """Raises FileNotFoundError, naming what makes the folder, where there are none, and ValueError for others' tables."""
     path = Path(folder) / TABLES
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; an evaluation script (scripts/bon_eval.py, ...) writes it")
-    return [Table(**row) for row in json.loads(path.read_text())]
+    remedy = "run the evaluation again"
+    rows = read_json(path, remedy, list)
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: no tables of an evaluation; {remedy}")
+    return [to_record(row, Table, f"{path}[{index}]") for index, row in enumerate(rows)]
 
 
 def read_items(folder: str | Path) -> Iterator[Item]:
     """The items of a folder, none if its evaluation had only scores and no texts. Raises ValueError naming file and line."""
     path = Path(folder) / ITEMS
     for row, place in read_rows(path) if path.exists() and path.stat().st_size else ():
-        try:
-            yield Item(**row)
-        except TypeError as error:
-            raise ValueError(f"{place}: not an item of an evaluation ({error}); write the folder again") from error
+        if unknown := sorted(row.keys() - Item.__annotations__.keys()):
+            raise ValueError(f"{place}: not an item of an evaluation, which has no {unknown[0]!r}; run the evaluation again")
+        yield to_record(row, Item, place)

@@ -1,8 +1,8 @@
 """What an evaluation reads: score files as curves by name, or a model's scores, and their texts, lengths and question fields."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from prm.benchmarks.response_scores import OwnAggregation
 from prm.data.hub import read_source
 from prm.data.shapes import Place
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
-from prm.files import write_jsonl
+from prm.files import read_json, write_jsonl
 from prm.records import Key, Response, Row, StepScores
 from prm.scoring import ModelConfig, Scorer, score_kept
 from prm.tracking import manifest_path
@@ -56,18 +56,26 @@ class ScoringNotes:
 
 
 def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
-    """Curve label -> the notes of its file, or of all jobs that wrote to its folder; none of a file that others made."""
+    """Curve label -> the notes of its file, or of the jobs that wrote to its folder; none of a file that others made.
+
+    A run that was started again in other shares leaves the manifests of both divisions: only those of the finest count.
+    """
     found: dict[str, ScoringNotes] = {}
     for entry in entries:
         label, path = split_name(entry)
-        folder, name = Path(path), label or Path(path).stem
-        for manifest in sorted(folder.glob("manifest*.json")) if folder.is_dir() else [manifest_path(path)]:
-            noted = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-            if "aggregation" in noted:
-                before, counts = found.get(name, ScoringNotes()), noted.get("counts") or {}
-                left_out = counts.get("responses", 0) - counts.get("scored", 0)
-                found[name] = ScoringNotes(OwnAggregation(**noted["aggregation"]), before.num_left_out + left_out)
+        places = Path(path).glob("manifest*.json") if Path(path).is_dir() else filter(Path.exists, [manifest_path(path)])
+        by_division = groupby(sorted(places, key=division), key=division)
+        *_, last = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division] or [[]]
+        if noted := [manifest for manifest in last if "aggregation" in manifest]:
+            counts = [manifest.get("counts") or {} for manifest in noted]
+            left_out = sum(count.get("responses", 0) - count.get("scored", 0) for count in counts)
+            found[label or Path(path).stem] = ScoringNotes(OwnAggregation(**noted[0]["aggregation"]), left_out)
     return found
+
+
+def division(manifest: Path) -> str:
+    """Into how many jobs the run was divided that left this manifest, as its name says; empty for one job."""
+    return manifest.stem.partition("-of-")[2]
 
 
 def score_all(

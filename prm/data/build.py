@@ -40,7 +40,7 @@ from prm.data.tokens import encode_file
 from prm.files import write_jsonl
 from prm.records import Response, to_line
 from prm.steps import StepEncoder, join_steps, load_tokenizer
-from prm.tracking import progress, write_manifest
+from prm.tracking import check_output, progress, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ def build_dataset(config: BuildConfig) -> dict[str, Any]:
     aside, old, work = (output.with_name(f".{output.name}.{role}") for role in ("new", "old", "work"))
     if old.exists() and not output.exists():  # killed while it replaced a dataset
         old.rename(output)
-    _check_output(output)
+    inputs = [config.responses or config.rollouts, config.step_labels, *config.decontaminate]
+    check_output("--output", config.output, inputs)
+    _check_dataset(output)
     for leftover in (aside, old, work):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
@@ -79,7 +81,7 @@ def build_dataset(config: BuildConfig) -> dict[str, Any]:
     return counts
 
 
-def _check_output(output: Path) -> None:
+def _check_dataset(output: Path) -> None:
     """A dataset may be replaced; anything else that stands there was not made by us."""
     if output.exists() and not (output / "train.jsonl").exists() and (output.is_file() or any(output.iterdir())):
         raise ValueError(f"--output {output}: stands there already and is not a dataset; name another folder")

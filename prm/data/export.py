@@ -13,7 +13,7 @@ from prm.data.hub import hash_source
 from prm.data.sources import iter_questions, iter_responses, iter_rollouts
 from prm.files import write_jsonl
 from prm.records import Response, Row
-from prm.tracking import manifest_path, progress, refuse_other_run, write_manifest
+from prm.tracking import check_output, manifest_path, progress, refuse_other_run, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ def convert_dataset(config: ConvertConfig) -> dict[str, Any]:
     for an output that is the input or was made from something else.
     """
     output, dropped = Path(config.output), Counter()
-    if output.exists() and Path(config.input).exists() and output.samefile(config.input):
-        raise ValueError(f"--output {output} is the input itself; name another place")
+    check_output("--output", config.output, [config.input], ".jsonl")
     inputs = {config.input: hash_source(config.input)}
     options = {name: value for name, value in vars(config).items() if name not in ("input", "output")}
     run = {"input": inputs[config.input], **options}

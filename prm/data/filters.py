@@ -68,8 +68,6 @@ def check_response(response: Response) -> None:
             raise ValueError(f"response {response.key!r}: step {number} is blank; remove it")
         if SEPARATOR in step:
             raise ValueError(f"response {response.key!r}: step {number} holds the separator {SEPARATOR}; remove the response")
-    if response.step_labels is not None and len(response.step_labels) != len(response.steps):
-        raise ValueError(f"response {response.key!r}: {len(response.step_labels)} step labels for {len(response.steps)} steps")
 
 
 def last_held_out(question_hashes: Sequence[int], validation_fraction: float) -> int:

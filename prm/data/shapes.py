@@ -168,7 +168,9 @@ def pool_scores(row: Row, place: Place) -> Iterator[StepScores]:
         if isinstance(scores, dict):
             name = next(iter(scores)) if place.prm is None and len(scores) == 1 else place.prm
             if name not in scores:
-                raise ValueError(f"{place.where}: --prm {name}: the candidates hold step scores of {sorted(scores)}; name one")
+                choice = "name one with --prm" if name is None else f"and none of --prm {name}: score all with it, or leave it out"
+                found = ", ".join(sorted(scores)) or "no PRM"
+                raise ValueError(f"{place.where}: candidate {rollout.sample_index} has scores of {found}, {choice}")
             scores = scores[name]
         yield _scores(rollout, scores, place)
 

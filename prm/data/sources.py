@@ -5,7 +5,7 @@ Every script reads its input with these readers. A source is a file, a folder of
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def iter_responses(source: str | Path, dropped: Counter[str] | None = None, skip
 
 def iter_placed_responses(source: str | Path) -> Iterator[tuple[Response, str]]:
     """Responses with the places of their rows; a key may stand twice, which is for the linter to say."""
-    return _convert(source, "responses", RESPONSE_SHAPES, None, Counter(), skip_unreadable=False)
+    return _convert(source, "responses", RESPONSE_SHAPES, None, Counter(), skip_unreadable=False, check=None)
 
 
 def iter_prmbench(source: str | Path, dropped: Counter[str]) -> Iterator[tuple[Response, Row]]:
@@ -138,9 +138,14 @@ def load_scores(source: str | Path, prm: str | None = None) -> list[StepScores]:
 
 def list_prms(source: str | Path) -> list[str]:
     """Names of the models that scored a candidate pool; empty for any other file."""
-    candidates = (candidate for row, _ in read_source(source) for candidate in row.get("candidates", ()))
-    scores = (candidate.get("step_scores") for candidate in candidates)
-    return sorted({name for by_name in scores if isinstance(by_name, dict) for name in by_name})
+    names: set[str] = set()
+    for row, where in read_source(source):
+        candidates = row.get("candidates", [])
+        if not isinstance(candidates, list) or not all(isinstance(candidate, dict) for candidate in candidates):
+            raise ValueError(f"{where}: 'candidates' is {candidates!r:.80}, expected a list of objects")
+        scores = (candidate.get("step_scores") for candidate in candidates)
+        names |= {name for by_name in scores if isinstance(by_name, dict) for name in by_name}
+    return sorted(names)
 
 
 def load_question_texts(source: str | Path) -> list[str]:
@@ -175,14 +180,30 @@ def _read(
         logger.warning("%s: left out of its %s: %s", source, what, reasons)
 
 
+def _check_labels(record: Any, where: str) -> None:
+    if isinstance(record, Response) and record.step_labels is not None and len(record.step_labels) != len(record.steps):
+        raise ValueError(
+            f"{where}: {len(record.step_labels)} step labels for {len(record.steps)} steps; label every step, with null where "
+            "nobody knows"
+        )
+
+
 def _convert(
-    source: str | Path, what: str, shapes: tuple[Shape, ...], prm: str | None, dropped: Counter[str], skip_unreadable: bool
+    source: str | Path,
+    what: str,
+    shapes: tuple[Shape, ...],
+    prm: str | None,
+    dropped: Counter[str],
+    skip_unreadable: bool,
+    check: Callable[[Any, str], None] | None = _check_labels,
 ) -> Iterator[tuple[Any, str]]:
-    """Every record with the place of its row."""
+    """Every record with the place of its row. `check(record, place)` raises ValueError for one that contradicts itself."""
     seen: Counter[str] = Counter()
     for index, (row, where) in enumerate(read_source(source)):
         try:
             records = list(_convert_row(row, what, shapes, Place(where, index, prm, seen, dropped)))
+            for record in records if check else ():
+                check(record, where)
         except ValueError as error:
             if not skip_unreadable:
                 raise

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from prm.metrics.ties import without_noise
 
 NUM_DRAWS = 10_000
+MAX_DRAWS = 1_000_000
+"""All resamples of an interval are held at a time."""
 CONFIDENCE = 0.95
 CHUNK = 5_000_000
 """Drawn questions held at a time."""
@@ -27,6 +29,10 @@ class BootstrapConfig:
     def __post_init__(self) -> None:
         if self.num_bootstrap < 1:
             raise ValueError(f"--num_bootstrap {self.num_bootstrap}: an interval needs resamples, at least one")
+        if self.num_bootstrap > MAX_DRAWS:
+            raise ValueError(f"--num_bootstrap {self.num_bootstrap}: {MAX_DRAWS} at most, which fix an interval to its third digit")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: give 0 or more")
         if not 0 < self.confidence < 1:
             raise ValueError(f"--confidence {self.confidence}: give a share between 0 and 1, such as 0.95")
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
@@ -68,7 +69,8 @@ class PackedModel(PreTrainedModel):
         """The pretrained decoder under packed attention: safetensors only, no remote code, no weight left random."""
         options = {"use_safetensors": True, "trust_remote_code": False, "attn_implementation": PACKED, "output_loading_info": True}
         config = load_config(name_or_path)
-        decoder, report = cls.auto_class.from_pretrained(str(name_or_path), config=config, dtype=dtype, **options)
+        with named_weights(name_or_path):
+            decoder, report = cls.auto_class.from_pretrained(str(name_or_path), config=config, dtype=dtype, **options)
         check_complete(report["missing_keys"], name_or_path)
         if not decoder._supports_attention_backend:
             raise ValueError(
@@ -93,7 +95,8 @@ class PackedModel(PreTrainedModel):
         cls.check_contract(read_prm_config(directory), directory)
         config = load_config(directory)
         kwargs |= {"use_safetensors": True, "attn_implementation": PACKED, "output_loading_info": True}
-        model, report = super().from_pretrained(str(directory), config=config, dtype=dtype, **kwargs)
+        with named_weights(directory):
+            model, report = super().from_pretrained(str(directory), config=config, dtype=dtype, **kwargs)
         check_complete(report["missing_keys"], directory)
         return model
 
@@ -115,9 +118,27 @@ def load_config(name_or_path: str | Path) -> PreTrainedConfig:
     name = str(name_or_path)
     if is_path(name) and not (Path(name) / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"{name}: no {CONFIG_FILE}; give a folder that save_pretrained wrote, or a model name of the hub")
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: its {CONFIG_FILE} cannot be read ({str(error).splitlines()[0]})") from error
     check_packable(config)
     return config
+
+
+@contextmanager
+def named_weights(source: str | Path) -> Iterator[None]:
+    """Raise what is wrong with weights that are loaded inside as ValueError, or FileNotFoundError without any, naming `source`."""
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise FileNotFoundError(f"{source}: holds no weights, that is, no .safetensors file; copy the checkpoint again")
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{source}: a .safetensors file is damaged or cut off ({error}); copy the checkpoint again") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(f"{source}: the weights have other shapes than {CONFIG_FILE} says; copy the checkpoint again") from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from prm.models.reward_model import RewardModel
 from prm.models.step_scores import largest_difference, score_batch
 from prm.records import Response
 from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
+from prm.steps.saved import REMEDY
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ def check_self_test(model: PackedModel, encoder: StepEncoder, saved: dict[str, A
         logger.warning("%s: %s holds no self-test; nothing shows that it scores as when it was saved", directory, CONFIG_NAME)
         return
     now = self_test(model, encoder)
+    if not isinstance(saved, dict) or now.keys() - saved.keys():
+        raise ValueError(f"{directory}: {CONFIG_NAME} holds the self-test {saved!r:.80}; {REMEDY}")
     for name in ("input_ids", "step_ends"):
         if now[name] != saved[name]:
             raise ValueError(

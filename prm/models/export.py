@@ -11,7 +11,6 @@ three outputs need no plugin there, nor do heads on Qwen3, Llama or Mistral, for
 """
 
 import importlib.util
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,11 +31,14 @@ from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
 from prm.models.vllm_pooling import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
 from prm.records import Response
 from prm.steps import StepEncoder
+from prm.tracking import check_output
 
 SERVE_OPTIONS = "vllm.yaml"
 """Options of `vllm serve`, read with its --config."""
 MAX_RESPONSES = 64
 """Responses of --input that are compared."""
+TEMPERATURES = (1e-3, 1e3)
+"""What the head's weights can be divided by in half precision; calibration finds 0.3 to 5."""
 LIBRARY = "sentence_transformers.models"
 
 
@@ -61,10 +63,12 @@ class ExportConfig:
 
     def check(self) -> None:
         """Raise ValueError for what no export can do, and as `read_contract` does for a model that cannot be read."""
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"--temperature is {self.temperature}; it must be positive and finite")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(f"--temperature is {self.temperature}; it must be positive, from {low:g} to {high:g}")
         if self.input is not None and not self.parity:
             raise ValueError(f"--input {self.input}: nothing is compared with --parity False; leave one of the two out")
+        check_output("--output", self.output)
         if Path(self.output).exists():
             raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
         if self.parity and importlib.util.find_spec("vllm") is None:

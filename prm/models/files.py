@@ -1,6 +1,5 @@
 """The name or path of a model in; its folder on disk, its config and its weights by name out. No remote code, no open pickles."""
 
-import json
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from prm.files import read_json
 from prm.models.backbone import CONFIG_FILE, is_path
 
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
@@ -65,7 +65,7 @@ class ModelFiles:
             raise FileNotFoundError(
                 f"{self.name}: no {CONFIG_FILE}; a folder of weights alone needs the config and tokenizer of its backbone beside it"
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, "copy the checkpoint again")
 
     @property
     def architecture(self) -> str:
@@ -81,7 +81,7 @@ class ModelFiles:
     def weights(self) -> dict[str, str]:
         """File of every weight, by the index where there is one. Raises FileNotFoundError for a folder without weights."""
         if indexes := sorted(self.folder.glob("*.index.json")):
-            return json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"]
+            return read_json(indexes[0], "copy the checkpoint again")["weight_map"]
         if files := weight_files(model_folder(self.name)):
             return {name: file.name for file in files for name in weight_names(file)}
         raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")

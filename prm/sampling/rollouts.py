@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prm.files import KeySet
@@ -22,7 +21,7 @@ from prm.records import Question, Rollout
 from prm.sampling.base import EngineConfig, SampleRequest, SamplingConfig, make_engine
 from prm.sampling.prompts import chat_prompts, context_length, encode_prompts, model_identity, read_model, sample_seed
 from prm.shards import ShardWriter, ShareConfig
-from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, to_plain, write_manifest
+from prm.tracking import check_output, manifest_path, progress, refuse_other_run, shard_prefix, to_plain, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,7 @@ class RolloutConfig(EngineConfig, SamplingConfig, ShareConfig):
         if self.temperature == 0 and self.num_samples > 1:
             raise ValueError(f"--temperature 0 would give {self.num_samples} equal samples; raise it or take --num_samples 1")
         self.check_share(self.output)
-        if Path(self.output).suffix in (".jsonl", ".json"):
-            raise ValueError(f"--output {self.output}: rollouts are written to a folder of shards; leave the ending out")
+        check_output("--output", self.output, [self.questions], models=[self.model])
 
 
 def generate_rollouts(config: RolloutConfig, questions: Sequence[Question]) -> dict[str, Any]:

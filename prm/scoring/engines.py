@@ -1,6 +1,7 @@
 """Scoring engines: encoded responses in, one score per step end of each out, in order."""
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -96,8 +97,16 @@ class TorchEngine:
 
 
 def resolve_device(device: str) -> str:
-    """cpu, cuda or cuda:N; of `auto`, CUDA where there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """cpu, cuda or cuda:N; of `auto`, CUDA where there is one. Raises ValueError for others, and for one that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise ValueError(f"--device {device!r} is unknown: choose auto, cpu, cuda or cuda:N")
+    if device != "cpu" and int(match[1] or 0) >= count:
+        raise ValueError(f"--device {device}: PyTorch sees {count} CUDA devices here; choose another, or cpu")
+    return device
 
 
 def resolve_dtype(dtype: str, device: str) -> str:

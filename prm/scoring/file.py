@@ -10,14 +10,14 @@ from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
 from prm.records import Response
-from prm.scoring.engines import ENGINES
+from prm.scoring.engines import ENGINES, resolve_device
 from prm.scoring.identity import run_identity
 from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import reference_of
 from prm.scoring.store import score_into
 from prm.shards import ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
-from prm.tracking import refuse_other_run
+from prm.tracking import check_output, refuse_other_run
 
 
 @dataclass
@@ -39,14 +39,27 @@ class ScoringConfig(ModelConfig, ShareConfig):
     num_processes: int = 1
     """Processes on this machine that divide the questions: each takes a GPU, or without any its part of the cores."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_step_length is not None and self.max_step_length < 1:
+            raise ValueError(f"--max_step_length {self.max_step_length}: must be at least 1 token")
+        if self.num_processes < 1:
+            raise ValueError(f"--num_processes {self.num_processes}: at least 1")
+
+    def check(self) -> None:
+        """Raise ValueError for an output that cannot be, and as `reference_of` does."""
+        self.check_share(self.output)
+        resolve_device(self.device)
+        check_output("--output", self.output, [self.input], ".jsonl", self.models)
+        reference_of(self.model, self.reference, self.recipe)
+
 
 def score_file(config: ScoringConfig) -> dict[str, int]:
     """Score this job's share of a file into `config.output`, resumable; returns, and records in the manifest, counts and speed.
 
     Raises ValueError for a share without responses and for an output that holds scores of another model, input or setting.
     """
-    config.check_share(config.output)
-    reference_of(config.model, config.reference, config.recipe)
+    config.check()
     keys = KeySet(response.key for response in share(config))
     if not keys:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))

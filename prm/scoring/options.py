@@ -25,11 +25,22 @@ class ModelConfig:
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes CUDA where there is one."""
 
+    def __post_init__(self) -> None:
+        if self.token_budget is not None and self.token_budget < 1:
+            raise ValueError(f"--token_budget {self.token_budget}: a row holds at least 1 token, and a longer response whole")
+        # What an evaluation's config inherits beside this one has checks of its own.
+        getattr(super(), "__post_init__", lambda: None)()
+
     def check_unused(self, instead: str) -> None:
         """Raises ValueError for an option of the model where `instead` is given and nothing is loaded."""
         changed = [f.name for f in fields(ModelConfig) if getattr(self, f.name) != f.default]
         if self.model is None and changed:
             raise ValueError(f"--{changed[0]} says how --model is loaded, but {instead} is given: leave one of the two out")
+
+    @property
+    def models(self) -> list[str | None]:
+        """The model and its reference, as given."""
+        return [self.model, self.reference]
 
     @property
     def model_name(self) -> str:

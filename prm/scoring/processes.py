@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from prm.data.sources import iter_responses
 from prm.sampling.processes import num_cores, visible_gpus
 from prm.scoring.file import ScoringConfig, score_file
-from prm.scoring.scorer import reference_of
 from prm.shards import in_shard
 from prm.tracking import manifest_path, setup_logging
 
-CHILD = "from prm.scoring.processes import main; main()"
+CHILD = "from prm.config import run; from prm.scoring.processes import main; run(main, 'score.py')"
 POLL_SECONDS = 0.1
 
 
@@ -26,13 +25,10 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     Raises ValueError for more processes than GPUs and as `score_file` does, RuntimeError when a process fails.
     """
     count = config.num_processes
-    if count < 1:
-        raise ValueError(f"--num_processes {count}: at least 1")
     devices = [] if config.device == "cpu" else visible_gpus()
     if devices and (count > len(devices) or config.device not in ("auto", "cuda")):
         raise ValueError(f"--num_processes {count} --device {config.device}: each takes one of {len(devices)} GPUs: --device auto")
-    config.check_share(config.output)
-    reference_of(config.model, config.reference, config.recipe)
+    config.check()
     shares = occupied(config, [share_of(config, rank) for rank in range(count)])
     if not shares:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prm.files import write_json
-from prm.records import Response
+from prm.records import Response, is_instance
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
 from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step
-from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, load_tokenizer, read_prm_config
+from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, REMEDY, load_tokenizer, read_prm_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -183,13 +183,20 @@ class StepEncoder:
     def load(cls, directory: str | Path) -> "StepEncoder":
         """Read the contract of a checkpoint. Raises as `read_prm_config` does, and ValueError if its tokenizer was exchanged."""
         config = read_prm_config(directory)
-        names = {f.name for f in dataclasses.fields(cls)} - {"tokenizer"}
-        tokenizer = load_tokenizer(directory)
-        encoder = cls(tokenizer=tokenizer, **{name: config[name] for name in names if name in config})
-        if encoder.has_separator and encoder.separator_id != config["separator_id"]:
+        known = {f.name: f.type for f in dataclasses.fields(cls) if f.name in config and f.name != "tokenizer"}
+        for name, kind in known.items():
+            if not is_instance(config[name], kind):
+                place = Path(directory) / CONFIG_NAME
+                raise ValueError(f"{place}: {name} is {config[name]!r:.80}, expected {kind}; {REMEDY}")
+        encoder = cls(tokenizer=load_tokenizer(directory), **{name: config[name] for name in known})
+        try:
+            separator_id = encoder.separator_id if encoder.has_separator else None
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}, or restore the tokenizer the model was trained with") from error
+        if encoder.has_separator and separator_id != config.get("separator_id"):
             raise ValueError(
-                f"{directory}: the tokenizer gives {encoder.separator!r} id {encoder.separator_id}, {CONFIG_NAME} says "
-                f"{config['separator_id']}; restore the tokenizer the model was trained with"
+                f"{directory}: the tokenizer gives {encoder.separator!r} id {separator_id}, {CONFIG_NAME} says "
+                f"{config.get('separator_id')}; restore the tokenizer the model was trained with"
             )
         return encoder
 

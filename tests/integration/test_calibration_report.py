@@ -127,3 +127,10 @@ def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match="1 scored responses are not among --responses"):
         run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_is_nowhere_is_named_before_the_model_scores(tmp_path, checkpoint, monkeypatch):
+    write_jsonl(tmp_path / "labelled.jsonl", responses())
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(FileNotFoundError, match="nope: no such checkpoint folder, and no model of the hub"):
+        run(tmp_path, "--responses", tmp_path / "labelled.jsonl", "--model", checkpoint, "--tokenizer", "nope")

@@ -8,6 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import bon_eval
+import build_dataset
+import calibration_report
+import convert_dataset
+import grade_rollouts
+import prmbench_eval
 import processbench_eval
 import pytest
 import score
@@ -290,3 +295,26 @@ class TestProcessBench:
         with pytest.raises(ValueError, match="--recipe says how --model is loaded, but --predictions is given"):
             self.run(tmp_path, "--predictions", tmp_path / "p.jsonl", "--recipe", "qwen")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        (bon_eval, ["--scores"]),
+        (calibration_report, ["--scores"]),
+        (processbench_eval, ["--predictions", "x.jsonl", "--data"]),
+        (prmbench_eval, ["--predictions", "x.jsonl", "--data"]),
+        (score, ["--model", "x", "--input"]),
+        (grade_rollouts, ["--input"]),
+        (build_dataset, ["--rollouts"]),
+        (convert_dataset, ["--input"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_no_script_writes_into_its_input(tmp_path, script, flags):
+    write_jsonl(tmp_path / "a.jsonl", scores())
+    option = "--output_dir" if script in (bon_eval, calibration_report, processbench_eval, prmbench_eval) else "--output"
+    for output, relation in ((tmp_path, "is the input itself"), (tmp_path / "new", "lies in the input")):
+        with pytest.raises(ValueError, match=f"{option} {output} {relation}.* {tmp_path}:"):
+            script.main([*flags, str(tmp_path), option, str(output)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

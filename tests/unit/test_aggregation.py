@@ -167,6 +167,8 @@ def test_unknown_aggregation_and_temperature():
         check_aggregation("median")
     with pytest.raises(ValueError, match=r"tau is 0\.0"):
         check_aggregation("softmin", tau=0.0)
+    with pytest.raises(ValueError, match=r"tau is inf"):
+        check_aggregation("softmin", tau=float("inf"))
 
 
 def test_pad_steps_by_hand():

@@ -142,6 +142,8 @@ def test_candidates_without_scores_are_selected_last():
     assert (completed[1].correct, completed[1].extracted) == (True, "1")
     with pytest.raises(ValueError, match=r"1 scored candidates are not among the rollouts, such as \('b', 0\)"):
         with_unscored("prm", [StepScores("b", 0, [0.2])], responses)
+    with pytest.raises(ValueError, match="prm: not one of the 3 candidates has scores"):
+        with_unscored("prm", [], responses)
 
 
 @pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [-5.0, 3.0, -7.0]])

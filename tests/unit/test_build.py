@@ -233,7 +233,7 @@ REFUSALS = {
     ),
     "no steps": ([Response("a", 0, "?", [], True)], r"response \('a', 0\): it has no steps"),
     "blank step": ([Response("a", 0, "?", ["s", " "], True)], r"response \('a', 0\): step 2 is blank"),
-    "labels": ([Response("a", 0, "?", ["s"], step_labels=[1.0, 1.0])], r"response \('a', 0\): 2 step labels for 1 steps"),
+    "labels": ([Response("a", 0, "?", ["s"], step_labels=[1.0, 1.0])], r"in\.jsonl:1: 2 step labels for 1 steps"),
 }
 
 

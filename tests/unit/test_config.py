@@ -1,10 +1,17 @@
 import dataclasses
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
-from prm.config import field_docs, parse_args
+from prm.config import field_docs, parse_args, run
+from prm.files import read_rows
 
 
 @dataclass
@@ -49,10 +56,13 @@ def test_defaults_then_yaml_then_flags(yaml_file):
     ("text", "message"),
     [
         ("num_samples: 4\nlearning_rat: 1", "c.yaml:2: unknown key 'learning_rat'; did you mean --learning_rate?"),
-        ("num_samples: four", "argument --num_samples/--num-samples: invalid int value: 'four'"),
-        ("loss: asymm", "argument --loss: invalid choice: 'asymm'"),
+        ("limit: 1\nnum_samples: four", "c.yaml:2: argument --num_samples/--num-samples: invalid int value: 'four'"),
+        ("loss: asymm", "c.yaml:1: argument --loss: invalid choice: 'asymm'"),
         ("limit:", "c.yaml:1: limit has no value"),
         ("limit: 1\nlimit: 2", "c.yaml:2: 'limit' stands twice"),
+        ("limit: [1, 2]", "c.yaml:1: limit takes one value, found 2"),
+        ("names: [a, [b]]", "c.yaml:1: names holds lists or mappings"),
+        ("names: []", "c.yaml:1: argument --names: expected at least one argument"),
         ("- a", "expected `key: value` lines"),
         ("a: [", "not valid YAML"),
         ("config: x", "unknown key 'config'"),
@@ -106,3 +116,78 @@ def test_parsing_leaves_the_class_as_it_was():
     parse_args(Base, [])
     assert [field.type for field in dataclasses.fields(Base)] == [str | None]
     assert "help" not in dataclasses.fields(Base)[0].metadata
+
+
+@dataclass
+class Checked:
+    limit: int = 1
+
+    def __post_init__(self):
+        if self.limit < 1:
+            raise ValueError(f"--limit {self.limit}: at least one")
+
+
+def read(path):
+    return next(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "message"),
+    [
+        (lambda: parse_args(Checked, ["--limit", "0"]), 2, r"--limit 0: at least one \(--help lists the options\)"),
+        (lambda: read("/nowhere"), 1, "/nowhere: no such file or folder"),
+        (lambda: Path("/nowhere").read_text(), 1, r"\[Errno 2\] No such file or directory: '/nowhere'"),
+        (lambda: np.random.default_rng(-1), 1, r"ValueError: expected non-negative integer \(raised in .*:\d+; PRM_DEBUG=1 .*\)"),
+        (lambda: 85, 85, None),
+        (lambda: None, None, None),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(capsys, monkeypatch, main, status, message):
+    with pytest.raises(SystemExit) as end:
+        run(main, "score.py")
+    assert end.value.code == status
+    err = capsys.readouterr().err
+    assert re.fullmatch(rf"score.py: error: {message}\n", err) if message else not err
+    if message:
+        monkeypatch.setenv("PRM_DEBUG", "1")
+        with pytest.raises((ValueError, OSError)):
+            run(main)
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback():
+    with pytest.raises(KeyError):
+        run(lambda: {}["x"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x')", 1, ""),
+        ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x' * 10**6)", 1, ""),
+        ("raise BrokenPipeError(32, 'a worker is gone')", 1, "-c: error: [Errno 32] a worker is gone\n"),
+        ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt\n"),
+    ],
+)
+def test_a_reader_that_leaves_and_an_interrupt(body, status, message):
+    code = f"import os, signal; from prm.config import run; run(lambda: exec({body!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr.endswith(message) if message else not done.stderr
+
+
+def test_a_list_that_stands_twice_is_refused(yaml_file, capsys):
+    for argv in (["--names", "a", "--names=b"], [*yaml_file(""), "--config=x.yaml"]):
+        with pytest.raises(SystemExit):
+            parse_args(Config, argv)
+        assert re.search(r"--(names|config) stands twice: give", capsys.readouterr().err)
+    assert parse_args(Config, [*yaml_file("names: [a]"), "--names", "b", "--limit", "1", "--limit", "2"]) == Config(
+        names=["b"], limit=2
+    )
+
+
+def test_a_config_that_is_not_utf_8_is_named(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"names: [caf\xe9]")
+    with pytest.raises(SystemExit):
+        parse_args(Config, ["--config", str(path)])
+    assert "c.yaml: not valid YAML in UTF-8" in capsys.readouterr().err

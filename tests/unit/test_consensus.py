@@ -77,11 +77,11 @@ class TestParts:
 
     def test_zero_is_neutral_for_a_judge_and_bad_for_completions(self):
         response = Response("q", 0, "?", ["a"] * 4, step_labels=[1.0, 0.0, -1.0, None])
-        assert list(step_classes(response, 0.0, "f")) == [GOOD, NEUTRAL, BAD, UNLABELLED]
+        assert list(step_classes(response, 0.0)) == [GOOD, NEUTRAL, BAD, UNLABELLED]
         soft = Response("q", 0, "?", ["a"] * 4, step_labels=[1.0, 0.0, 0.125, -1.0], completions=[[0, 0]] * 4)
-        assert list(step_classes(soft, 0.0, "f")) == [GOOD, BAD, GOOD, BAD]
-        assert list(step_classes(soft, 0.125, "f")) == [GOOD, BAD, BAD, BAD]
-        assert list(step_classes(dataclasses.replace(response, step_labels=None), 0.0, "f")) == [UNLABELLED] * 4
+        assert list(step_classes(soft, 0.0)) == [GOOD, BAD, GOOD, BAD]
+        assert list(step_classes(soft, 0.125)) == [GOOD, BAD, BAD, BAD]
+        assert list(step_classes(dataclasses.replace(response, step_labels=None), 0.0)) == [UNLABELLED] * 4
 
     def test_bad_against_the_rest(self):
         steps = np.array([[1, 2, 4, 100], [8, 16, 32, 100], [64, 128, 256, 100], [100, 100, 100, 100]])
@@ -183,7 +183,7 @@ class TestRefusals:
 
     def test_labels_that_are_not_one_a_step(self, config):
         write_jsonl(config.other, [Response("same", 0, "?", ["one"], step_labels=[1.0, 1.0])])
-        with pytest.raises(ValueError, match=r"mc\.jsonl: \('same', 0\) has 1 steps and 2 labels"):
+        with pytest.raises(ValueError, match=r"mc\.jsonl:1: 2 step labels for 1 steps"):
             find_consensus(config)
 
     def test_nothing_in_common(self, config):
@@ -205,8 +205,10 @@ class TestRefusals:
             find_consensus(dataclasses.replace(config, **change))
 
     def test_paths(self, config):
-        with pytest.raises(ValueError, match="is the input or the output itself"):
+        with pytest.raises(ValueError, match="is the input itself"):
             find_consensus(dataclasses.replace(config, other=config.input))
+        with pytest.raises(ValueError, match=r"--output .* is the input itself"):
+            find_consensus(dataclasses.replace(config, output=config.other))
         with pytest.raises(FileNotFoundError, match="nowhere"):
             find_consensus(dataclasses.replace(config, other="nowhere.jsonl"))
 

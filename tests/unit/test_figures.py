@@ -1,4 +1,5 @@
 import pytest
+from matplotlib.figure import Figure
 
 from prm.figures import (
     DARK_GREY,
@@ -129,3 +130,20 @@ def test_ticks_of_a_logarithmic_axis_have_room(tmp_path, values, ticks):
         log_scale(axis, values)
     assert sorted(axis.get_xticks()) == ticks
     assert [label.get_text() for label in axis.get_xticklabels()] == list(map(str, reversed(ticks)))
+
+
+def test_a_figure_that_fails_to_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    with new_figure(tmp_path / "a", 3, 2):
+        pass
+    before = {path: path.read_bytes() for path in figure_paths(tmp_path / "a")}
+    save = Figure.savefig
+
+    def fail(figure, path, format, **options):
+        save(figure, path, format=format, **options)
+        if format == "svg":
+            raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"), new_figure(tmp_path / "a", 5, 2):
+        pass
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,6 +1,8 @@
 """Data files: every format read alike, broken ones named by place, writes whole or absent."""
 
+import gzip
 import json
+import sys
 
 import pytest
 
@@ -33,8 +35,10 @@ def test_a_folder_s_arrays_are_data_and_its_objects_are_not(tmp_path):
     write_json(tmp_path / "b.json", [{"n": 2}])
     (tmp_path / "a.json").write_text('\ufeff\n [{"n": 1}]', encoding="utf-8")
     write_json(tmp_path / "manifest.json", {"n": 3})
-    (tmp_path / "empty.json").write_text("")
+    write_json(tmp_path / "s.manifest.json", {"n": 3})
+    (tmp_path / "dataset_infos.json").write_text("")
     (tmp_path / "folder.json").mkdir()
+    (tmp_path / "folder.jsonl").mkdir()
     write_jsonl(tmp_path / "c.jsonl", [{"n": 3}])
     assert [row["n"] for row, _ in read_rows(tmp_path)] == [1, 2, 3]
     (tmp_path / "b.json").write_text('[{"n": 2}')
@@ -86,6 +90,40 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["s.jsonl"]
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "s.jsonl", "\ud800")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("b.jsonl.gz", "x", "would be left out, .*; unpack it"),
+        ("b.zip", "x", "would be left out, .*; unpack it"),
+        ("b.ndjson", "{}", r"would be left out, .*; rename it to b\.jsonl"),
+        ("b.JSONL", "{}", r"would be left out, .*; rename it to b\.jsonl"),
+        ("b.json", '{"n": 1}\n{"n": 2}\n', "is no array of objects, .* one object a line is named .jsonl"),
+        ("statement.json", "", "is no array of objects"),
+    ],
+)
+def test_no_file_of_a_folder_is_left_out_in_silence(tmp_path, name, content, message):
+    write_jsonl(tmp_path / "a.jsonl", [{"n": 1}])
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: {message}"):
+        list(read_rows(tmp_path))
+
+
+def test_a_compressed_file_under_another_name_is_called_so(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(gzip.compress(b"{}\n"))
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: is compressed \(gzip\); unpack it"):
+        list(read_rows(tmp_path / "a.jsonl"))
+
+
+def test_large_sample_indices_cost_what_small_ones_do():
+    """Times or hashes as indices, and not a bit for every number below them."""
+    keys = [("a", 3), ("a", 1_700_000_000_000), ("b", 2**63)]
+    found = KeySet(keys)
+    assert sorted(found) == sorted(keys)
+    assert len(found) == 3
+    assert ("a", 2**63) not in found
+    assert max(sys.getsizeof(samples) for samples in found._samples.values()) < 1000
 
 
 def test_key_set_is_exact():

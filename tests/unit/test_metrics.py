@@ -251,7 +251,9 @@ def test_cohen_kappa_by_hand():
     assert metrics.cohen_kappa(np.zeros((2, 2), dtype=int)) is None
 
 
-@pytest.mark.parametrize(("option", "value"), [("num_bootstrap", 0), ("confidence", 0.0), ("confidence", 1.0)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("num_bootstrap", 0), ("num_bootstrap", 10**9), ("confidence", 0.0), ("confidence", 1.0), ("seed", -1)]
+)
 def test_options_of_the_bootstrap_that_give_no_interval(option, value):
     with pytest.raises(ValueError, match=f"--{option} {value}"):
         metrics.BootstrapConfig(**{option: value})

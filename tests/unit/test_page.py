@@ -174,7 +174,15 @@ def test_a_file_that_is_no_figure(tmp_path, text, message):
         inline_figure(tmp_path / "f.svg", "f")
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "manifest.json: not valid JSON"), ("[]", "a JSON object, found list")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "manifest.json: not valid JSON"),
+        ("[]", "a JSON object, found list"),
+        ('{"inputs": ["a"]}', r"manifest\.json: inputs is \['a'\], which no evaluation writes; run the evaluation again"),
+        ('{"command": null}', "command is None"),
+    ],
+)
 def test_a_broken_manifest(tmp_path, text, message):
     write_results(tmp_path, {}, [TABLE])
     (tmp_path / "manifest.json").write_text(text)
@@ -185,6 +193,9 @@ def test_a_broken_manifest(tmp_path, text, message):
 def test_the_script_writes_into_the_folder_or_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("report.setup_logging", lambda: None)
     write_results(tmp_path / "eval", {}, [TABLE], items())
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json: is missing, so the evaluation did not come to its end"):
+        report.main(["--input", str(tmp_path / "eval")])
+    write_manifest(tmp_path / "eval", None)
     report.main(["--input", str(tmp_path / "eval")])
     report.main(["--input", str(tmp_path / "eval"), "--output", str(tmp_path / "page.html"), "--title", "T", "--max_items", "1"])
     assert "<h1>eval</h1>" in (tmp_path / "eval" / "report.html").read_text()
@@ -196,7 +207,11 @@ def test_the_script_writes_into_the_folder_or_where_it_is_told(tmp_path, monkeyp
     [
         ([], ValueError, "give --input"),
         (["--input", "x", "--max_items", "-1"], ValueError, "--max_items -1"),
-        (["--input", "/nowhere"], FileNotFoundError, "an evaluation script"),
+        (["--input", "/nowhere"], FileNotFoundError, "/nowhere: no such folder; give the --output_dir of an evaluation"),
+        (["--input", __file__], FileNotFoundError, "is no folder; give the --output_dir of an evaluation"),
+        (["--input", str(ROOT)], FileNotFoundError, r"holds no tables\.json; give the --output_dir of an evaluation"),
+        (["--input", "x", "--output", "x/items.jsonl"], ValueError, r"--output x/items\.jsonl: the page is one \.html file"),
+        (["--input", "x", "--output", ""], ValueError, r"the page is one \.html file"),
     ],
 )
 def test_mistakes(monkeypatch, flags, error, message):

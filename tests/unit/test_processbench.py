@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from prm.benchmarks.page.review import review_items
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import FirstErrorItem, data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
@@ -293,6 +294,8 @@ class TestItems:
             (item_row(steps="ab"), "has steps 'ab'"),
             (item_row(label=2), "has label 2, but 2 steps"),
             (item_row(label=None), "has label None"),
+            (item_row(problem=None), r"x\.jsonl:1: item 'g0' has problem None; expected a text"),
+            (item_row(generator=["a"]), r"has generator \['a'\]; expected a text"),
         ],
     )
     def test_errors_name_the_line(self, tmp_path, row, message):
@@ -358,6 +361,15 @@ class TestPredictions:
     def test_errors_name_line_and_item(self, tmp_path, rows, message):
         with pytest.raises(ValueError, match=message):
             load_predictions(write(tmp_path / "x.jsonl", rows), ITEMS)
+
+
+def test_a_prediction_behind_the_last_step_is_wrong_and_can_be_shown():
+    """As in the benchmark; the page knows it as a prediction that could not be read."""
+    predictions = [len(item.steps) for item in ITEMS]
+    result = evaluate_processbench(ITEMS, predictions, ProcessBenchConfig(num_bootstrap=10, num_random_draws=1))
+    assert result["results"]["prediction"]["average"]["f1"] == 0
+    reviews = review_items(processbench_items(ITEMS, predictions, result))
+    assert {review.verdict for review in reviews} == {"no prediction"}
 
 
 def test_real_items_under_an_oracle_and_under_noise(real_data):

@@ -20,7 +20,7 @@ from tiny_published import (
 )
 
 from prm.models import load_model, read_contract, save_model
-from prm.models.files import download, model_folder
+from prm.models.files import ModelFiles, download, model_folder
 from prm.models.step_scores import score_batch
 from prm.records import Response
 from prm.steps import SequenceTooLongError, load_tokenizer
@@ -214,3 +214,9 @@ def test_models_that_are_nowhere(tmp_path):
         load_model("nobody/no-such-model")
     with pytest.raises(FileNotFoundError, match=r"no such checkpoint folder, and no model of the hub"):
         load_model("no-such-folder")
+
+
+def test_a_config_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: not valid JSON .*; copy the checkpoint again"):
+        _ = ModelFiles(tmp_path).config

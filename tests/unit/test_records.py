@@ -44,3 +44,17 @@ def test_sample_index_counts_from_0():
 def test_steps_may_be_unlabelled():
     row = {"question_id": "q", "sample_index": 0, "question": "?", "steps": ["a", "b"], "step_labels": [1, None]}
     assert to_record(row, Response, "x:1").step_labels == [1.0, None]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([float("inf")], r"'step_scores' is \[inf\], expected list\[float\], each finite and at most 1e\+30"),
+        ([10**400], "expected .* finite"),
+        ([0.5, -1e308], "expected .* finite"),
+        ([], "'step_scores' are empty; leave the row out"),
+    ],
+)
+def test_a_score_that_no_metric_can_take_is_named(scores, message):
+    with pytest.raises(ValueError, match=f"x:1: .*{message}"):
+        to_record({"question_id": "q", "sample_index": 0, "step_scores": scores}, StepScores, "x:1")

@@ -3,7 +3,9 @@
 import pytest
 
 from prm.aggregation import check_aggregation
-from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.benchmarks.response_scores import OwnAggregation, ResponseScoreConfig
+from prm.benchmarks.score_files import ScoringNotes, scoring_notes
+from prm.files import write_json
 from prm.models.published import RECIPES
 from prm.steps.contract import CONTRACTS
 
@@ -47,3 +49,18 @@ def test_a_temperature_that_nothing_has():
     given = ResponseScoreConfig(tau=0.5)
     given.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
     assert given.softmin_tau == 0.5
+
+
+def test_a_broken_manifest_beside_scores_is_named(tmp_path):
+    (tmp_path / "s.manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"s\.manifest\.json: not valid JSON .*; restore or remove it"):
+        scoring_notes([str(tmp_path / "s.jsonl")])
+
+
+def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
+    """Two jobs left out 1 response each; the same run in one job before has left a manifest, too."""
+    own = {"aggregation": {"name": "softmin", "tau": 0.2}}
+    for name, scored in (("manifest.json", 8), ("manifest-00000-of-00002.json", 4), ("manifest-00001-of-00002.json", 4)):
+        write_json(tmp_path / "x" / name, {**own, "counts": {"responses": 10 if name == "manifest.json" else 5, "scored": scored}})
+    assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(OwnAggregation("softmin", 0.2), 2)}
+    assert scoring_notes([str(tmp_path / "nothing.jsonl")]) == {}

@@ -6,9 +6,18 @@ import pytest
 
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig
-from prm.benchmarks.results import Item, read_items, read_tables, response_item, write_results
+from prm.benchmarks.results import (
+    Item,
+    check_finished,
+    check_output_dir,
+    read_items,
+    read_tables,
+    response_item,
+    write_results,
+)
 from prm.benchmarks.tables import Table, align, interval, p_value, percent, render
 from prm.records import Response
+from prm.tracking import write_manifest
 
 ITEM = Item("q1 #0", "gsm8k", "1 + 1?", ["2.", "So \\boxed{2}."], [0.9, 0.8], first_error=-1, correct=True)
 TABLE = Table("F1 (%)", [["rule", "gsm8k"], ["fixed", "41.0"]], note="of 50 items")
@@ -48,6 +57,52 @@ def test_an_evaluation_of_scores_alone_has_no_items(tmp_path):
 def test_a_folder_without_tables_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="an evaluation script"):
         read_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("{}", "expected a JSON array"),
+        ("[1]", "no tables"),
+        ('[{"title": "t", "rows": [[1]]}]', "'rows' is"),
+    ],
+)
+def test_broken_tables_are_named(tmp_path, text, message):
+    (tmp_path / "tables.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"tables\.json(\[0\])?: {message}"):
+        read_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("step_scores", [None]), ("question", None), ("steps", [1]), ("response_score", 1e999)]
+)
+def test_a_broken_item_is_named(tmp_path, name, value):
+    row = {"id": "a", "group": "g", "question": "q", "steps": ["s"], "step_scores": [0.5], name: value}
+    (tmp_path / "items.jsonl").write_text(json.dumps(row).replace("Infinity", "1e999") + "\n")
+    with pytest.raises(ValueError, match=rf"items\.jsonl:1: '{name}' is"):
+        list(read_items(tmp_path))
+
+
+def test_an_evaluation_that_did_not_come_to_its_end_has_no_manifest(tmp_path):
+    """Killed between its files, one into the folder of another must not pass for a finished one."""
+    write_results(tmp_path, {}, [TABLE])
+    write_manifest(tmp_path, None)
+    check_finished(tmp_path)
+    write_results(tmp_path, {}, [TABLE])
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json: is missing"):
+        check_finished(tmp_path)
+
+
+def test_an_evaluation_may_read_the_scores_that_it_left_and_nothing_else_from_there(tmp_path):
+    for name in ("scores.jsonl", "other.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match="holds the input"):
+        check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl")])
+    write_results(tmp_path, {}, [TABLE])
+    check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl"), str(tmp_path), None, "gsm8k"])
+    with pytest.raises(ValueError, match="holds the input"):
+        check_output_dir(str(tmp_path), [str(tmp_path / "other.jsonl")])
 
 
 def test_a_row_that_is_no_item_is_refused_with_its_place(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ class TestRollouts:
         assert {r.key for r in written} == {(f"q{i}", j) for i in range(5) for j in range(3)}
         assert {(r.question_id, r.question, r.answer) for r in written} == {(q.id, q.question, q.answer) for q in QUESTIONS}
         assert counts["generated"] == 15 == counts["truncated"] + sum(r.finish_reason == "stop" for r in written)
-        manifest = json.loads((rollouts.Path(config.output) / "manifest.json").read_text())
+        manifest = json.loads((Path(config.output) / "manifest.json").read_text())
         assert manifest["counts"] == counts
         assert manifest["config"]["num_samples"] == 3
 
@@ -177,7 +178,7 @@ class TestRefusals:
             ({"temperature": 0.0}, "would give 3 equal samples"),
             ({"num_shards": 2, "shard_index": 2}, "--shard_index 2 of --num_shards 2"),
             ({"num_shards": 9, "shard_index": 8}, "no question for this job"),
-            ({"output": "rollouts.jsonl"}, "a folder of shards"),
+            ({"output": "rollouts.jsonl"}, "the output is a folder"),
             ({"max_num_seqs": 0}, "--max_num_seqs is 0"),
             ({"max_model_len": 9999}, "has 2048 positions"),
             ({"max_model_len": 20}, "question 'q0': a prompt of .* leaves no room for a response within 20"),
@@ -187,7 +188,13 @@ class TestRefusals:
     def test_settings(self, config, change, message):
         with pytest.raises(ValueError, match=message):
             generate_rollouts(dataclasses.replace(config, **change), QUESTIONS)
-        assert not rollouts.Path(config.output).exists()
+        assert not Path(config.output).exists()
+
+    def test_the_folder_of_the_questions(self, config, tmp_path):
+        (tmp_path / "questions.jsonl").write_text("")
+        change = {"questions": str(tmp_path / "questions.jsonl"), "output": str(tmp_path)}
+        with pytest.raises(ValueError, match=r"--output .* holds the input .*questions\.jsonl"):
+            generate_rollouts(dataclasses.replace(config, **change), QUESTIONS)
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -227,7 +234,7 @@ class TestRefusals:
             generate_rollouts(dataclasses.replace(config, temperature=0.7), QUESTIONS)
         with pytest.raises(ValueError, match="run with questions"):
             generate_rollouts(config, QUESTIONS[:4])
-        (rollouts.Path(config.output) / "manifest.json").unlink()
+        (Path(config.output) / "manifest.json").unlink()
         with pytest.raises(ValueError, match=r"rows but no manifest"):
             generate_rollouts(config, QUESTIONS)
 

@@ -1,6 +1,7 @@
 """Scoring: the order of the responses whatever the batches, nothing skipped in silence, outputs that name what made them."""
 
 import json
+import shutil
 import sys
 import types
 from collections import Counter
@@ -285,6 +286,55 @@ def test_scores_of_another_model_are_not_taken_for_this_one(config, tiny_backbon
 def test_steps_are_merged_as_for_training(config):
     score_file(replace(config, max_step_length=500))
     assert {len(s.step_scores) for s in read_records(config.output, StepScores)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"token_budget": 0}, "--token_budget 0"),
+        ({"max_step_length": -3}, "--max_step_length -3"),
+        ({"num_processes": 0}, "--num_processes 0"),
+        ({"device": "tpu"}, "--device 'tpu' is unknown"),
+        ({"device": ""}, "--device '' is unknown"),
+        ({"device": "cuda:7"}, "--device cuda:7: PyTorch sees 0 CUDA devices"),
+        ({"output": "scores.parquet"}, r"the output is a folder or a \.jsonl file"),
+        ({"output": ""}, "--output is empty"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_a_model_loads(config, monkeypatch, change, message):
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=message):
+        score_file(replace(config, **change))
+
+
+def change_json(weights, name, **changes):
+    path = weights.with_name(name)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), r"a \.safetensors file is damaged or cut off .*; copy"),
+        (lambda path: path.write_bytes(b""), r"a \.safetensors file is damaged or cut off .*; copy"),
+        (lambda path: path.unlink(), r"holds no weights, that is, no \.safetensors file; copy"),
+        (
+            lambda path: change_json(path, "prm_config.json", self_test={}),
+            r"prm_config\.json holds the self-test {}; restore",
+        ),
+        (
+            lambda path: change_json(path, "config.json", hidden_size=64),
+            "the weights have other shapes than",
+        ),
+        (lambda path: change_json(path, "config.json", model_type="foo"), "its config.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_nothing_stays(config, tmp_path, damage, message):
+    model = shutil.copytree(config.model, tmp_path / "damaged")
+    damage(model / "model.safetensors")
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{model}: {message}"):
+        score_file(replace(config, model=str(model), output=str(tmp_path / "new" / "scores.jsonl")))
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_bad_files_fail_before_a_model_loads(config, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_scoring import RESPONSES, make_checkpoint
@@ -63,6 +64,16 @@ def test_what_cannot_be_fails_before_a_process_starts(config, tmp_path, monkeypa
         score_in_processes(replace(config, device="auto"))
     with pytest.raises(ValueError, match="--device cuda:1: each takes one of"):
         score_in_processes(replace(config, device="cuda:1", num_processes=1))
+
+
+def test_a_child_says_in_one_line_what_is_wrong(config, capfd):
+    weights = Path(config.model) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RuntimeError, match="scoring failed with status"):
+        score_in_processes(config)
+    err = capfd.readouterr().err
+    assert f"score.py: error: {config.model}: a .safetensors file is damaged" in err
+    assert "Traceback" not in err
 
 
 def test_a_failure_stops_the_others():

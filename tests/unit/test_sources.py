@@ -1,10 +1,13 @@
 """Readers of the field's shapes: each shape by hand, then ids and order, then what they refuse."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from prm.data.sources import (
+    iter_placed_responses,
+    iter_responses,
     list_prms,
     load_question_texts,
     load_questions,
@@ -149,7 +152,7 @@ def test_question_texts_of_any_file(write_rows):
         (load_questions, {"question": "x", "answer": " "}, "file.jsonl:1: no reference answer"),
         (load_responses, STEPWISE | {"labels": [True]}, r"file.jsonl:1: lists .* differ in length: .*'labels': 1"),
         (load_rollouts, EVALUATION | {"pred": []}, "file.jsonl:1: lists .* differ in length"),
-        (load_scores, POOL, r"file.jsonl:1: --prm None: .*\['a', 'b'\]; name one"),
+        (load_scores, POOL, r"file.jsonl:1: candidate 4 has scores of a, b, name one with --prm"),
         (load_rollouts, POOL | {"candidates": [{}]}, r"file.jsonl:1: has the keys of candidate pool, .*KeyError\('text'\)"),
         (load_responses, PROCESSBENCH | {"steps": ["a", 3, "c"]}, "file.jsonl:1: 'steps'"),
     ],
@@ -160,8 +163,24 @@ def test_refusals_name_file_and_line(write_rows, load, row, message):
 
 
 def test_a_wrong_prm_name_is_refused(write_rows):
-    with pytest.raises(ValueError, match="--prm c"):
+    with pytest.raises(ValueError, match="candidate 4 has scores of a, b, and none of --prm c"):
         load_scores(write_rows(POOL), prm="c")
+
+
+@pytest.mark.parametrize("candidates", [None, 5, ["a"], {"a": 1}])
+def test_candidates_that_are_none_are_named(write_rows, candidates):
+    with pytest.raises(ValueError, match=r"file\.jsonl:2: 'candidates' is .*, expected a list of objects"):
+        list_prms(write_rows(POOL, POOL | {"candidates": candidates}))
+
+
+def test_labels_that_are_not_one_a_step_are_named_and_left_to_the_linter(write_rows):
+    row = {"question_id": "q", "sample_index": 0, "question": "?", "steps": ["a", "b"], "step_labels": [1]}
+    with pytest.raises(ValueError, match=r"file\.jsonl:1: 1 step labels for 2 steps; label every step, with null"):
+        load_responses(write_rows(row))
+    dropped = Counter()
+    assert not list(iter_responses(write_rows(row), dropped, skip_unreadable=True))
+    assert dropped["unreadable"] == 1
+    assert len(list(iter_placed_responses(write_rows(row)))) == 1
 
 
 def test_a_key_that_stands_twice_names_both_places(write_rows):

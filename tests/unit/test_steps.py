@@ -135,6 +135,44 @@ def test_load_refuses_what_is_no_checkpoint(encoder, tmp_path, tiny_tokenizer):
         StepEncoder.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layout": "foo"}, "layout is 'foo', expected"),
+        ({"activation": "foo"}, "activation is 'foo', expected"),
+        ({"max_length": "4096"}, "max_length is '4096', expected"),
+        ({"num_labels": "1"}, "num_labels is '1', expected"),
+        ({"separator": None}, "separator is None, expected"),
+    ],
+)
+def test_load_names_what_a_contract_cannot_say(encoder, tmp_path, change, message):
+    encoder.save(tmp_path)
+    path = tmp_path / "prm_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"prm_config\.json: {message}.*restore it from the run that wrote it"):
+        StepEncoder.load(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"prm_config\.json: expected a JSON object, found list"):
+        StepEncoder.load(tmp_path)
+    path.write_text('{"format_version": 1}')
+    with pytest.raises(ValueError, match=r"prm_config\.json: no 'loss'"):
+        StepEncoder.load(tmp_path)
+
+
+def test_load_names_the_checkpoint_of_a_tokenizer_that_is_missing_damaged_or_splits_the_separator(encoder, tmp_path):
+    encoder.save(tmp_path)
+    path = tmp_path / "prm_config.json"
+    contract = path.read_text()
+    path.write_text(json.dumps(json.loads(contract) | {"separator": "<my sep>"}))
+    with pytest.raises(ValueError, match=f"{tmp_path}: the separator '<my sep>' is 7 tokens, not one"):
+        StepEncoder.load(tmp_path)
+    path.write_text(contract)
+    for text in ("{", "{}", None):
+        (tmp_path / "tokenizer.json").write_text(text) if text else (tmp_path / "tokenizer.json").unlink()
+        with pytest.raises(ValueError, match=f"{tmp_path}: the tokenizer cannot be loaded .* tokenizer.json: copy it again"):
+            StepEncoder.load(tmp_path)
+
+
 def test_load_refuses_an_exchanged_tokenizer(encoder, tmp_path):
     encoder.save(tmp_path)
     other = AutoTokenizer.from_pretrained(str(tmp_path))

@@ -42,6 +42,62 @@ def test_an_output_of_another_run_is_refused(tmp_path, name):
         tracking.refuse_other_run(output, {"input": "a"})
 
 
+def test_the_remedy_removes_all_of_the_other_run(tmp_path):
+    """Following it, the next run is not refused; and a hash says nothing to people."""
+    output, place = tmp_path / "out.jsonl", tracking.manifest_path(tmp_path / "out.jsonl")
+    tracking.write_manifest(tmp_path, None, extra={"run": {"input": "a" * 64}}, name=place.name)
+    (tmp_path / "out.jsonl.partial").mkdir()
+    output.write_text("{}\n")
+    names = f"{output} and {output}.partial and {place}"
+    with pytest.raises(ValueError, match=f"is of a run with input of other content; name another --output, or remove {names}$"):
+        tracking.refuse_other_run(output, {"input": "b" * 64})
+    output.unlink()
+    place.unlink()
+    with pytest.raises(ValueError, match=r"holds \.jsonl rows but no out\.manifest\.json; .* or remove .*out\.jsonl\.partial$"):
+        tracking.refuse_other_run(output, {"input": "b" * 64})
+    place.write_text("{")
+    with pytest.raises(ValueError, match=r"out\.manifest\.json: not valid JSON"):
+        tracking.refuse_other_run(output, {"input": "b" * 64})
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "--output is empty"),
+        ("data/a.jsonl", "is the input itself"),
+        ("data/b.jsonl", r"lies in the input .*data:"),
+        ("data/new/b.jsonl", r"lies in the input .*data:"),
+        (".", "holds the input"),
+        ("data", "holds the input"),
+        ("model", "is the folder of the model"),
+        ("scores.json", r"the output is a folder or a \.jsonl file"),
+        ("scores.jsonl.gz", r"the output is a folder or a \.jsonl file"),
+        ("folder.jsonl", "is a folder already"),
+        ("file", "is a file already"),
+        ("file/new", "nothing can be written to"),
+        ("/proc/new", r"nothing can be written to /proc \("),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path, monkeypatch, output, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data", "model", "folder.jsonl"):
+        (tmp_path / folder).mkdir()
+    for file in ("data/a.jsonl", "file"):
+        (tmp_path / file).write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        tracking.check_output("--output", output, ["gsm8k", None, tmp_path / "data" / "a.jsonl", "data"], ".jsonl", ["model", None])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_beside_its_input_is_fine(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    for output in ("b.jsonl", "b", "new/b.v2", "a"):
+        tracking.check_output("--output", str(tmp_path / output), [tmp_path / "a.jsonl"], ".jsonl")
+    with pytest.raises(ValueError, match=r"the output is a folder; another ending than \.jsonl"):
+        tracking.check_output("--output_dir", str(tmp_path / "b.jsonl"))
+
+
 def test_jobs_that_share_a_folder_have_names_of_their_own(tmp_path):
     assert tracking.manifest_path(tmp_path, 1, 4).name == "manifest-00001-of-00004.json"
     assert tracking.shard_prefix(1, 4) == "part-00001-of-00004"

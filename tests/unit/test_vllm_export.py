@@ -202,8 +202,10 @@ def test_a_server_s_tokenizer_that_reads_otherwise_is_noticed(make, tiny_backbon
     ("changes", "message"),
     [
         ({"temperature": 0.0}, "--temperature is 0.0; it must be positive"),
+        ({"temperature": 1e-40}, "--temperature is 1e-40; it must be positive, from 0.001 to 1000"),
         ({"temperature": float("nan")}, "--temperature is nan"),
         ({"parity": False, "input": "x.jsonl"}, "--input x.jsonl: nothing is compared with --parity False"),
+        ({"output": ""}, "--output is empty"),
         ({"output": "."}, r"--output \.: is there already"),
     ],
 )

@@ -16,6 +16,7 @@ from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
 BASELINES = ("random", "majority_vote")
+MAX_VOTE_DRAWS = 100_000
 MAJORITY = ("baselines", "majority_vote")
 Place = tuple[str, ...]
 
@@ -40,6 +41,8 @@ class BestOfNConfig(ResponseScoreConfig):
             raise ValueError(f"--num_candidates {bad[0]}: N counts the candidates to choose from, give at least one")
         if self.num_vote_draws < 1:
             raise ValueError(f"--num_vote_draws {self.num_vote_draws}: a voting curve is a mean over draws, give at least one")
+        if self.num_vote_draws > MAX_VOTE_DRAWS:
+            raise ValueError(f"--num_vote_draws {self.num_vote_draws}: {MAX_VOTE_DRAWS} at most, each of which is a vote")
         if self.drop_small_pools and not self.num_candidates:
             raise ValueError("--drop_small_pools: say with --num_candidates how many candidates a question must have")
 

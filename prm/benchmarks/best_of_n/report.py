@@ -76,13 +76,13 @@ def report_best_of_n(
         "items": items,
     }
     tables = best_of_n_tables(result)
+    first_groups = dict(zip(measured.pool.questions, named_groups(groups), strict=False))
+    write_results(folder, result, tables, best_of_n_items(measured, texts, first_groups, config.items_per_question))
     plot_best_of_n(result, Path(folder) / "best_of_n")
     if length:
         plot_length(result, length, Path(folder) / "length")
     else:
         remove_figure(Path(folder) / "length")
-    first_groups = dict(zip(measured.pool.questions, named_groups(groups), strict=False))
-    write_results(folder, result, tables, best_of_n_items(measured, texts, first_groups, config.items_per_question))
     return result, tables
 
 

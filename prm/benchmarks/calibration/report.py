@@ -50,6 +50,7 @@ def report_calibration(
     }
     tables = calibration_tables(result)
     folder = Path(folder)
+    write_results(folder, result, tables, calibration_items(scored, config))
     plot_reliability(result, folder / "reliability")
     if any(found["bias"]["steps"] for found in prms.values()):
         plot_bias(result, folder / "bias")
@@ -63,7 +64,6 @@ def report_calibration(
         earlier.unlink(missing_ok=True)
     for prm, found in prms.items():
         write_json(folder / files[prm], {**exportable_temperature(found), "prm": prm, "read_as": found["read_as"]})
-    write_results(folder, result, tables, calibration_items(scored, config))
     return result, tables
 
 

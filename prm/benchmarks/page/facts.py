@@ -1,6 +1,5 @@
 """What was evaluated: an evaluation's folder in; the names and values of the page's header out."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.results import METRICS
+from prm.files import read_json
 
 MANIFEST = "manifest.json"
 
@@ -24,7 +24,7 @@ class Facts:
 
 
 def read_facts(folder: str | Path) -> Facts:
-    """Raises ValueError for a manifest that is no JSON object."""
+    """Raises ValueError for a manifest that is none."""
     folder = Path(folder)
     path = folder / MANIFEST
     manifest = _read(path) if path.exists() else {}
@@ -43,12 +43,11 @@ def read_facts(folder: str | Path) -> Facts:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); run the evaluation again") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(manifest).__name__}; run the evaluation again")
+    remedy = "run the evaluation again"
+    manifest = read_json(path, remedy)
+    for name, kind in (("command", list), ("inputs", dict), ("libraries", dict), ("counts", dict)):
+        if not isinstance(manifest.get(name, kind()), kind):
+            raise ValueError(f"{path}: {name} is {manifest[name]!r:.80}, which no evaluation writes; {remedy}")
     return manifest
 
 

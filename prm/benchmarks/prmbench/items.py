@@ -94,6 +94,8 @@ def _prediction(row: Row, item: PRMBenchItem, place: str) -> Prediction:
 
 def _toolkit_labels(scores: Any, item: PRMBenchItem, place: str) -> list[bool]:
     """Labels of the benchmark's toolkit; where it asked for redundancy, a step of those categories is good if not redundant."""
+    if not isinstance(scores, dict):
+        raise ValueError(f"{place}: the toolkit's scores of item {item.id!r} are {scores!r:.80}, expected an object of labels")
     asks_redundancy = item.category in AREAS["simplicity"] and "step_level_redundancy_labels" in scores
     name = "step_level_redundancy_labels" if asks_redundancy else "step_level_validity_labels"
     labels = scores.get(name)

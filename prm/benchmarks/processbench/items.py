@@ -92,6 +92,9 @@ def _item(row: Row, subset: str, place: str) -> FirstErrorItem:
     steps, label = row["steps"], row["label"]
     if not steps or not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
         raise ValueError(f"{place}: item {row['id']!r} has steps {steps!r:.80}; expected a list of texts with at least one")
+    for name in ("problem", "generator"):
+        if not isinstance(row.get(name), str) and not (name == "generator" and row.get(name) is None):
+            raise ValueError(f"{place}: item {row['id']!r} has {name} {row[name]!r:.80}; expected a text")
     if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
         raise ValueError(f"{place}: item {row['id']!r} has label {label!r}, but {len(steps)} steps; -1 means no error")
     return FirstErrorItem(

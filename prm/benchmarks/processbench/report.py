@@ -66,14 +66,14 @@ def plot_processbench(
 def processbench_items(
     items: Sequence[FirstErrorItem], predictions: Sequence[Prediction], result: Mapping[str, Any]
 ) -> Iterator[Item]:
-    """Every item with its true first error and the one predicted under the first rule (null: none could be made)."""
+    """Every item with its true first error and the one predicted under the first rule (null: none, or no step of the item)."""
     by_subset = next(iter(result["results"].values()))["subsets"]
     has_scores = not isinstance(predictions[0], int)
     thresholds = {name: np.nan if s["threshold"] is None else s["threshold"] for name, s in by_subset.items() if has_scores}
     predicted = first_errors(split_subsets(items, predictions), thresholds).tolist()
     for item, given, found in zip(items, predictions, predicted, strict=True):
         scores = given if isinstance(given, list) else []
-        shown = None if found == metrics.UNPARSABLE else found
+        shown = found if -1 <= found < len(item.steps) else None
         correct = item.final_answer_correct
         yield Item(item.id, item.subset, item.problem, item.steps, scores, first_error=item.label, predicted=shown, correct=correct)
 
