@@ -10,7 +10,7 @@ import torch
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
 from prm.models.step_scores import largest_difference, score_batch
-from prm.models.vllm_pooling import VLLMEngine, served_length
+from prm.models.vllm_pooling import VLLMScoringEngine, served_length
 from prm.records import Response
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
 
@@ -66,7 +66,7 @@ def check_parity(model: PackedModel, encoder: StepEncoder, directory: str | Path
         raise ValueError(f"max_length {encoder.max_length} is below the built-in example; give shorter responses by --input")
     dtype = str(model.dtype).removeprefix("torch.")
     ours = score_with_torch(model, encoder, encoded)
-    with VLLMEngine(directory, encoder, dtype) as engine:
+    with VLLMScoringEngine(directory, encoder, dtype) as engine:
         theirs = engine.score_encoded(encoded)
     longest = max(len(response.input_ids) for response in encoded)
     scores = [score for row in ours for score in row]

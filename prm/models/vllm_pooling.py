@@ -25,7 +25,7 @@ MODULES = "modules.json"
 """Layers behind the decoder in the format of sentence-transformers; a folder whose architecture is a bare decoder needs it."""
 
 
-class VLLMEngine(PipedProcess):
+class VLLMScoringEngine(PipedProcess):
     """A `ScoringEngine`. The worker starts with the first responses and lives until `close`, or as long as this process."""
 
     def __init__(
@@ -103,7 +103,7 @@ class VLLMEngine(PipedProcess):
             super().close()
         self.is_running = False
 
-    def __enter__(self) -> "VLLMEngine":
+    def __enter__(self) -> "VLLMScoringEngine":
         return self
 
     def __exit__(self, *_: object) -> None:

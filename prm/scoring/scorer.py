@@ -62,7 +62,7 @@ class Scorer:
         if engine == "vllm":
             if reference is not None:
                 raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
-            from prm.models.vllm_pooling import VLLMEngine
+            from prm.models.vllm_pooling import VLLMScoringEngine
 
             if torch_compile:
                 raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
@@ -72,7 +72,7 @@ class Scorer:
                     f"{directory} --output FOLDER, and score with --model FOLDER"
                 )
             encoder = StepEncoder.load(directory)
-            served = VLLMEngine(directory, encoder, dtype)
+            served = VLLMScoringEngine(directory, encoder, dtype)
             return cls(served, dataclasses.replace(encoder, max_length=served.max_length), str(directory))
         loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile, recipe)
         return cls(loaded, loaded.encoder, str(directory))

@@ -149,13 +149,13 @@ def test_what_an_engine_gets_wrong_names_the_response(checkpoint, engine, messag
 
 
 def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpoint, implicit, monkeypatch):
-    class VLLMEngine(Constant):
+    class VLLMScoringEngine(Constant):
         def __init__(self, directory, encoder, dtype="auto"):
             super().__init__(0.25)
             self.made_of = (directory, encoder.loss, dtype)
             self.max_length = 120
 
-    monkeypatch.setitem(sys.modules, "prm.models.vllm_pooling", types.SimpleNamespace(VLLMEngine=VLLMEngine))
+    monkeypatch.setitem(sys.modules, "prm.models.vllm_pooling", types.SimpleNamespace(VLLMScoringEngine=VLLMScoringEngine))
     scorer = Scorer.load(checkpoint, dtype="bfloat16", engine="vllm")
     assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
     assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3

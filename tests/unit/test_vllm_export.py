@@ -58,7 +58,7 @@ class FakeVLLM:
 @pytest.fixture
 def fake_vllm(monkeypatch):
     fake = type("Fake", (FakeVLLM,), {})
-    monkeypatch.setattr(parity, "VLLMEngine", fake)
+    monkeypatch.setattr(parity, "VLLMScoringEngine", fake)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     return fake
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prm.models import vllm_pooling
-from prm.models.vllm_pooling import VLLMEngine, pooling_task, resolve
+from prm.models.vllm_pooling import VLLMScoringEngine, pooling_task, resolve
 from prm.sampling.base import EngineError
 from prm.sampling.vllm_pooler import Job, pick
 from prm.steps import EncodedResponse, StepEncoder
@@ -53,7 +53,7 @@ def start(folder, encoder, monkeypatch):
     engines = []
 
     def start(name="sound", **contract):
-        engines.append(VLLMEngine(folder, replace(encoder, **contract), dtype=name))
+        engines.append(VLLMScoringEngine(folder, replace(encoder, **contract), dtype=name))
         return engines[-1]
 
     yield start
@@ -123,7 +123,7 @@ def test_a_folder_that_vllm_cannot_serve_names_the_export(folder, encoder):
     assert pooling_task({**config, "architectures": ["LlamaModel"]}, folder) == "token_embed"
     assert pooling_task({**config, "architectures": ["MistralForTokenClassification"]}, folder) == "token_classify"
     with pytest.raises(FileNotFoundError, match=r"nowhere/config.json: no such file"):
-        VLLMEngine(folder / "nowhere", encoder)
+        VLLMScoringEngine(folder / "nowhere", encoder)
 
 
 def test_the_worker_takes_the_asked_positions_of_all_tokens():

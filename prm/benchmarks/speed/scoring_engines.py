@@ -103,11 +103,11 @@ def packed(share_prompts: bool, torch_compile: bool = False) -> Build:
 
 def vllm(is_eager: bool) -> Build:
     def build(config: ScoringSpeedConfig, folder: Path) -> ScoringEngine:
-        from prm.models.vllm_pooling import VLLMEngine
+        from prm.models.vllm_pooling import VLLMScoringEngine
 
         discriminative(config).save_pretrained(folder)
         encoder = replace(stub_encoder("asym"), max_length=VLLM_LIMIT)
-        return VLLMEngine(folder, encoder, config.dtype, is_eager, VLLM_MEMORY)
+        return VLLMScoringEngine(folder, encoder, config.dtype, is_eager, VLLM_MEMORY)
 
     return build
 
