@@ -101,8 +101,8 @@ def check_output(
 ) -> None:
     """Raise ValueError, before any work, for an output that cannot be written or would mix with an input.
 
-    An output is a folder, or a file where its name ends in `ending`. It must not be an input, lie in one or hold one, nor be one
-    of the `models`, whose own manifest it would replace.
+    An output is a folder, or a file where its name ends in `ending`. It must not be an input, nor a file in one or a folder with
+    one; folders within folders are no data. Nor must it be one of the `models`, whose own manifest it would replace.
     """
     if not str(output):
         raise ValueError(f"{option} is empty: name a place for the output")
@@ -115,7 +115,7 @@ def check_output(
         raise ValueError(f"{given}: is a {'folder' if is_file else 'file'} already; name another place")
     _check_writable(given, output.parent if is_file else output)
     for source in filter(_is_there, inputs):
-        if relation := _relation(output.resolve(), Path(source).resolve()):
+        if relation := _relation(output.resolve(), is_file, Path(source).resolve()):
             raise ValueError(f"{given} {relation} {source}: what is written would mix with what is read; name another place")
     if model := next((model for model in filter(_is_there, models) if Path(model).resolve() == output.resolve()), None):
         raise ValueError(f"{given} is the folder of the model {model}, whose manifest it would replace; name another place")
@@ -126,10 +126,12 @@ def _is_there(path: str | Path | None) -> bool:
     return bool(path) and Path(path).exists()
 
 
-def _relation(output: Path, source: Path) -> str | None:
+def _relation(output: Path, is_file: bool, source: Path) -> str | None:
     if output == source:
         return "is the input itself,"
-    return "lies in the input" if source in output.parents else "holds the input" if output in source.parents else None
+    if is_file and output.parent == source:
+        return "lies in the input"
+    return "holds the input" if source.is_file() and source.parent == output else None
 
 
 def _check_writable(given: str, folder: Path) -> None:

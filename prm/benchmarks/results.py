@@ -14,6 +14,7 @@ from prm.steps import join_steps
 from prm.tracking import check_output, manifest_path
 
 METRICS, TABLES, ITEMS = "metrics.json", "tables.json", "items.jsonl"
+WRITTEN = (METRICS, TABLES, ITEMS, manifest_path("").name)
 SCORED = ("scores.jsonl", "predictions.jsonl")
 """What an evaluation with a model leaves in its folder beside them, and what one of scores may read from there."""
 
@@ -110,10 +111,11 @@ def write_results(
 
 
 def check_output_dir(output_dir: str, inputs: Iterable[str | None], models: Iterable[str | None] = ()) -> None:
-    """Raise ValueError as `check_output` does, but for the scores that an evaluation left in the same folder."""
+    """Raise ValueError as `check_output` does. An input file may lie in the folder, if it has a name of its own; and so may the
+    scores that an evaluation left there, which the folder itself stands for."""
     folder = Path(output_dir)
-    own = [folder / name for name in SCORED if (folder / METRICS).exists() and (folder / name).exists()]
-    others = [path for path in inputs if path and Path(path) not in (own and [folder, *own])]
+    is_own = (folder / METRICS).exists() and any((folder / name).exists() for name in SCORED)
+    others = [p for p in inputs if p and (Path(p).is_dir() or Path(p).name in WRITTEN) and not (is_own and Path(p) == folder)]
     check_output("--output_dir", output_dir, others, models=models)
 
 

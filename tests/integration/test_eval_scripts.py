@@ -314,7 +314,6 @@ class TestProcessBench:
 def test_no_script_writes_into_its_input(tmp_path, script, flags):
     write_jsonl(tmp_path / "a.jsonl", scores())
     option = "--output_dir" if script in (bon_eval, calibration_report, processbench_eval, prmbench_eval) else "--output"
-    for output, relation in ((tmp_path, "is the input itself"), (tmp_path / "new", "lies in the input")):
-        with pytest.raises(ValueError, match=f"{option} {output} {relation}.* {tmp_path}:"):
-            script.main([*flags, str(tmp_path), option, str(output)])
+    with pytest.raises(ValueError, match=f"{option} {tmp_path} is the input itself, {tmp_path}:"):
+        script.main([*flags, str(tmp_path), option, str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

@@ -94,15 +94,16 @@ def test_an_evaluation_that_did_not_come_to_its_end_has_no_manifest(tmp_path):
         check_finished(tmp_path)
 
 
-def test_an_evaluation_may_read_the_scores_that_it_left_and_nothing_else_from_there(tmp_path):
-    for name in ("scores.jsonl", "other.jsonl"):
+def test_an_evaluation_may_read_files_from_its_folder_but_none_that_it_writes(tmp_path):
+    for name in ("scores.jsonl", "items.jsonl"):
         (tmp_path / name).write_text("")
-    with pytest.raises(ValueError, match="holds the input"):
-        check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl")])
+    check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl"), None, "gsm8k"])
+    with pytest.raises(ValueError, match=r"holds the input .*items\.jsonl"):
+        check_output_dir(str(tmp_path), [str(tmp_path / "items.jsonl")])
+    with pytest.raises(ValueError, match="is the input itself"):
+        check_output_dir(str(tmp_path), [str(tmp_path)])
     write_results(tmp_path, {}, [TABLE])
-    check_output_dir(str(tmp_path), [str(tmp_path / "scores.jsonl"), str(tmp_path), None, "gsm8k"])
-    with pytest.raises(ValueError, match="holds the input"):
-        check_output_dir(str(tmp_path), [str(tmp_path / "other.jsonl")])
+    check_output_dir(str(tmp_path), [str(tmp_path)])
 
 
 def test_a_row_that_is_no_item_is_refused_with_its_place(tmp_path):
