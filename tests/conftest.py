@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny tokenizer and checkpoint, training on them, real data where it lies. Every test checks shapes."""
+"""Shared fixtures: a tiny tokenizer and checkpoint, training on them, a report page, a GPU, real data. Every test checks shapes."""
 
 import json
 import os
@@ -152,3 +152,47 @@ def write_rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def gpu():
+    """The first CUDA device; tests that need it skip without one, and `make test` hides it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device; with one, `make test-gpu`")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """An evaluation's report.html."""
+    from example_page import write_page
+
+    return write_page(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser; tests that need one skip without."""
+    from browser import Browser, find_browser
+
+    program = find_browser()
+    if program is None:
+        pytest.skip("no browser: install chromium or Chrome, or name one in PRM_TEST_BROWSER")
+    browser = Browser(program)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium, page):
+    """With the page open on a desktop; at the end, it loaded nothing, ran nothing of others and complained of nothing."""
+    from example_page import TITLE
+
+    chromium.open(page)
+    chromium.wait(f"{TITLE} !== undefined")
+    yield chromium
+    assert chromium.run("window.hacked") is None
+    assert chromium.requests() == [page.as_uri()]
+    assert chromium.complaints() == []
