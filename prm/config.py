@@ -50,7 +50,7 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         if os.environ.get(DEBUG):
             raise
         is_option = isinstance(error, OptionError)
-        print(f"{program}: error: {_describe(error)}{HELP_HINT * is_option}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{program}: error: {_describe(error)}{HELP_HINT * is_option}\n")
         sys.exit(2 if is_option else 1)
     sys.exit(status)
 

@@ -24,7 +24,7 @@ def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerFast":
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(name_or_path))
-    except Exception as error:
+    except Exception as error:  # tokenizers raises this very class
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"{name_or_path}: the tokenizer cannot be loaded ({reason}); it needs a whole tokenizer.json: copy it again"
