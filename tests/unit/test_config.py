@@ -159,13 +159,17 @@ def test_a_mistake_in_the_code_keeps_its_traceback():
         run(lambda: {}["x"])
 
 
+CATCH_INTERRUPTS = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""Python leaves it to who started it: a background job ignores interrupts."""
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
         ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x')", 1, ""),
         ("r, w = os.pipe(); os.dup2(w, 1); os.close(r); print('x' * 10**6)", 1, ""),
         ("raise BrokenPipeError(32, 'a worker is gone')", 1, "-c: error: [Errno 32] a worker is gone\n"),
-        ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt\n"),
+        (f"{CATCH_INTERRUPTS}; os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt\n"),
     ],
 )
 def test_a_reader_that_leaves_and_an_interrupt(body, status, message):
