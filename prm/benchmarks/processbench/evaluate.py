@@ -179,7 +179,7 @@ def _rule_result(
 ) -> dict[str, Any]:
     predicted = first_errors(subsets, thresholds)
     by_subset, draws = {}, []
-    for index, (name, subset) in enumerate(subsets.items(), start=1):
+    for index, (name, subset) in enumerate(subsets.items()):
         # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the average's interval too wide.
         draws.append(metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, config.seed + 2 * index))
         low, high = metrics.percentile_interval(draws[-1], config.confidence)
