@@ -19,9 +19,6 @@ from prm.shards import ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
 from prm.tracking import check_output, refuse_other_run
 
-OF_TORCH = {"token_budget": None, "device": "auto", "recipe": None}
-"""Options, and their defaults, that say nothing to vLLM."""
-
 
 @dataclass
 class ScoringConfig(ModelConfig, ShareConfig):
@@ -46,12 +43,8 @@ class ScoringConfig(ModelConfig, ShareConfig):
         super().__post_init__()
         if self.max_step_length is not None and self.max_step_length < 1:
             raise ValueError(f"--max_step_length {self.max_step_length}: must be at least 1 token")
-        given = {name: getattr(self, name) != default for name, default in OF_TORCH.items()}
-        if self.engine == "vllm" and any(given.values()):
-            name = next(name for name in given if given[name])
-            raise ValueError(
-                f"--{name} is of --engine torch: vLLM packs by itself, where its build runs, what was exported; leave it out"
-            )
+        if self.engine == "vllm" and (ignored := [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]):
+            raise ValueError(f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself; leave it out")
         if self.num_processes < 1:
             raise ValueError(f"--num_processes {self.num_processes}: at least 1")
 

@@ -138,7 +138,7 @@ def test_windows_grow_while_they_are_quick(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("option", [{"token_budget": 100}, {"device": "cpu"}, {"recipe": "qwen"}])
+@pytest.mark.parametrize("option", [{"token_budget": 100}, {"recipe": "qwen"}])
 def test_options_of_the_torch_engine_are_refused_for_vllm(option):
     with pytest.raises(ValueError, match=f"--{next(iter(option))} is of --engine torch"):
         ScoringConfig(model="m", input="i", output="o", engine="vllm", **option)
