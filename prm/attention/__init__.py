@@ -1,19 +1,19 @@
 """Attention over packed rows: queries, keys, values and document boundaries in, each document's own causal attention out.
 
 A document may continue another one of its row: responses to one question share what they begin with, `SharedKeys`. Its queries
-then see the keys and values of that prefix before its own, as if it stood there whole.
+then see the keys and values of that beginning before its own, as if it stood there whole.
 
 `PACKED` is an attention implementation of transformers (`attn_implementation=PACKED`). It is registered as an attention only, not
 as a mask, so transformers builds no mask at all; the boundaries reach every layer as keyword arguments of the backbone's forward.
 
 Shapes: 1 is the row, `tokens` all its tokens, `documents` the packed sequences, `h`/`kv` query and key-value heads, `d` head size,
-`keys` the tokens that the documents see, those of a shared prefix once for each.
+`keys` the tokens that the documents see.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
@@ -28,30 +28,35 @@ PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 
 class SharedKeys(NamedTuple):
-    """What the documents of a row see where some continue a prefix: `index` holds places in the row, `cu_seqlens` bounds them."""
+    """What the documents of a row see where some continue others: `index` holds places in the row, `cu_seqlens` bounds them."""
 
     index: Int[Tensor, " keys"]
     cu_seqlens: Int[Tensor, " documents_plus_1"]
     max_seqlen: int
 
 
-def shared_keys(position_ids: Int[Tensor, "1 tokens"], cu_seqlens: Int[Tensor, " documents_plus_1"]) -> SharedKeys | None:
-    """Keys of a row in which a document whose positions start at p > 0 continues the first p tokens of the last that starts at 0.
+def visible_places(first_positions: Sequence[int], lengths: Sequence[int]) -> list[Int[Tensor, " _"]]:
+    """Where in the row the tokens stand that each document sees, from position 0 on.
 
-    None where every document starts at 0.
+    A document of first position p > 0 continues the first p tokens that the one before it sees. Raises ValueError where that sees
+    fewer.
     """
-    starts = cu_seqlens[:-1].long()
-    prefix_lengths = position_ids[0, starts]
-    if not prefix_lengths.any():
+    places, seen, start = [], torch.arange(0), 0
+    for first, length in zip(first_positions, lengths, strict=True):
+        if first > len(seen):
+            raise ValueError(f"a document of first position {first} follows one of {len(seen)} tokens, fewer than it continues")
+        seen = torch.cat([seen[:first], torch.arange(start, start + length)])
+        places.append(seen)
+        start += length
+    return places
+
+
+def shared_keys(places: Sequence[Int[Tensor, " _"]], num_tokens: int) -> SharedKeys | None:
+    """Keys of a row of `num_tokens` whose documents see `places`; None where each sees its own alone."""
+    lengths = [len(seen) for seen in places]
+    if sum(lengths) == num_tokens:
         return None
-    prefix_starts = torch.where(prefix_lengths == 0, starts, 0).cummax(0).values
-    lengths = cu_seqlens.diff() + prefix_lengths
-    ends = lengths.cumsum(0)
-    document = torch.repeat_interleave(lengths)
-    place = torch.arange(len(document), device=lengths.device) - (ends - lengths)[document]
-    own = starts[document] + place - prefix_lengths[document]
-    index = torch.where(place < prefix_lengths[document], prefix_starts[document] + place, own)
-    return SharedKeys(index, F.pad(ends, (1, 0)).to(torch.int32), int(lengths.max()))
+    return SharedKeys(torch.cat(list(places)), torch.tensor([0, *lengths]).cumsum(0).to(torch.int32), max(lengths))
 
 
 def document_kwargs(
@@ -119,17 +124,8 @@ def packed_attention(
             key, value = key[key_index], value[key_index]
         boundaries = Boundaries(cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k)
         return varlen_attention(query, key, value, boundaries, scaling, window)[None], None
-    prefixes = None if key_index is None else prefix_places(cu_seq_lens_q, cu_seq_lens_k, key_index)
-    return attention_by_document(query, key, value, cu_seq_lens_q.tolist(), scaling, window, dropout, prefixes), None
-
-
-def prefix_places(
-    cu_seqlens_q: Int[Tensor, " documents_plus_1"], cu_seqlens_k: Int[Tensor, " documents_plus_1"], index: Int[Tensor, " keys"]
-) -> list[slice]:
-    """Where in the row each document's prefix stands; an empty slice for a document without."""
-    lengths = cu_seqlens_k.diff() - cu_seqlens_q.diff()
-    starts = index[cu_seqlens_k[:-1].long()]
-    return [slice(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    places = None if key_index is None else key_index.split(cu_seq_lens_k.diff().tolist())
+    return attention_by_document(query, key, value, cu_seq_lens_q.tolist(), scaling, window, dropout, places), None
 
 
 AttentionInterface.register(PACKED, packed_attention)

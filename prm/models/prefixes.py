@@ -1,70 +1,72 @@
-"""Shared prompts: encoded responses in; how to lay them so that a prompt that several share is computed once a row.
+"""Shared beginnings: encoded responses in; how to lay them so that what two of them begin with is computed once a row.
 
-Prompts are found on token ids alone, so any encoding gains. What is shared ends before anything that is read from a response: its
-first step end, and for models of log-probs the token before the response, from which its first token is predicted.
+Responses to one question share its prompt and, word for word, the first steps of some others. What is shared is found on token ids
+alone, so any encoding gains, and every token may be: a state depends on the tokens up to it.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import takewhile
 from typing import NamedTuple
 
 from prm.steps import EncodedResponse
 
-SHORTEST_PROMPT = 16
-"""Tokens below which a prompt is not worth a document of its own."""
+SHORTEST_PREFIX = 16
+"""Tokens below which a common beginning is computed anew."""
 KEYS_PER_TOKEN = 4
-"""Most keys a row may hold for a token of its budget: on a GPU every response gets a copy of its prompt's keys and values."""
+"""Most keys a row may hold for a token of its budget: on a GPU every response gets a copy of all the keys and values it sees."""
 
 
 class Layout(NamedTuple):
-    """Documents of a packed row; `origins` is the place in the row of each response's first token, were it not shared."""
+    """A document per response, of the tokens that are computed for it, and their first position in the response.
+
+    Those before, if any, are the first of the response before it.
+    """
 
     documents: list[list[int]]
     first_positions: list[int]
-    origins: list[int]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(map(len, self.documents))
 
 
-def lay_out(encoded: Sequence[EncodedResponse], with_targets: bool, share_prompts: bool) -> Layout:
-    """A document per response, or for neighbors with one prompt a document of that and one of the rest of each."""
-    layout, place = Layout([], [], []), 0
-    for prompt, group in groupby(encoded, lambda response: sharable(response, with_targets)):
-        responses = list(group)
-        length = len(prompt) if share_prompts and len(responses) > 1 and len(prompt) >= SHORTEST_PROMPT else 0
-        if length:
-            layout.documents.append(prompt)
-            layout.first_positions.append(0)
-            place += length
-        for response in responses:
-            layout.documents.append(response.input_ids[length:])
-            layout.first_positions.append(length)
-            layout.origins.append(place - length)
-            place += len(response.input_ids) - length
+def lay_out(encoded: Sequence[EncodedResponse], with_targets: bool, share_prefixes: bool) -> Layout:
+    """Each response whole, or with `share_prefixes` without what it has in common with the one before."""
+    layout, previous = Layout([], []), list[int]()
+    for response in encoded:
+        first = prefix_length(previous, response.input_ids, with_targets) if share_prefixes else 0
+        layout.documents.append(response.input_ids[first:])
+        layout.first_positions.append(first)
+        previous = response.input_ids
     return layout
 
 
-def sharable(response: EncodedResponse, with_targets: bool) -> list[int]:
-    """The tokens before anything that is read."""
-    return response.input_ids[: max(0, min(response.response_start - with_targets, response.step_ends[0]))]
+def prefix_length(previous: Sequence[int], ids: Sequence[int], with_targets: bool) -> int:
+    """How many tokens `ids` may leave out after `previous`: what both begin with, but never all of it.
 
-
-def batch_by_prompt(encoded: Sequence[EncodedResponse], token_budget: int, with_targets: bool = False) -> list[list[int]]:
-    """Indices in rows of at most `token_budget` computed tokens, responses of one prompt side by side, the longest first.
-
-    As `batch_by_tokens`, which it equals where nothing is shared; a prompt whose responses fill several rows stands in each.
+    `with_targets`, for models of log-probs, keeps one more: the token from which the first new one is predicted.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index in sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids)):
-        groups.setdefault(tuple(sharable(encoded[index], with_targets)), []).append(index)
+    pairs = zip(previous, ids, strict=False)
+    length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) - with_targets
+    length = min(length, len(ids) - 1)
+    return length if length >= SHORTEST_PREFIX else 0
+
+
+def batch_by_prefix(encoded: Sequence[EncodedResponse], token_budget: int, with_targets: bool = False) -> list[list[int]]:
+    """Indices in rows of at most `token_budget` computed tokens, in the order of their tokens, in which neighbors share most.
+
+    A longer response gets a row of its own. The first of a row is computed whole. The rows with the longest responses come first,
+    so that a budget which does not fit into memory fails at once.
+    """
     rows: list[list[int]] = []
     room = keys = 0
-    for prompt, members in groups.items():
-        shared = len(prompt) if len(members) > 1 and len(prompt) >= SHORTEST_PROMPT else 0
-        is_open = False
-        for index in members:
-            length = len(encoded[index].input_ids)
-            if not rows or length - shared * is_open > room or length > keys:
-                rows.append([])
-                room, keys, is_open = token_budget, KEYS_PER_TOKEN * token_budget, False
-            rows[-1].append(index)
-            room, keys, is_open = room - length + shared * is_open, keys - length, True
-    return rows
+    previous: list[int] = []
+    for index in sorted(range(len(encoded)), key=lambda i: encoded[i].input_ids):
+        ids = encoded[index].input_ids
+        computed = len(ids) - prefix_length(previous, ids, with_targets)
+        if not rows or computed > room or len(ids) > keys:
+            rows.append([])
+            room, keys, computed = token_budget, KEYS_PER_TOKEN * token_budget, len(ids)
+        rows[-1].append(index)
+        room, keys, previous = room - computed, keys - len(ids), ids
+    return sorted(rows, key=lambda row: -max(len(encoded[index].input_ids) for index in row))

@@ -25,10 +25,10 @@ def score_batch(
     encoder: StepEncoder,
     encoded: Sequence[EncodedResponse],
     reference: ImplicitPRM | None = None,
-    share_prompts: bool = False,
+    share_prefixes: bool = False,
 ) -> list[list[float]]:
     """Step scores of responses that fit into one packed row, see `score_rows`."""
-    return score_rows(model, encoder, [encoded], reference, share_prompts)[0]
+    return score_rows(model, encoder, [encoded], reference, share_prefixes)[0]
 
 
 @torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
@@ -37,16 +37,16 @@ def score_rows(
     encoder: StepEncoder,
     rows: Sequence[Sequence[EncodedResponse]],
     reference: ImplicitPRM | None = None,
-    share_prompts: bool = False,
+    share_prefixes: bool = False,
 ) -> list[list[list[float]]]:
-    """Step scores of responses, a packed row at a time; with `share_prompts`, neighbors' common prompt is computed once a row.
+    """Step scores of responses, a packed row at a time; with `share_prefixes`, what neighbors begin with is computed once a row.
 
     No score is read before every row is on its way, so that a GPU computes one while the next is laid out.
 
     An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi; summed up to each step where the
     contract is cumulative.
     """
-    scores = [_row_scores(model, encoder, row, reference, share_prompts) for row in rows]
+    scores = [_row_scores(model, encoder, row, reference, share_prefixes) for row in rows]
     result = []
     for row, values in zip(rows, scores, strict=True):
         by_response = values.cpu().split([len(response.step_ends) for response in row])
@@ -62,10 +62,10 @@ def largest_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequenc
 
 
 def _row_scores(
-    model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prompts: bool
+    model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prefixes: bool
 ) -> Float[Tensor, " steps"]:
     is_implicit = isinstance(model, ImplicitPRM)
-    batch = pack_responses(row, is_implicit, share_prompts)
+    batch = pack_responses(row, is_implicit, share_prefixes)
     del batch["step_counts"]  # known without the device
     batch = to_device(batch, model.device)
     if is_implicit:
@@ -77,4 +77,4 @@ def _step_rewards(model: ImplicitPRM, batch: Batch, beta: float, reference: Impl
     log_ratios = model(**model.inputs(batch))
     if reference is not None:
         log_ratios = log_ratios - reference(**reference.inputs(batch))
-    return beta * sum_by_step(log_ratios, batch["target_steps"], len(batch["step_ends"]))
+    return beta * sum_by_step(log_ratios[batch["target_index"]], batch["target_steps"], len(batch["step_ends"]))

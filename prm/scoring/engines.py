@@ -14,7 +14,7 @@ from prm.models.backbone import PackedModel
 from prm.models.inference import prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
-from prm.models.prefixes import batch_by_prompt
+from prm.models.prefixes import Layout, batch_by_prefix, lay_out
 from prm.models.step_scores import score_rows
 from prm.steps import EncodedResponse, StepEncoder
 
@@ -39,20 +39,20 @@ class ScoringEngine(Protocol):
 
 @dataclass
 class TorchEngine:
-    """The model in this process: responses sorted by length, packed into rows of `token_budget` tokens, a prompt once a row."""
+    """The model in this process: rows of `token_budget` tokens, in which what responses begin with is computed once."""
 
     model: PackedModel
     encoder: StepEncoder
     reference: ImplicitPRM | None = None
     token_budget: int | None = None
-    share_prompts: bool = True
+    share_prefixes: bool = True
 
     def __post_init__(self) -> None:
         if self.token_budget is None:
             self.token_budget = TOKEN_BUDGETS["cuda" if self.model.device.type == "cuda" else "cpu"]
-        if self.share_prompts and not self.can_share:
-            logger.warning("the attention kernel here does not align queries with the last keys: every prompt is computed anew")
-            self.share_prompts = False
+        if self.share_prefixes and not self.can_share:
+            logger.warning("the attention kernel here does not align queries with the last keys: every response is computed whole")
+            self.share_prefixes = False
         for part in (self.model, self.reference):
             if part is not None:
                 prepare_for_inference(part, part.device.type)
@@ -78,6 +78,10 @@ class TorchEngine:
         return cls(model, encoder, loaded, token_budget)
 
     @property
+    def is_implicit(self) -> bool:
+        return isinstance(self.model, ImplicitPRM)
+
+    @property
     def can_share(self) -> bool:
         windows = {None, getattr(self.model.config, "sliding_window", None)}
         return all(aligns_right(self.model.device, self.model.dtype, window) for window in windows)
@@ -85,15 +89,26 @@ class TorchEngine:
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         rows = self.rows(encoded)
         batches = [[encoded[i] for i in row] for row in rows]
-        values = score_rows(self.model, self.encoder, batches, self.reference, self.share_prompts)
+        values = score_rows(self.model, self.encoder, batches, self.reference, self.share_prefixes)
         scores = {i: s for row, of_row in zip(rows, values, strict=True) for i, s in zip(row, of_row, strict=True)}
         return [scores[index] for index in range(len(encoded))]
 
+    def lay_out(self, row: list[EncodedResponse]) -> Layout:
+        """What is computed for the responses of a packed row."""
+        return lay_out(row, self.is_implicit, self.share_prefixes)
+
     def rows(self, encoded: list[EncodedResponse]) -> list[list[int]]:
         """Which responses share a packed row."""
-        if self.share_prompts:
-            return batch_by_prompt(encoded, self.token_budget, isinstance(self.model, ImplicitPRM))
+        if self.share_prefixes:
+            return batch_by_prefix(encoded, self.token_budget, self.is_implicit)
         return batch_by_tokens([len(response.input_ids) for response in encoded], self.token_budget)
+
+
+def computed_tokens(engine: ScoringEngine, encoded: list[EncodedResponse]) -> int:
+    """Tokens that `engine` computes to score `encoded`: `TorchEngine` those that responses have in common once a row."""
+    if isinstance(engine, TorchEngine):
+        return sum(engine.lay_out([encoded[index] for index in row]).num_tokens for row in engine.rows(encoded))
+    return sum(len(response.input_ids) for response in encoded)
 
 
 def resolve_device(device: str) -> str:

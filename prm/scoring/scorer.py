@@ -19,7 +19,7 @@ from prm.metrics.degenerate import DegenerateDetector
 from prm.models import read_contract
 from prm.models.backbone import is_path
 from prm.records import Response, StepScores
-from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.scoring.engines import ScoringEngine, TorchEngine, computed_tokens
 from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,9 @@ class Scorer:
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
         unique = without_copies(encoded)
-        by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
+        distinct = list(unique.values())
+        by_key = dict(zip(unique, self.engine.score_encoded(distinct), strict=True))
+        self.speed.computed_tokens += computed_tokens(self.engine, distinct)
         return [list(by_key[copy_key(tokens)]) for tokens in encoded]
 
 
@@ -155,10 +157,13 @@ def copy_key(tokens: EncodedResponse) -> CopyKey:
 
 @dataclass
 class Speed:
-    """Responses and their tokens, padding and shared prompts aside, over the seconds of encoding and scoring."""
+    """Responses and their tokens over the seconds of encoding and scoring."""
 
     responses: int = 0
     tokens: int = 0
+    """Each response counted whole, whatever an engine computes once for several."""
+    computed_tokens: int = 0
+    """Copies of a response, and what responses begin with, as often as they were computed."""
     seconds: float = 0.0
 
     def add(self, responses: int, tokens: int, seconds: float) -> None:
@@ -166,7 +171,6 @@ class Speed:
 
     @property
     def tokens_per_second(self) -> float:
-        """Each response counted whole, whatever an engine computes once for several."""
         return self.tokens / max(self.seconds, 1e-9)
 
     def summary(self) -> dict[str, float]:
@@ -176,7 +180,11 @@ class Speed:
 
     def __str__(self) -> str:
         rate = self.responses / max(self.seconds, 1e-9)
-        return f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s"
+        share = self.computed_tokens / max(self.tokens, 1)
+        return (
+            f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s, "
+            f"{share:.0%} of them computed"
+        )
 
 
 def next_window(size: int, seconds: float) -> int:

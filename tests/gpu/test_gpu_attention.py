@@ -13,8 +13,8 @@ from prm.models.packing import pack, to_device
 
 pytestmark = pytest.mark.gpu
 LENGTHS = [1, 200, 33, 128, 700]
-PROMPT, CONTINUED = 150, [1, 64, 300]
-"""Tokens of a shared prefix, and of the documents that continue it."""
+CONTINUED = {0: 150, 150: 64, 190: 1, 100: 300, 399: 40}
+"""First positions of documents that continue one another, and their tokens."""
 SHAPES = {"qwen2.5-1.5b": (12, 2, 128), "mistral": (32, 8, 128), "one head each": (4, 4, 64)}
 
 
@@ -64,8 +64,8 @@ def test_as_exact_as_torchs_own_forward_and_backward(gpu, shape, dtype, window):
 
 @pytest.mark.parametrize("window", [None, 100, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_continued_document_sees_its_prefix(gpu, shape, window):
-    row = pack([[0] * PROMPT, *([0] * n for n in CONTINUED), [0] * 40], [0, *(PROMPT for _ in CONTINUED), 0])
+def test_a_continued_document_sees_what_it_continues(gpu, shape, window):
+    row = pack([[0] * n for n in [*CONTINUED.values(), 40]], [*CONTINUED, 0])
     states = random_states(shape, row["input_ids"].shape[1], torch.bfloat16)
 
     def attend(batch, q, k, v):
@@ -80,5 +80,5 @@ def test_a_continued_document_sees_its_prefix(gpu, shape, window):
 @pytest.mark.parametrize("window", [None, 100])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_kernel_aligns_queries_with_the_last_keys(gpu, dtype, window):
-    """Otherwise every prompt is computed anew, right but slower."""
+    """Otherwise every response is computed whole, right but slower."""
     assert aligns_right(gpu, dtype, window)

@@ -24,17 +24,20 @@ HALF = 5e-3
 
 
 def responses(number: int = 40, prompt: int = 60) -> list[EncodedResponse]:
-    """Three prompts, lengths from 20 to 400 tokens, up to six steps."""
+    """Three prompts, lengths from 20 to 400 tokens, up to six steps; each begins with a part of the last one to its prompt."""
     generator = torch.Generator().manual_seed(0)
 
     def tokens(n: int) -> list[int]:
         return torch.randint(2, 256, (n,), generator=generator).tolist()
 
     prompts, made = [tokens(prompt) for _ in range(3)], []
+    last: list[list[int]] = [[], [], []]
     for index in range(number):
         length = 20 + int(380 * torch.rand((), generator=generator))
         ends = sorted({prompt + (length * part) // (1 + index % 6) - 1 for part in range(1, 2 + index % 6)})
-        made.append(EncodedResponse([*prompts[index % 3], *tokens(length)], ends, prompt))
+        common = last[index % 3][: length // 3]
+        last[index % 3] = [*common, *tokens(length - len(common))]
+        made.append(EncodedResponse([*prompts[index % 3], *last[index % 3]], ends, prompt))
     return made
 
 
@@ -66,12 +69,12 @@ def test_float32_scores_are_the_cpus(gpu, kind):
     torch.testing.assert_close(scores(engine(model.to(gpu), kind)), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("share_prompts", [False, True])
-def test_bfloat16_scores_are_the_cpus_in_float32(gpu, kind, share_prompts):
+@pytest.mark.parametrize("share_prefixes", [False, True])
+def test_bfloat16_scores_are_the_cpus_in_float32(gpu, kind, share_prefixes):
     model = model_of(kind)
     expected = scores(engine(copy.deepcopy(model), kind))
-    on_gpu = engine(model.to(gpu, torch.bfloat16), kind, share_prompts=share_prompts)
-    assert on_gpu.share_prompts is share_prompts
+    on_gpu = engine(model.to(gpu, torch.bfloat16), kind, share_prefixes=share_prefixes)
+    assert on_gpu.share_prefixes is share_prefixes
     torch.testing.assert_close(scores(on_gpu), expected, atol=HALF * max(1.0, expected.abs().max().item()), rtol=0)
 
 
@@ -96,7 +99,7 @@ def test_nothing_in_a_row_waits_for_the_device(gpu, kind):
     for turn in range(2):
         torch.cuda.set_sync_debug_mode("error" if turn else "default")  # kernels load in the first turn
         try:
-            batch = to_device(pack_responses(row, kind != "asym", share_prompts=True), gpu)
+            batch = to_device(pack_responses(row, kind != "asym", share_prefixes=True), gpu)
             with torch.no_grad():
                 model(**model.inputs(batch))
         finally:

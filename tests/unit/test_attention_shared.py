@@ -9,46 +9,42 @@ from test_attention import SMALL, flash_2, package, random_states, varlen_2_10, 
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model
 
 import prm.attention.varlen
-from prm.attention import PACKED, document_kwargs, packed_attention, shared_keys
+from prm.attention import PACKED, document_kwargs, packed_attention
 from prm.attention.documents import attention_by_document
 from prm.attention.varlen import aligns_right
 from prm.models.packing import pack
 
 PREFIX, OTHER_PREFIX = range(20), range(30, 37)
-WHOLE = [[*PREFIX, 21, 22, 23], [*PREFIX, 24], [40] * 9, [*OTHER_PREFIX, 41], [*OTHER_PREFIX, 42, 43]]
-"""Five documents; two share a first prefix, two a second one."""
-ROW = pack(
-    [[*PREFIX], [21, 22, 23], [24], [40] * 9, [*OTHER_PREFIX], [41], [42, 43]],
-    [0, 20, 20, 0, 0, 7, 7],
-)
-OWN = [slice(20, 23), slice(23, 24), slice(24, 33), slice(40, 41), slice(41, 43)]
+WHOLE = [[*PREFIX, 21, 22, 23], [*PREFIX, 21, 24], [*PREFIX, 25], [40] * 9, [*OTHER_PREFIX, 41], [*OTHER_PREFIX, 42, 43]]
+"""Six documents; three share a first prefix, two of them a longer one, and two a second one."""
+FIRST_POSITIONS = [0, 21, 20, 0, 0, 7]
+ROW = pack([document[first:] for document, first in zip(WHOLE, FIRST_POSITIONS, strict=True)], FIRST_POSITIONS)
+OWN = [slice(start, end) for start, end in itertools.pairwise(ROW["cu_seqlens"].tolist())]
 """Where in the row the documents' own tokens stand."""
 CPU = torch.device("cpu")
 
 
-def shared():
-    return shared_keys(ROW["position_ids"], ROW["cu_seqlens"])
-
-
 def test_keys_by_hand():
-    row = pack([[1, 2, 3], [4, 5], [6], [7, 8], [9]], [0, 3, 3, 0, 1])
-    keys = shared_keys(row["position_ids"], row["cu_seqlens"])
-    assert keys.index.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5, 6, 7, 6, 8]
-    assert keys.cu_seqlens.tolist() == [0, 3, 8, 12, 14, 16]
+    keys = pack([[1, 2, 3], [4, 5], [6], [7, 8], [9]], [0, 3, 4, 0, 1])["shared"]
+    assert keys.index.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3, 5, 6, 7, 6, 8]
+    assert keys.cu_seqlens.tolist() == [0, 3, 8, 13, 15, 17]
     assert keys.cu_seqlens.dtype == torch.int32
     assert keys.max_seqlen == 5
-    plain = pack([[1, 2, 3], [4]])
-    assert shared_keys(plain["position_ids"], plain["cu_seqlens"]) is None
+    assert "shared" not in pack([[1, 2, 3], [4]])
+
+
+def test_no_document_continues_more_than_there_is():
+    with pytest.raises(ValueError, match="of first position 3 follows one of 2 tokens"):
+        pack([[1, 2, 3], [4, 5], [6]], [0, 0, 3])
+    with pytest.raises(ValueError, match="of first position 1 follows one of 0 tokens"):
+        pack([[1]], [1])
 
 
 def states_of_row():
     """Queries, keys and values of the row, and of the row in which every document is whole."""
     torch.manual_seed(0)
     row = random_states(4, 2, len(ROW["input_ids"][0]))
-    keys, bounds = shared().index, shared().cu_seqlens.tolist()
-    pieces = [keys[start:end] for start, end in itertools.pairwise(bounds)]
-    whole = torch.cat([pieces[index] for index in (1, 2, 3, 5, 6)])
-    return row, [states[:, :, whole] for states in row]
+    return row, [states[:, :, ROW["shared"].index] for states in row]
 
 
 def expected_output(window: int | None) -> torch.Tensor:
@@ -59,7 +55,7 @@ def expected_output(window: int | None) -> torch.Tensor:
 
 
 def output_of_row(window: int | None) -> torch.Tensor:
-    kwargs = document_kwargs(ROW["cu_seqlens"], ROW["max_seqlen"], shared()) | {"sliding_window": window}
+    kwargs = document_kwargs(ROW["cu_seqlens"], ROW["max_seqlen"], ROW["shared"]) | {"sliding_window": window}
     output, _ = packed_attention(torch.nn.Identity(), *states_of_row()[0], None, **kwargs)
     return torch.cat([output[:, part] for part in OWN], 1)
 
@@ -115,7 +111,7 @@ def test_a_model_sees_whole_documents(model_class, config):
     reference = model_class._from_config(copy.deepcopy(config), attn_implementation="eager").eval()
     packed = model_class._from_config(copy.deepcopy(config), attn_implementation=PACKED).eval()
     packed.load_state_dict(reference.state_dict())
-    kwargs = document_kwargs(ROW["cu_seqlens"], ROW["max_seqlen"], shared())
+    kwargs = document_kwargs(ROW["cu_seqlens"], ROW["max_seqlen"], ROW["shared"])
     with torch.no_grad():
         row = packed(ROW["input_ids"], position_ids=ROW["position_ids"], **kwargs).last_hidden_state[0]
         for document, part in zip(WHOLE, OWN, strict=True):

@@ -54,8 +54,8 @@ def test_compiled_layers_compute_the_same_from_one_graph(no_graphs, tiny_backbon
 
 def prompt_row(*lengths):
     """Responses of one prompt, which stands in the row once."""
-    responses = [EncodedResponse([*range(20), *range(100, 100 + n)], [19 + n], 20) for n in lengths]
-    return pack_responses(responses, share_prompts=True)
+    responses = [EncodedResponse([*range(20), *range(100 + i, 100 + i + n)], [19 + n], 20) for i, n in enumerate(lengths)]
+    return pack_responses(responses, share_prefixes=True)
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def test_rows_with_shared_prompts_take_one_graph_more(no_graphs, tiny_backbone):
     for batch in (row(9, 5), row(30, 2), prompt_row(3, 9), prompt_row(12, 4, 4), row(7, 3, 11), prompt_row(2, 1, 9, 30)):
         torch.testing.assert_close(compiled(**compiled.inputs(batch)), eager(**eager.inputs(batch)), rtol=1e-4, atol=1e-5)
         graphs.append(no_graphs["stats"]["unique_graphs"])
-    assert prompt_row(3, 9)["cu_seqlens"].tolist() == [0, 20, 23, 32]
+    assert prompt_row(3, 9)["cu_seqlens"].tolist() == [0, 23, 32]
     assert graphs[0] == graphs[1] < graphs[2] <= 2 * graphs[0]
     assert graphs[2:] == graphs[2:3] * 4, f"recompiled: {graphs}"
 

@@ -1,93 +1,134 @@
-"""Shared prompts: who may share what, where everything stands then, and rows within their budgets."""
+"""Shared beginnings: what is computed once, where everything stands and is read then, and rows within their budgets."""
 
+import itertools
 import random
 
 import pytest
 
 import prm.models.prefixes
-from prm.models.packing import batch_by_tokens, pack_responses
-from prm.models.prefixes import KEYS_PER_TOKEN, batch_by_prompt, lay_out, sharable
+from prm.models.packing import pack_responses
+from prm.models.prefixes import KEYS_PER_TOKEN, batch_by_prefix, lay_out, prefix_length
 from prm.steps import EncodedResponse
 
 PROMPT = [1, 2, 3]
 FIRST = EncodedResponse([*PROMPT, 10, 11], [3, 4], 3)
-SECOND = EncodedResponse([*PROMPT, 20, 21, 22], [5], 3)
-OTHER = EncodedResponse([1, 2, 9, 30], [3], 3)
+SECOND = EncodedResponse([*PROMPT, 10, 21, 22], [3, 5], 3)
+THIRD = EncodedResponse([*PROMPT, 30, 22], [4], 3)
+OTHER = EncodedResponse([1, 9, 9, 30], [3], 3)
+ALL = [FIRST, SECOND, THIRD, OTHER]
 
 
 @pytest.fixture(autouse=True)
-def short_prompts(monkeypatch):
-    monkeypatch.setattr(prm.models.prefixes, "SHORTEST_PROMPT", 2)
+def short_prefixes(monkeypatch):
+    monkeypatch.setattr(prm.models.prefixes, "SHORTEST_PREFIX", 2)
 
 
-def test_neighbors_with_one_prompt_by_hand():
-    batch = pack_responses([FIRST, SECOND, OTHER], share_prompts=True)
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 10, 11, 20, 21, 22, 1, 2, 9, 30]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3]]
-    assert batch["cu_seqlens"].tolist() == [0, 3, 5, 8, 12]
-    assert batch["max_seqlen"] == 4
-    assert batch["step_ends"].tolist() == [3, 4, 7, 11]
-    assert batch["step_counts"].tolist() == [2, 1, 1]
+def test_neighbors_by_hand():
+    batch = pack_responses(ALL, share_prefixes=True)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 10, 11, 21, 22, 30, 22, 1, 9, 9, 30]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 4, 5, 3, 4, 0, 1, 2, 3]]
+    assert batch["cu_seqlens"].tolist() == [0, 5, 7, 9, 13]
+    assert batch["max_seqlen"] == 5
+    # The first step of the second response is read where it stands in the first.
+    assert batch["step_ends"].tolist() == [3, 4, 3, 6, 8, 12]
+    assert batch["step_counts"].tolist() == [2, 2, 1, 1]
+    index, bounds = batch["shared"].index.tolist(), batch["shared"].cu_seqlens.tolist()
+    assert [index[start:end] for start, end in itertools.pairwise(bounds)] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 5, 6],
+        [0, 1, 2, 7, 8],
+        [9, 10, 11, 12],
+    ]
 
 
-def test_log_probs_need_the_token_before_the_response():
-    batch = pack_responses([FIRST, SECOND], with_targets=True, share_prompts=True)
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 10, 11, 3, 20, 21, 22]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 2, 3, 4, 5]]
-    assert batch["input_ids"][0, batch["target_positions"]].tolist() == [10, 11, 20, 21, 22]
-    assert batch["input_ids"][0, batch["target_positions"] - 1].tolist() == [3, 10, 3, 20, 21]
-    assert batch["target_steps"].tolist() == [0, 1, 2, 2, 2]
+def test_log_probs_need_the_token_before_the_first_new_one():
+    batch = pack_responses(ALL, with_targets=True, share_prefixes=True)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 10, 11, 10, 21, 22, 3, 30, 22, 1, 9, 9, 30]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 2, 3, 4, 0, 1, 2, 3]]
+    assert batch["target_positions"].tolist() == [3, 4, 6, 7, 9, 10, 14]
+    tokens = batch["input_ids"][0, batch["target_positions"]]
+    assert tokens[batch["target_index"]].tolist() == [10, 11, 10, 21, 22, 30, 22, 30]
+    before = batch["input_ids"][0, batch["target_positions"] - 1]
+    assert before[batch["target_index"]].tolist() == [3, 10, 3, 10, 21, 3, 30, 9]
+    assert batch["target_steps"].tolist() == [0, 1, 2, 3, 3, 4, 4, 5]
 
 
-def test_nothing_that_is_read_is_shared():
-    assert sharable(FIRST, False) == [1, 2, 3]
-    assert sharable(FIRST, True) == [1, 2]
-    assert sharable(FIRST._replace(step_ends=[1, 4]), False) == [1]
-    assert sharable(FIRST._replace(response_start=0), True) == []
+@pytest.mark.parametrize("with_targets", [False, True])
+@pytest.mark.parametrize("share_prefixes", [False, True])
+def test_every_response_sees_and_reads_its_own_tokens(with_targets, share_prefixes):
+    generator = random.Random(0)
+    for _ in range(50):
+        encoded = random_responses(generator)
+        batch = pack_responses(encoded, with_targets, share_prefixes)
+        tokens = batch["input_ids"][0]
+        if "shared" in batch:
+            seen = tokens[batch["shared"].index].split(batch["shared"].cu_seqlens.diff().tolist())
+            assert [ids.tolist() for ids in seen] == [response.input_ids for response in encoded]
+            positions = batch["position_ids"][0, batch["shared"].index].tolist()
+            assert positions == [place for response in encoded for place in range(len(response.input_ids))]
+        ends = [response.input_ids[end] for response in encoded for end in response.step_ends]
+        assert tokens[batch["step_ends"]].tolist() == ends
+        if with_targets:
+            places = batch["target_positions"][batch["target_index"]]
+            targets = [(r.input_ids[i - 1], r.input_ids[i]) for r in encoded for i in range(r.response_start, len(r.input_ids))]
+            assert list(zip(tokens[places - 1].tolist(), tokens[places].tolist(), strict=True)) == targets
 
 
-def test_alone_apart_or_short_shares_nothing(monkeypatch):
-    whole = [response.input_ids for response in (FIRST, OTHER, SECOND)]
-    assert lay_out([FIRST, OTHER, SECOND], False, True).documents == whole
+def test_how_much_is_shared(monkeypatch):
+    assert prefix_length([1, 2, 3, 4], [1, 2, 3, 5], False) == 3
+    assert prefix_length([1, 2, 3, 4], [1, 2, 3, 5], True) == 2
+    assert prefix_length([1, 2, 3, 4], [1, 2, 3], False) == 2, "one token of its own at least"
+    assert prefix_length([1, 2, 3, 4], [1, 2, 3], True) == 2
+    assert prefix_length([], [1, 2, 3], True) == prefix_length([2, 2, 3], [1, 2, 3], False) == 0
+    monkeypatch.setattr(prm.models.prefixes, "SHORTEST_PREFIX", 4)
+    assert prefix_length([1, 2, 3, 4], [1, 2, 3, 5], False) == 0
     assert lay_out([FIRST, SECOND], False, False).documents == [FIRST.input_ids, SECOND.input_ids]
-    monkeypatch.setattr(prm.models.prefixes, "SHORTEST_PROMPT", 4)
-    assert lay_out([FIRST, SECOND], False, True).documents == [FIRST.input_ids, SECOND.input_ids]
 
 
-def response(prompt: int, prompt_length: int, length: int) -> EncodedResponse:
-    return EncodedResponse([prompt] * prompt_length + [0] * (length - prompt_length), [length - 1], prompt_length)
+def response(*tokens: int, start: int = 1) -> EncodedResponse:
+    return EncodedResponse(list(tokens), sorted({start, len(tokens) - 1}), start)
+
+
+def random_responses(generator: random.Random) -> list[EncodedResponse]:
+    """Of two kinds of tokens, so that they have beginnings of every length in common."""
+    lengths = [generator.randint(2, 9) for _ in range(generator.randint(1, 40))]
+    return [response(*generator.choices((1, 2), k=length)) for length in lengths]
 
 
 def test_rows_by_hand():
-    # Three of prompt 1 (computed 4 + 6, then 4 and 2 more), two of prompt 2.
-    encoded = [response(2, 3, 6), response(1, 4, 6), response(1, 4, 10), response(2, 3, 5), response(1, 4, 8)]
-    assert batch_by_prompt(encoded, 16) == [[2, 4, 1], [0, 3]]
-    assert batch_by_prompt(encoded, 15) == [[2, 4], [1, 0, 3]]
-    assert batch_by_prompt(encoded, 13) == [[2], [4, 1], [0, 3]]
-    assert batch_by_prompt([], 9) == []
+    # In the order of their tokens 1, 4, 3, 0, 2; computed 6 + 4 + 1 + 5 + 7 tokens.
+    encoded = [
+        response(2, 2, 2, 2, 2),
+        response(1, 1, 1, 1, 1, 1),
+        response(3, 3, 3, 3, 3, 3, 3),
+        response(1, 1, 1, 2, 2),
+        response(1, 1, 1, 2, 1, 1, 1),
+    ]
+    assert batch_by_prefix(encoded, 23) == [[1, 4, 3, 0, 2]]
+    assert batch_by_prefix(encoded, 22) == [[1, 4, 3, 0], [2]]
+    assert batch_by_prefix(encoded, 15) == [[1, 4, 3], [0, 2]]
+    assert batch_by_prefix(encoded, 10) == [[1, 4], [2], [3, 0]], "3 begins a row: it is computed whole; the longest come first"
+    # One token more for each that continues another: 6 + 5 + 2 + 5 = 18.
+    assert batch_by_prefix(encoded, 17, with_targets=True) == [[1, 4, 3], [0, 2]]
+    assert batch_by_prefix([], 9) == []
 
 
 def test_rows_hold_every_response_once_within_both_budgets():
     generator = random.Random(0)
     for _ in range(50):
-        prompts = [(prompt, generator.randint(0, 8)) for prompt in range(generator.randint(1, 5))]
-        chosen = generator.choices(prompts, k=generator.randint(1, 40))
-        encoded = [response(prompt, length, length + generator.randint(1, 20)) for prompt, length in chosen]
-        budget = generator.randint(5, 60)
-        rows = batch_by_prompt(encoded, budget)
-        assert sorted(index for row in rows for index in row) == list(range(len(encoded)))
-        for row in rows:
-            documents = lay_out([encoded[index] for index in row], False, True).documents
-            assert len(row) == 1 or sum(map(len, documents)) <= budget
-            assert len(row) == 1 or sum(len(encoded[index].input_ids) for index in row) <= KEYS_PER_TOKEN * budget
+        encoded, budget = random_responses(generator), generator.randint(5, 30)
+        for with_targets in (False, True):
+            rows = batch_by_prefix(encoded, budget, with_targets)
+            assert sorted(index for row in rows for index in row) == list(range(len(encoded)))
+            for row in rows:
+                documents = lay_out([encoded[index] for index in row], with_targets, True).documents
+                assert len(row) == 1 or sum(map(len, documents)) <= budget
+                assert len(row) == 1 or sum(len(encoded[index].input_ids) for index in row) <= KEYS_PER_TOKEN * budget
+            longest = [max(len(encoded[index].input_ids) for index in row) for row in rows]
+            assert longest == sorted(longest, reverse=True)
 
 
-def test_keys_are_bounded_where_prompts_are_long():
-    # 30 responses of one token each to a prompt of 100: computed they would fit into one row.
-    rows = batch_by_prompt([response(1, 100, 101 + i % 2) for i in range(30)], 200)
-    assert [len(row) for row in rows] == [7, 7, 7, 7, 2]
-
-
-def test_without_equal_prompts_rows_are_those_of_the_lengths():
-    encoded = [response(prompt, 3, length) for prompt, length in enumerate([4, 9, 5, 7, 4, 20])]
-    assert batch_by_prompt(encoded, 9) == batch_by_tokens([len(r.input_ids) for r in encoded], 9)
+def test_keys_are_bounded_where_beginnings_are_long():
+    # 30 responses with all but a token in common with another: computed they would fit into one row.
+    rows = batch_by_prefix([response(*[1] * 100, 2 + i) for i in range(30)], 200)
+    assert sorted(map(len, rows)) == [2, 7, 7, 7, 7]

@@ -331,9 +331,9 @@ def test_a_prompt_computed_once_changes_nothing(name, tmp_path):
             layer.self_attn.sliding_window = 24
     shared = [RESPONSES[0], RESPONSES[2], RESPONSES[1]]
     engine = TorchEngine(model, encoder)
-    assert engine.share_prompts
+    assert engine.share_prefixes
     ours = engine.score_encoded(encoder.encode_batch(shared))
-    engine.share_prompts = False
+    engine.share_prefixes = False
     for row, wanted in zip(ours, engine.score_encoded(encoder.encode_batch(shared)), strict=True):
         assert row == pytest.approx(wanted, abs=1e-5)
 

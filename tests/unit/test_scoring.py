@@ -20,6 +20,7 @@ from prm.models.packing import pack_responses
 from prm.models.step_scores import ACTIVATIONS
 from prm.records import Response, StepScores
 from prm.scoring import ModelConfig, Scorer, ScoringConfig, reference_of, score_file, score_responses
+from prm.scoring.engines import computed_tokens
 from prm.steps import StepEncoder
 
 RESPONSES = [
@@ -86,24 +87,28 @@ def test_scores_do_not_depend_on_batches_or_order(name, request):
 
 @pytest.mark.parametrize("name", ["checkpoint", "implicit"])
 @pytest.mark.parametrize("token_budget", [100, 4096])
-def test_a_shared_prompt_changes_no_score(name, token_budget, request):
+def test_shared_beginnings_change_no_score(name, token_budget, request):
     scorer = Scorer.load(request.getfixturevalue(name), token_budget)
-    samples = [[f"Step {i}.", *["More."] * (i % 4), f"\\boxed{{{i}}}"] for i in range(20)]
+    samples = [[f"Step {i % 2}.", *["More."] * (i % 4), f"\\boxed{{{i}}}"] for i in range(20)]
     responses = [*RESPONSES, *(Response(f"q{i % 3}", i, f"Question {i % 3}?", steps) for i, steps in enumerate(samples))]
     encoded = scorer.encoder.encode_batch(responses)
-    assert scorer.engine.share_prompts
+    assert scorer.engine.share_prefixes
     shared_rows = scorer.engine.rows(encoded)
-    shared = scorer.engine.score_encoded(encoded)
-    scorer.engine.share_prompts = False
+    shared, computed = scorer.engine.score_encoded(encoded), computed_tokens(scorer.engine, encoded)
+    if len(shared_rows) == 1:
+        first_step = {response.key: scores[0] for response, scores in zip(responses, shared, strict=True)}
+        assert first_step["q0", 0] == first_step["q0", 6] == first_step["q0", 12], "one question, one first step: read once"
+    scorer.engine.share_prefixes = False
     assert len(scorer.engine.rows(encoded)) >= len(shared_rows)
+    assert computed < computed_tokens(scorer.engine, encoded) == sum(len(tokens.input_ids) for tokens in encoded)
     for one, other in zip(shared, scorer.engine.score_encoded(encoded), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_no_sharing_where_a_kernel_takes_queries_for_the_first_tokens(checkpoint, monkeypatch, caplog):
     monkeypatch.setattr(prm.scoring.engines, "aligns_right", lambda device, dtype, window: False)
-    assert not Scorer.load(checkpoint).engine.share_prompts
-    assert "every prompt is computed anew" in caplog.text
+    assert not Scorer.load(checkpoint).engine.share_prefixes
+    assert "every response is computed whole" in caplog.text
 
 
 def test_copies_are_scored_once(checkpoint, monkeypatch):

@@ -121,9 +121,11 @@ def test_the_manifest_tells_the_speed(config, tmp_path):
     assert speed["responses"] == 4
     assert speed["tokens"] == sum(len(tokens.input_ids) for tokens in encoded)
     assert speed["tokens_per_second"] == pytest.approx(speed["tokens"] / speed["seconds"])
-    speed = Speed(4, 600, 2.0)
-    assert speed.summary() == {"responses": 4, "tokens": 600, "seconds": 2.0, "tokens_per_second": 300, "responses_per_second": 2}
-    assert str(speed) == "4 responses in 2 s: 2.0 responses/s, 300 tokens/s"
+    assert 0 < speed["computed_tokens"] < speed["tokens"], "the prompts begin alike"
+    speed = Speed(4, 600, 450, 2.0)
+    counts = {"responses": 4, "tokens": 600, "computed_tokens": 450, "seconds": 2.0}
+    assert speed.summary() == counts | {"tokens_per_second": 300, "responses_per_second": 2}
+    assert str(speed) == "4 responses in 2 s: 2.0 responses/s, 300 tokens/s, 75% of them computed"
 
 
 def test_windows_grow_while_they_are_quick(monkeypatch):

@@ -1,5 +1,6 @@
 """The scoring benchmark's candidates, padded baseline, clock and arithmetic."""
 
+import itertools
 import subprocess
 import sys
 import types
@@ -44,6 +45,19 @@ def test_candidates_of_two_questions_with_copies():
     assert sum(lengths) / 2000 == pytest.approx(50, rel=0.1)
 
 
+def test_candidates_part_at_forks():
+    """Of n candidates half agree with another for tokens_per_fork more than of n / 2: about log2(n) times it in the mean."""
+    lengths = {"mean_length": 420.0, "max_length": 999, "spread": 0.1}
+    config = ScoringSpeedConfig(**TINY | lengths, num_candidates=512, tokens_per_fork=8.0)
+    candidates = make_candidates(config)
+    assert candidates == make_candidates(config)
+    assert len({tuple(c.input_ids) for c in candidates}) == 512
+    ordered = sorted(c.input_ids[20:] for c in candidates)
+    parted = [[one != other for one, other in zip(*pair, strict=False)] for pair in itertools.pairwise(ordered)]
+    assert sum(places.index(True) for places in parted) / 511 == pytest.approx(8 * 9, rel=0.2)
+    assert sum(map(len, ordered)) / 512 == pytest.approx(400, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -52,6 +66,7 @@ def test_candidates_of_two_questions_with_copies():
         ({"copies": 0.9, "num_candidates": 1}, "--copies 0.9 of --num_candidates 1: leaves no candidate"),
         ({"published": ["x=0"]}, "--published 'x=0': give LABEL=VALUE with a value above 0"),
         ({"published": ["x=inf"]}, "--published 'x=inf': give LABEL=VALUE"),
+        ({"tokens_per_fork": -1.0}, "--tokens_per_fork -1.0: expected 0 or more"),
         ({"mean_length": 20.0}, "--mean_length 20.0 counts the question"),
     ],
 )

@@ -31,6 +31,8 @@ class ScoringSpeedConfig:
     """Questions that share the candidates evenly."""
     copies: float = 0.0
     """Share of the candidates that repeat another one word for word; packed, shared and implicit engines score them once."""
+    tokens_per_fork: float = 0.0
+    """Tokens after which candidates that agree so far part into two groups, on average; 0: only the question is common."""
     prompt_length: int = 78
     """Tokens of a question with its instructions."""
     mean_length: float = 390.0
@@ -65,6 +67,8 @@ class ScoringSpeedConfig:
             raise ValueError(f"--copies {self.copies}: a share of the candidates, expected 0 <= copies < 1")
         if not self.num_distinct:
             raise ValueError(f"--copies {self.copies} of --num_candidates {self.num_candidates}: leaves no candidate to repeat")
+        if self.tokens_per_fork < 0:
+            raise ValueError(f"--tokens_per_fork {self.tokens_per_fork}: expected 0 or more tokens")
         if self.mean_length <= self.prompt_length:
             raise ValueError(f"--mean_length {self.mean_length} counts the question, so it must exceed {self.prompt_length}")
         parse_published(self.published, is_share=False)
@@ -102,8 +106,26 @@ def make_candidates(config: ScoringSpeedConfig) -> list[EncodedResponse]:
     def tokens(count: int) -> list[int]:
         return generator.integers(len(SPECIAL_TOKENS), vocab_size, count).tolist()
 
-    prompts = [tokens(config.prompt_length) for _ in range(config.num_questions)]
-    distinct = [candidate(prompts[index % len(prompts)], tokens(length)) for index, length in enumerate(lengths)]
+    def grow(begun: list[list[int]]) -> None:
+        """Give candidates that agree so far more in common, until each is alone."""
+        if len(begun) < 2:
+            return
+        common = tokens(generator.geometric(1 / config.tokens_per_fork))
+        sides: tuple[list[list[int]], list[list[int]]] = [], []
+        for response in begun:
+            response += common
+            sides[generator.integers(2)].append(response)
+        for side in sides:
+            grow(side)
+
+    distinct = []
+    for question in range(config.num_questions):
+        prompt, of_question = tokens(config.prompt_length), lengths[question :: config.num_questions]
+        begun: list[list[int]] = [[] for _ in of_question]
+        if config.tokens_per_fork:
+            grow(begun)
+        for common, length in zip(begun, of_question, strict=True):
+            distinct.append(candidate(prompt, [*common, *tokens(max(0, length - len(common)))][:length]))
     copied = generator.integers(config.num_distinct, size=config.num_candidates - config.num_distinct)
     chosen = [*range(config.num_distinct), *copied]
     return [distinct[index] for index in generator.permutation(chosen)]

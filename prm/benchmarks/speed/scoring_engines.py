@@ -88,14 +88,14 @@ def padded(is_sorted: bool) -> Build:
     return build
 
 
-def packed(share_prompts: bool, torch_compile: bool = False) -> Build:
+def packed(share_prefixes: bool, torch_compile: bool = False) -> Build:
     """This project's engine, as scripts/score.py has it: copies are scored once."""
 
     def build(config: ScoringSpeedConfig, folder: Path) -> ScoringEngine:
         model, encoder = discriminative(config), stub_encoder("asym")
         if torch_compile:
             compile_layers(model)
-        engine = TorchEngine(model, encoder, None, config.token_budget, share_prompts)
+        engine = TorchEngine(model, encoder, None, config.token_budget, share_prefixes)
         return Scorer(engine, encoder)
 
     return build
@@ -131,10 +131,10 @@ def implicit(with_reference: bool) -> Build:
 VARIANTS: dict[str, Build] = {
     "padded": padded(is_sorted=False),
     "padded_sorted": padded(is_sorted=True),
-    "packed": packed(share_prompts=False),
-    "packed_compiled": packed(share_prompts=False, torch_compile=True),
-    "shared": packed(share_prompts=True),
-    "shared_compiled": packed(share_prompts=True, torch_compile=True),
+    "packed": packed(share_prefixes=False),
+    "packed_compiled": packed(share_prefixes=False, torch_compile=True),
+    "shared": packed(share_prefixes=True),
+    "shared_compiled": packed(share_prefixes=True, torch_compile=True),
     "vllm": vllm(is_eager=True),
     "vllm_compiled": vllm(is_eager=False),
     "implicit": implicit(with_reference=True),
