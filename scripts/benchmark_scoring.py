@@ -1,4 +1,4 @@
-"""Measure scoring: padded, sorted, packed and prompt-sharing engines, compiled or not, vLLM's pooling, and implicit PRMs."""
+"""Measure scoring: padded, sorted, packed and prefix-sharing engines, compiled or not, vLLM's pooling, and implicit PRMs."""
 
 from dataclasses import dataclass
 from pathlib import Path

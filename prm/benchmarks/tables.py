@@ -37,6 +37,7 @@ def p_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Both ends in percent."""
-    return f"[{percent(low)}, {percent(high)}]"
+def interval(low: float | None, high: float | None, form: str = "") -> str:
+    """Both ends in percent, or as numbers of `form`, such as `+.1f`."""
+    ends = [format(end, form) if form and end is not None else percent(end) for end in (low, high)]
+    return f"[{ends[0]}, {ends[1]}]"

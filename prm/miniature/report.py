@@ -106,7 +106,7 @@ def compare(curves: Mapping[str, Any], first: str, second: str, n: str) -> str:
     low, high = sorted(100 * sign * test[end][n] for end in ("low", "high"))
     verdict = "beats" if low > 0 else "loses to" if high < 0 else "cannot be told apart from"
     gap, name = 100 * sign * test["difference"][n], BASELINES.get(second, second)
-    return f"At N = {n}, {first} {verdict} {name}: {gap:+.1f} points [{low:+.1f}, {high:+.1f}] (95%, paired over questions)."
+    return f"At N = {n}, {first} {verdict} {name}: {gap:+.1f} points {interval(low, high, '+.1f')} (95%, paired over questions)."
 
 
 def table(result: Mapping[str, Any], losses: Sequence[str]) -> str:

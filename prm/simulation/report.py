@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from prm.benchmarks.tables import Table
+from prm.benchmarks.tables import Table, interval
 from prm.metrics import paired_difference
 from prm.simulation import published_values
 from prm.simulation.settings import SimulationConfig
@@ -188,7 +188,7 @@ def _breaking(kind: str, cells: Mapping[str, Any]) -> str:
 
 def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     gap = paired_difference(*(np.array(part["correlation"]["seeds"]) for part in (first, second)))
-    return f"{gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{gap.difference:+.3f} {interval(float(gap.low), float(gap.high), '+.3f')}"
 
 
 def _cells(published: float | None, ours: Mapping[str, Any]) -> list[str]:
@@ -206,4 +206,4 @@ def _mean_sd(ours: Mapping[str, Any]) -> str:
 
 
 def _with_interval(ours: Mapping[str, Any]) -> str:
-    return f"{ours['mean']:.3f} [{ours['low']:.3f}, {ours['high']:.3f}]"
+    return f"{ours['mean']:.3f} {interval(ours['low'], ours['high'], '.3f')}"

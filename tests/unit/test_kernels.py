@@ -59,7 +59,7 @@ def prompt_row(*lengths):
 
 
 @torch.no_grad()
-def test_rows_with_shared_prompts_take_one_graph_more(no_graphs, tiny_backbone):
+def test_rows_with_shared_beginnings_take_one_graph_more(no_graphs, tiny_backbone):
     eager, compiled = (RewardModel.from_backbone(tiny_backbone, 1).eval() for _ in range(2))
     compile_layers(compiled, backend="eager")
     graphs = []

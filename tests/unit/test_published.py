@@ -324,7 +324,7 @@ def test_batches_change_nothing_and_no_position_lies_outside_the_response(name, 
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_prompt_computed_once_changes_nothing(name, tmp_path):
+def test_beginnings_computed_once_change_nothing(name, tmp_path):
     model, encoder = load_model(WRITERS[name](tmp_path))
     if name == "math_shepherd":
         for layer in model.model.layers:

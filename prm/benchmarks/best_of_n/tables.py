@@ -49,7 +49,7 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
     for other, points, test in tests:
         low, high = sorted(points * test[end][n] for end in ("low", "high"))
         gap = points * test["difference"][n]
-        rows.append([f"{best} - {other}", f"{gap:+.1f}", f"[{low:+.1f}, {high:+.1f}]", p_value(test["p_value"][n])])
+        rows.append([f"{best} - {other}", f"{gap:+.1f}", interval(low, high, "+.1f"), p_value(test["p_value"][n])])
     note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
     return Table(f"The best PRM against the others, points, paired over questions, {of_step_scores(aggregation)}", rows, note)
 
@@ -64,14 +64,14 @@ def _length(result: Mapping[str, Any], length: Mapping[str, Any]) -> Table:
         low, high = (100 * loss[end][n] for end in ("low", "high"))
         slope = ["-", ""]
         if preference:
-            slope = [f"{preference['slope']:+.3f}", f"[{preference['low']:+.3f}, {preference['high']:+.3f}]"]
+            slope = [f"{preference['slope']:+.3f}", interval(preference["low"], preference["high"], "+.3f")]
         rows.append(
             [
                 f"{prm}, {aggregation}",
                 percent(result["prms"][prm][aggregation]["best_of_n"]["accuracy"][n]),
                 percent(found["length_controlled"]["accuracy"][n]),
                 f"{100 * loss['difference'][n]:+.1f}",
-                f"[{low:+.1f}, {high:+.1f}]",
+                interval(low, high, "+.1f"),
                 *slope,
                 f"{found['length_selected'][n]:.4g}",
             ]

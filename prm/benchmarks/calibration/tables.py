@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prm.benchmarks.tables import Table, p_value, percent
+from prm.benchmarks.tables import Table, interval, p_value, percent
 
 SHIFTED = 0.01
 """Rise of the calibration error under the best temperature from which the table says that scores are shifted."""
@@ -135,7 +135,7 @@ def _perturbed_choices(result: Mapping[str, Any]) -> Table:
                         percent(best["before"]),
                         percent(best["after"]),
                         f"{100 * best['difference']:+.1f}",
-                        f"[{low:+.1f}, {high:+.1f}]",
+                        interval(low, high, "+.1f"),
                         p_value(best["p_value"]),
                         f"{percent(best['share_selection_changed'])}%",
                     ]
@@ -159,4 +159,4 @@ def _rho(correlation: Mapping[str, float] | None) -> str:
 
 
 def _interval(found: Mapping[str, float] | None, digits: int = 2) -> str:
-    return "" if found is None else f"[{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
+    return "" if found is None else interval(found["low"], found["high"], f"+.{digits}f")

@@ -43,13 +43,13 @@ def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     clock = "CPU-s" if hardware["threads"] else "s"
     references = list(next(iter(speed["ratios"].values()), {}))
     quotient_names = [f"/ {name}" for name in references]
-    rows = [["scoring", f"tokens/{clock}", f"responses/{clock}", *quotient_names, "% of matrix rate", "difference"]]
+    rows = [["scoring", f"tokens/{clock}", f"responses/{clock}", *quotient_names, "% computed", "% of matrix rate", "difference"]]
     for name, variant in speed["variants"].items():
         speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
         quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
         difference = variant["largest_difference"]
-        share = percent(variant["matrix_share"])
-        rows.append([name, *speeds, *quotients, share, "-" if difference is None else f"{difference:.0e}"])
+        shares = [percent(variant["computed"]["tokens"] / speed["candidates"]["tokens"]), percent(variant["matrix_share"])]
+        rows.append([name, *speeds, *quotients, *shares, "-" if difference is None else f"{difference:.0e}"])
     where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
     work = speed["candidates"]
     title = f"{speed['model']['shape']} in {speed['dtype']} on {where}; {work['responses']} candidates, {work['tokens']} tokens"

@@ -1,7 +1,7 @@
 """Speed of scoring: candidates in; tokens and responses per second, ratios and largest difference of every way of scoring out.
 
 Every way scores the same responses; repetitions are interleaved and ratios taken within one. Tokens per second are a user's: those
-of the responses, each counted whole, padding never, copies and a prompt that is computed once for several for each of them. FLOPs
+of the responses, each counted whole, padding never, copies and what several begin with, computed once, for each of them. FLOPs
 are the hardware's: those of what an engine really computes. Time is the CPU time of this process and of an engine's own on a CPU,
 and wall time on a GPU.
 """
