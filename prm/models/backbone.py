@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
 
 from prm.attention import PACKED, SharedKeys, check_packable, document_kwargs
+from prm.models.inference import LastLayer
 from prm.models.packing import Batch
 from prm.steps import read_prm_config
 
@@ -42,13 +43,20 @@ class PackedModel(PreTrainedModel):
         position_ids: Int[Tensor, "1 tokens"],
         cu_seqlens: Int[Tensor, " documents_plus_1"],
         max_seqlen: int,
-        shared: SharedKeys | None = None,
-    ) -> Float[Tensor, "tokens hidden"]:
-        """The decoder's last hidden states of a packed row, whose documents may continue a prefix that stands there once."""
-        output = self.model(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False, **document_kwargs(cu_seqlens, max_seqlen, shared)
-        )
-        return output.last_hidden_state[0]
+        shared: SharedKeys | None,
+        reads: Int[Tensor, " reads"],
+    ) -> Float[Tensor, "reads hidden"]:
+        """The decoder's last hidden states at `reads` of a packed row, whose documents may continue one another."""
+        boundaries = document_kwargs(cu_seqlens, max_seqlen, shared)
+        if self.reads_early:
+            boundaries["reads"] = reads
+        hidden = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False, **boundaries).last_hidden_state[0]
+        return hidden if self.reads_early else hidden[reads]
+
+    @property
+    def reads_early(self) -> bool:
+        """Whether the last layer gives the states that are read alone (`prepare_for_inference`)."""
+        return isinstance(self.model.layers[-1], LastLayer)
 
     def inputs(self, batch: Batch) -> Batch:
         """The entries of `batch` that `forward` takes."""

@@ -69,8 +69,8 @@ class ImplicitPRM(PackedModel):
         shared: SharedKeys | None = None,
     ) -> Float[Tensor, " targets"]:
         """Float32 log-prob of every token at `target_positions` given the tokens before it."""
-        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared)
-        return self.lm_head(hidden[target_positions - 1], input_ids[0, target_positions])
+        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared, target_positions - 1)
+        return self.lm_head(hidden, input_ids[0, target_positions])
 
 
 def sum_by_step(

@@ -1,18 +1,19 @@
 """Inference: a model in, the same weights out in layers that are faster where no gradients are asked for.
 
-On a CPU linear layers by oneDNN, in a process that keeps freed memory; on CUDA norms of one kernel.
+On a CPU linear layers by oneDNN, in a process that keeps freed memory; on CUDA norms of one kernel. Everywhere the last MLP only
+where the model is read.
 """
 
 import ctypes
 from functools import cache
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -63,6 +64,28 @@ class FusedRMSNorm(nn.Module):
         return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
+class LastLayer(nn.Module):
+    """The last decoder layer of Qwen2, Llama and Mistral: all tokens in, the states at the `reads` out.
+
+    Its attention is over all tokens; its MLP, most of its work, and the norm behind it serve the positions that are read alone.
+    """
+
+    input_layernorm: nn.Module
+    self_attn: nn.Module
+    post_attention_layernorm: nn.Module
+    mlp: nn.Module
+
+    @no_type_check
+    def forward(self, hidden_states: Tensor, reads: Tensor | None = None, **kwargs: Any) -> Tensor:
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + attended
+        if reads is not None:
+            hidden_states = hidden_states[:, reads]
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+LAST_LAYERS = (Qwen2DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
+"""Decoder layers in whose place `LastLayer` does the same."""
 FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "cpu": {nn.Linear: OneDNNLinear},
     "cuda": dict.fromkeys((Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm), FusedRMSNorm),
@@ -71,10 +94,16 @@ FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
 
 
 def prepare_for_inference(model: nn.Module, device: str) -> None:
-    """Put the layers that are `FASTER` on `device` (cpu, cuda) in their place; on a CPU also `keep_freed_memory`."""
+    """Put the layers that are `FASTER` on `device` (cpu, cuda) and the `LastLayer` in their place.
+
+    On a CPU also `keep_freed_memory`.
+    """
     for module in model.modules():
         if faster := FASTER.get(device, {}).get(type(module)):
             module.__class__ = faster
+        layers = getattr(module, "layers", None)
+        if isinstance(layers, nn.ModuleList) and type(layers[-1]) in LAST_LAYERS:
+            layers[-1].__class__ = LastLayer
     if device == "cpu":
         keep_freed_memory()
 

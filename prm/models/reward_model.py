@@ -83,8 +83,7 @@ class RewardModel(PackedModel):
         shared: SharedKeys | None = None,
     ) -> Float[Tensor, "steps labels"]:
         """Logits at the step ends of all responses in the row, in order."""
-        hidden = self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared)
-        return self.score(hidden[step_ends])
+        return self.score(self.hidden_states(input_ids, position_ids, cu_seqlens, max_seqlen, shared, step_ends))
 
 
 def is_linear(config: PreTrainedConfig) -> bool:

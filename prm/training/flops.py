@@ -38,18 +38,22 @@ def forward_flops(
     num_labels: int = 1,
     num_targets: int = 0,
     first_positions: Iterable[int] | None = None,
+    num_reads: int | None = None,
 ) -> int:
     """FLOPs of one forward pass over documents of `lengths` tokens, each under its own causal attention.
 
     Per token 2 for every weight of the layers' linear maps; per document 4 * heads * head_dim for every pair of a query and a key
     it sees, n^2 / 2 of them in a layer without a window. A document whose first position is p > 0 continues a prompt computed
     before: its queries see the p keys of that too. `num_steps` step ends add the two-layer head with `num_labels` outputs,
-    `num_targets` response tokens the lm_head (implicit PRM). For decoders with gated MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
+    `num_targets` response tokens the lm_head (implicit PRM). With `num_reads` the last MLP is computed at so many tokens only. For
+    decoders with gated MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
     """
     hidden, lengths = config.hidden_size, list(lengths)
     firsts = [0] * len(lengths) if first_positions is None else list(first_positions)
     ends = [first + length for first, length in zip(firsts, lengths, strict=True)]
     linear = 2 * sum(lengths) * config.num_hidden_layers * weights_per_layer(config)
+    if num_reads is not None:
+        linear -= 2 * (sum(lengths) - num_reads) * mlp_weights(config)
     windows = layer_windows(config)
     spans = sum(squared_span(e, w) - squared_span(first, w) for w in windows for first, e in zip(firsts, ends, strict=True))
     attention = 2 * query_width(config) * spans
@@ -69,7 +73,12 @@ def head_size(config: PreTrainedConfig) -> int:
 def weights_per_layer(config: PreTrainedConfig) -> int:
     """Weights of a layer's linear maps: queries, keys, values, output, and the three of the gated MLP."""
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-    return config.hidden_size * (heads * head_size(config) + 3 * config.intermediate_size)
+    return config.hidden_size * heads * head_size(config) + mlp_weights(config)
+
+
+def mlp_weights(config: PreTrainedConfig) -> int:
+    """Of a layer's gated MLP."""
+    return 3 * config.hidden_size * config.intermediate_size
 
 
 def layer_windows(config: PreTrainedConfig) -> Sequence[int | None]:

@@ -31,6 +31,7 @@ def test_heads_by_hand():
     body = forward_flops(QWEN_1_5B, [10])
     assert forward_flops(QWEN_1_5B, [10], num_steps=2, num_labels=3) - body == 2 * 2 * (1536 * 1536 + 1536 * 3)
     assert forward_flops(QWEN_1_5B, [10], num_targets=7) - body == 2 * 7 * 1536 * 151936
+    assert body - forward_flops(QWEN_1_5B, [10], num_reads=4) == 2 * 6 * 3 * 1536 * 8960
 
 
 @pytest.mark.parametrize("config", [Qwen2Config(**SMALL, num_key_value_heads=2), LlamaConfig(**SMALL, head_dim=24)])

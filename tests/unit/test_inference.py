@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.utils import counters
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
+from prm.attention import PACKED
 from prm.benchmarks.speed.workload import stub_encoder
-from prm.models import RewardModel
+from prm.models import ImplicitPRM, RewardModel
 from prm.models.inference import HAS_ONEDNN, FusedRMSNorm, OneDNNLinear, keep_freed_memory, prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import pack_responses
@@ -75,7 +77,7 @@ def test_an_engine_prepares_its_model_whose_weights_stay(tiny_backbone):
 
 @torch.no_grad()
 def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
-    """Rows of every length in one graph; the scoring benchmark's test compiles with inductor."""
+    """Rows of every length with more than one step in one graph; the scoring benchmark's test compiles with inductor."""
     torch._dynamo.reset()
     counters.clear()
     eager, compiled = (RewardModel.from_backbone(tiny_backbone, 1).eval() for _ in range(2))
@@ -83,11 +85,35 @@ def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
     compile_layers(compiled, backend="aot_eager")
     graphs = []
     for lengths in ((9, 5), (30,), (7, 3, 11)):
-        row = pack_responses([EncodedResponse(list(range(n)), [n - 1], 2) for n in lengths])
+        row = pack_responses([EncodedResponse(list(range(n)), [2, n - 1], 2) for n in lengths])
         torch.testing.assert_close(compiled(**compiled.inputs(row)), eager(**eager.inputs(row)), rtol=1e-4, atol=1e-5)
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[-1]
     torch._dynamo.reset()
+
+
+SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
+
+
+@pytest.mark.parametrize("config", [Qwen2Config, LlamaConfig, MistralConfig, Qwen3Config])
+@pytest.mark.parametrize("kind", [RewardModel, ImplicitPRM])
+@pytest.mark.parametrize("share_prefixes", [False, True])
+@torch.no_grad()
+def test_the_last_mlp_runs_where_it_is_read(config, kind, share_prefixes):
+    torch.manual_seed(0)
+    model = kind(config(**SMALL, num_key_value_heads=2, head_dim=12, num_labels=2, attn_implementation=PACKED)).eval()
+    rows = []
+    model.model.layers[-1].mlp.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1]))
+    prompt = list(range(20))
+    row = [EncodedResponse([*prompt, *range(n, 2 * n)], [22, 19 + n], 20) for n in (5, 9, 14)]
+    batch = model.inputs(pack_responses(row, kind is ImplicitPRM, share_prefixes))
+    expected = model(**batch)
+    prepare_for_inference(model, "cpu")
+    assert model.reads_early is (config is not Qwen3Config), "others keep their last layer"
+    torch.testing.assert_close(model(**batch), expected, rtol=1e-4, atol=1e-5)
+    whole = batch["input_ids"].shape[1]
+    assert rows == [whole, len(expected) if model.reads_early else whole]
+    assert len(expected) < whole
 
 
 @pytest.mark.parametrize("norm", [Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm])

@@ -120,11 +120,13 @@ def test_computed_work_by_hand(tmp_path):
     prompt = list(range(2, 22))
     first = EncodedResponse([*prompt, *range(30, 40)], [24, 29], 20)
     candidates = [first, EncodedResponse([*prompt, *range(50, 55)], [24], 20), first]
-    per_token = 2 * 2 * 128 * ((2 * 2 + 2 * 1) * 64 + 3 * 256)
+    mlp = 3 * 128 * 256
+    per_token = 2 * (2 * 128 * (2 * 2 + 2 * 1) * 64 + mlp)  # the last of the two layers has its MLP where it is read
 
-    def flops(tokens: int, spans: int, num_steps: int = 0, num_targets: int = 0) -> int:
+    def flops(tokens: int, spans: int, num_steps: int = 0, num_targets: int = 0, num_reads: int | None = None) -> int:
         heads = 2 * num_steps * 128 * (128 + 1) + 2 * num_targets * 128 * 256
-        return tokens * per_token + 2 * 2 * 2 * 64 * spans + heads
+        reads = num_steps + num_targets if num_reads is None else num_reads
+        return tokens * per_token + 2 * reads * mlp + 2 * 2 * 2 * 64 * spans + heads
 
     def computed(name: str) -> Computed:
         return computed_work(VARIANTS[name](config, tmp_path), candidates, config.model_config)
@@ -132,7 +134,8 @@ def test_computed_work_by_hand(tmp_path):
     spans = 20**2 + (30**2 - 20**2) + (25**2 - 20**2)
     assert computed("shared") == Computed(2, 35, flops(35, spans, num_steps=3))
     assert computed("packed") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
-    assert computed("padded") == computed("padded_sorted") == Computed(3, 85, flops(85, 2 * 30**2 + 25**2, num_steps=5))
+    padded = Computed(3, 85, flops(85, 2 * 30**2 + 25**2, num_steps=5, num_reads=85))
+    assert computed("padded") == computed("padded_sorted") == padded
     # The first response token is predicted at the prompt's last, which each response therefore has for itself.
     spans = 19**2 + (30**2 - 19**2) + (25**2 - 19**2)
     once = flops(36, spans, num_targets=15)

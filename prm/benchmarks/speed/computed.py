@@ -34,6 +34,7 @@ def computed_work(engine: ScoringEngine, encoded: list[EncodedResponse], config:
         return computed_work(engine.engine, list(without_copies(encoded).values()), config)
     documents, first_positions = [response.input_ids for response in encoded], [0] * len(encoded)
     heads, num_models = {"num_steps": sum(len(response.step_ends) for response in encoded)}, 1
+    num_reads = None
     if isinstance(engine, TorchEngine):
         rows = [[encoded[index] for index in row] for row in engine.rows(encoded)]
         layouts = [engine.lay_out(row) for row in rows]
@@ -43,6 +44,8 @@ def computed_work(engine: ScoringEngine, encoded: list[EncodedResponse], config:
             responses = zip(itertools.chain(*rows), first_positions, strict=True)
             heads = {"num_targets": sum(len(r.input_ids) - max(r.response_start, first + 1) for r, first in responses)}
             num_models = 1 if engine.reference is None else 2
+        if engine.model.reads_early:
+            (num_reads,) = heads.values()
     lengths = [len(document) for document in documents]
-    flops = num_models * forward_flops(config, lengths, **heads, first_positions=first_positions)
+    flops = num_models * forward_flops(config, lengths, **heads, first_positions=first_positions, num_reads=num_reads)
     return Computed(len(encoded), sum(lengths), flops)
