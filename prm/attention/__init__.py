@@ -51,11 +51,9 @@ def visible_places(first_positions: Sequence[int], lengths: Sequence[int]) -> li
     return places
 
 
-def shared_keys(places: Sequence[Int[Tensor, " _"]], num_tokens: int) -> SharedKeys | None:
-    """Keys of a row of `num_tokens` whose documents see `places`; None where each sees its own alone."""
+def shared_keys(places: Sequence[Int[Tensor, " _"]]) -> SharedKeys:
+    """Keys of a row whose documents see `places`."""
     lengths = [len(seen) for seen in places]
-    if sum(lengths) == num_tokens:
-        return None
     return SharedKeys(torch.cat(list(places)), torch.tensor([0, *lengths]).cumsum(0).to(torch.int32), max(lengths))
 
 
@@ -101,7 +99,8 @@ def packed_attention(
     """Causal attention within each document, in the signature of transformers' attention functions.
 
     Half precision on CUDA takes the varlen kernel, everything else a loop over documents, whose results equal those of each
-    document alone bit for bit. `sliding_window` counts the tokens seen, the query itself included, as in transformers' masks.
+    document alone bit for bit where it continues no other. `sliding_window` counts the tokens seen, the query itself included, as
+    in transformers' masks.
     """
     if cu_seq_lens_q is None or cu_seq_lens_k is None or max_length_q is None or max_length_k is None:
         raise ValueError(

@@ -109,7 +109,7 @@ def causal_window(window: int | None) -> tuple[int, int]:
 
 @cache
 def aligns_right(device: torch.device, dtype: torch.dtype, window: int | None = None) -> bool:
-    """Whether attention here takes the queries of a document with more keys for its last ones, as shared prefixes need it.
+    """Whether attention here takes the queries of a document with more keys for its last ones, as shared beginnings need it.
 
     FlashAttention documents this alignment since 2.1; before, the first query saw the first key only. torch's varlen kernel is
     FlashAttention, but says nothing of it (2.10 to 2.13). So it is tried: equal keys give the mean of the values seen.

@@ -36,48 +36,50 @@ def pack(sequences: Sequence[Sequence[int]], first_positions: Sequence[int] | No
         "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
         "max_seqlen": max(lengths),
     }
-    # Found here and not in the model, where looking would wait for the device.
-    shared = shared_keys(visible_places(firsts, lengths), sum(lengths))
-    return batch if shared is None else batch | {"shared": shared}
+    if any(firsts):
+        # Found here and not in the model, where looking would wait for the device.
+        batch["shared"] = shared_keys(visible_places(firsts, lengths))
+    return batch
 
 
 def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = False, share_prefixes: bool = False) -> Batch:
     """`pack`, and where the scores are read: `step_ends` [steps] as positions in the row, `step_counts` [responses].
 
-    `with_targets` adds, for models of token log-probs, `target_positions` [computed targets], where in the row response tokens
-    stand, and for every response token `target_index` [targets], which of these is its, and `target_steps` [targets], the index of
-    its step among all steps of the row. With `share_prefixes`, for inference, a response continues what it has in common with the
-    one before it; without, every target is computed and `target_index` counts up.
+    `with_targets` adds, for models of token log-probs, `target_positions` [targets], the place of every response token in the row,
+    and `target_steps` [targets], the index of its step among all steps of the row. With `share_prefixes`, for inference, a response
+    continues what it has in common with the one before it. Where one does, a row has `shared`, `target_positions` are those of the
+    computed targets, and `target_index` [targets] says which of them is whose. Raises ValueError for a response whose first token
+    would be a target: none stands before it.
     """
     layout = lay_out(encoded, with_targets, share_prefixes)
     batch = pack(*layout)
-    places = visible_places(layout.first_positions, [len(document) for document in layout.documents])
-    counts = [len(response.step_ends) for response in encoded]
-    batch["step_counts"] = torch.tensor(counts)
-    batch["step_ends"] = torch.cat([seen[response.step_ends] for seen, response in zip(places, encoded, strict=True)])
+    # Positions in a row of whole responses; what they share has several of these, and one place in this row.
+    starts = list(itertools.accumulate((len(response.input_ids) for response in encoded), initial=0))
+    ends = torch.tensor([start + end for start, response in zip(starts, encoded, strict=False) for end in response.step_ends])
+    batch["step_counts"] = torch.tensor([len(response.step_ends) for response in encoded])
+    batch["step_ends"] = batch["shared"].index[ends] if "shared" in batch else ends
     if with_targets:
-        places = predicted_places(places, layout.first_positions)
-        targets = [seen[response.response_start :] for seen, response in zip(places, encoded, strict=True)]
-        batch["target_positions"], batch["target_index"] = torch.cat(targets).unique(return_inverse=True)
-        first_steps = itertools.accumulate(counts, initial=0)
-        batch["target_steps"] = torch.cat([first + steps_of_targets(r) for first, r in zip(first_steps, encoded, strict=False)])
+        if not all(response.response_start for response in encoded):
+            raise ValueError("a response starts at token 0: no token stands before it, from which its first one is predicted")
+        parts = [torch.arange(s + r.response_start, s + len(r.input_ids)) for s, r in zip(starts, encoded, strict=False)]
+        batch["target_positions"] = torch.cat(parts)
+        # A token belongs to the first step that ends at or after it.
+        batch["target_steps"] = torch.searchsorted(ends, batch["target_positions"])
+        if "shared" in batch:
+            places = predicted_places(batch["shared"], layout.first_positions)[batch["target_positions"]]
+            batch["target_positions"], batch["target_index"] = places.unique(return_inverse=True)
     return batch
 
 
-def predicted_places(places: Sequence[Int[Tensor, " _"]], first_positions: Sequence[int]) -> list[Int[Tensor, " _"]]:
-    """Where each token of a document stands right behind the one before it, from whose state it is predicted.
+def predicted_places(shared: SharedKeys, first_positions: Sequence[int]) -> Int[Tensor, " keys"]:
+    """Where each token that the documents see stands right behind the one before it, from whose state it is predicted.
 
     The first token that a continuing document holds was predicted in the document before it.
     """
-    predicted: list[Tensor] = []
-    for seen, first in zip(places, first_positions, strict=True):
-        predicted.append(torch.cat([predicted[-1][: first + 1], seen[first + 1 :]]) if first else seen)
-    return predicted
-
-
-def steps_of_targets(response: EncodedResponse) -> Int[Tensor, " targets"]:
-    """The step of every response token: the first that ends at or after it."""
-    return torch.searchsorted(torch.tensor(response.step_ends), torch.arange(response.response_start, len(response.input_ids)))
+    places: list[Tensor] = []
+    for seen, first in zip(shared.index.split(shared.cu_seqlens.diff().tolist()), first_positions, strict=True):
+        places.append(torch.cat([places[-1][: first + 1], seen[first + 1 :]]) if first else seen)
+    return torch.cat(places)
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:

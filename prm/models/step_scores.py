@@ -77,4 +77,6 @@ def _step_rewards(model: ImplicitPRM, batch: Batch, beta: float, reference: Impl
     log_ratios = model(**model.inputs(batch))
     if reference is not None:
         log_ratios = log_ratios - reference(**reference.inputs(batch))
-    return beta * sum_by_step(log_ratios[batch["target_index"]], batch["target_steps"], len(batch["step_ends"]))
+    if "target_index" in batch:
+        log_ratios = log_ratios[batch["target_index"]]
+    return beta * sum_by_step(log_ratios, batch["target_steps"], len(batch["step_ends"]))

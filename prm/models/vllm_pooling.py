@@ -45,6 +45,7 @@ class VLLMScoringEngine(PipedProcess):
         served_dtype = resolve(dtype, config)
         self.settings = PoolingSettings(str(directory), served_dtype, task, self.max_length, is_eager, gpu_memory_utilization)
         self.is_running = False
+        self.computed_tokens = 0
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Raises ValueError for ids that vLLM would refuse, EngineError when the worker fails."""
@@ -55,6 +56,7 @@ class VLLMScoringEngine(PipedProcess):
         if not self.is_running:
             self._start()
         logits = self._pool([Job(number, r.input_ids, r.step_ends) for number, r in enumerate(encoded)])
+        self.computed_tokens += sum(len(response.input_ids) for response in encoded)
         activation = ACTIVATIONS[self.encoder.activation]
         return [activation(torch.from_numpy(logits[number]), self.encoder.good_class).tolist() for number in range(len(encoded))]
 

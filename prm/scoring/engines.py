@@ -2,7 +2,7 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +32,9 @@ TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
 class ScoringEngine(Protocol):
     """A loaded model that scores. `Scorer` drops copies before, and checks number and finiteness of the scores after."""
 
+    computed_tokens: int
+    """Of all calls so far; fewer than it was given where it computes once what responses begin with."""
+
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """One list per response, in order, with as many scores as it has step ends."""
         ...
@@ -46,6 +49,7 @@ class TorchEngine:
     reference: ImplicitPRM | None = None
     token_budget: int | None = None
     share_prefixes: bool = True
+    computed_tokens: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.token_budget is None:
@@ -89,6 +93,7 @@ class TorchEngine:
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         rows = self.rows(encoded)
         batches = [[encoded[i] for i in row] for row in rows]
+        self.computed_tokens += sum(self.lay_out(batch).num_tokens for batch in batches)
         values = score_rows(self.model, self.encoder, batches, self.reference, self.share_prefixes)
         scores = {i: s for row, of_row in zip(rows, values, strict=True) for i, s in zip(row, of_row, strict=True)}
         return [scores[index] for index in range(len(encoded))]
@@ -102,13 +107,6 @@ class TorchEngine:
         if self.share_prefixes:
             return batch_by_prefix(encoded, self.token_budget, self.is_implicit)
         return batch_by_tokens([len(response.input_ids) for response in encoded], self.token_budget)
-
-
-def computed_tokens(engine: ScoringEngine, encoded: list[EncodedResponse]) -> int:
-    """Tokens that `engine` computes to score `encoded`: `TorchEngine` those that responses have in common once a row."""
-    if isinstance(engine, TorchEngine):
-        return sum(engine.lay_out([encoded[index] for index in row]).num_tokens for row in engine.rows(encoded))
-    return sum(len(response.input_ids) for response in encoded)
 
 
 def resolve_device(device: str) -> str:

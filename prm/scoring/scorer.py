@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from prm.metrics.degenerate import DegenerateDetector
 from prm.models import read_contract
 from prm.models.backbone import is_path
 from prm.records import Response, StepScores
-from prm.scoring.engines import ScoringEngine, TorchEngine, computed_tokens
+from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ WINDOWS = (32, 2048)
 """Fewest and most responses that an engine gets at a time, to sort and to share what they begin with."""
 WINDOW_SECONDS = 30.0
 """Windows grow while they take less: scores reach the caller, and a file, only when their window is done."""
-CopyKey = tuple[tuple[int, ...], tuple[int, ...]]
-"""Token ids and step ends."""
+CopyKey = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Token ids, step ends and where the response starts."""
 MAX_NAMED = 10
 """How many dropped responses are named in warnings."""
 
@@ -104,10 +104,11 @@ class Scorer:
             kept, seconds = self._next_readable(remaining, size, dropped)
             if not kept:
                 break
-            start = time.monotonic()
-            scores = self.score_encoded([tokens for _, tokens in kept])
+            encoded = [tokens for _, tokens in kept]
+            start, computed = time.monotonic(), self.computed_tokens
+            scores = self.score_encoded(encoded)
             seconds += time.monotonic() - start
-            self.speed.add(len(kept), sum(len(tokens.input_ids) for _, tokens in kept), seconds)
+            self.speed.add(encoded, self.computed_tokens - computed, seconds)
             size = next_window(size, seconds)
             for (response, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(response, step_scores)
@@ -136,12 +137,14 @@ class Scorer:
             seconds += time.monotonic() - start
         return kept, seconds
 
+    @property
+    def computed_tokens(self) -> int:
+        return self.engine.computed_tokens
+
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """Scores in order. Samples of a question are often word for word the same; such copies are scored once."""
         unique = without_copies(encoded)
-        distinct = list(unique.values())
-        by_key = dict(zip(unique, self.engine.score_encoded(distinct), strict=True))
-        self.speed.computed_tokens += computed_tokens(self.engine, distinct)
+        by_key = dict(zip(unique, self.engine.score_encoded(list(unique.values())), strict=True))
         return [list(by_key[copy_key(tokens)]) for tokens in encoded]
 
 
@@ -152,7 +155,7 @@ def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedR
 
 def copy_key(tokens: EncodedResponse) -> CopyKey:
     """What two responses with the same scores have in common."""
-    return tuple(tokens.input_ids), tuple(tokens.step_ends)
+    return tuple(tokens.input_ids), tuple(tokens.step_ends), tokens.response_start
 
 
 @dataclass
@@ -163,11 +166,14 @@ class Speed:
     tokens: int = 0
     """Each response counted whole, whatever an engine computes once for several."""
     computed_tokens: int = 0
-    """Copies of a response, and what responses begin with, as often as they were computed."""
+    """Those of a copy never, of what responses of a row begin with once."""
     seconds: float = 0.0
 
-    def add(self, responses: int, tokens: int, seconds: float) -> None:
-        self.responses, self.tokens, self.seconds = self.responses + responses, self.tokens + tokens, self.seconds + seconds
+    def add(self, encoded: Sequence[EncodedResponse], computed_tokens: int, seconds: float) -> None:
+        self.responses += len(encoded)
+        self.tokens += sum(len(response.input_ids) for response in encoded)
+        self.computed_tokens += computed_tokens
+        self.seconds += seconds
 
     @property
     def tokens_per_second(self) -> float:

@@ -43,8 +43,8 @@ def forward_flops(
     """FLOPs of one forward pass over documents of `lengths` tokens, each under its own causal attention.
 
     Per token 2 for every weight of the layers' linear maps; per document 4 * heads * head_dim for every pair of a query and a key
-    it sees, n^2 / 2 of them in a layer without a window. A document whose first position is p > 0 continues a prompt computed
-    before: its queries see the p keys of that too. `num_steps` step ends add the two-layer head with `num_labels` outputs,
+    it sees, n^2 / 2 of them in a layer without a window. A document whose first position is p > 0 continues p tokens computed
+    before: its queries see their keys too. `num_steps` step ends add the two-layer head with `num_labels` outputs,
     `num_targets` response tokens the lm_head (implicit PRM). With `num_reads` the last MLP is computed at so many tokens only. For
     decoders with gated MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
     """

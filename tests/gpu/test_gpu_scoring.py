@@ -13,8 +13,9 @@ from prm.models import ImplicitPRM, RewardModel
 from prm.models.backbone import PackedModel
 from prm.models.kernels import compile_layers
 from prm.models.log_probs import token_logps
-from prm.models.packing import pack_responses, to_device
+from prm.models.packing import pack_responses
 from prm.models.reward_model import build_head
+from prm.models.step_scores import _row_scores
 from prm.scoring import TorchEngine
 from prm.steps import EncodedResponse
 
@@ -84,7 +85,7 @@ def test_compiled_layers_score_the_same_and_are_compiled_once(gpu):
     eager = scores(engine(copy.deepcopy(model), "asym"))
     compile_layers(model)
     compiled = engine(model, "asym")
-    for budget in (2000, 480, 500, 1234, 8000):  # rows with a shared prompt, and from 480 on some without
+    for budget in (2000, 480, 500, 1234, 8000):  # rows with shared beginnings, and from 480 on some without
         if budget == 500:
             counters.clear()
         compiled.token_budget = budget
@@ -99,12 +100,11 @@ def test_nothing_in_a_row_waits_for_the_device(gpu, kind):
     for turn in range(2):
         torch.cuda.set_sync_debug_mode("error" if turn else "default")  # kernels load in the first turn
         try:
-            batch = to_device(pack_responses(row, kind != "asym", share_prefixes=True), gpu)
             with torch.no_grad():
-                model(**model.inputs(batch))
+                _row_scores(model, stub_encoder(kind), row, None, share_prefixes=True)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert "shared" in batch
+    assert "shared" in pack_responses(row, kind != "asym", share_prefixes=True)
 
 
 def test_log_probs_hold_no_tokens_by_vocabulary(gpu):

@@ -92,6 +92,8 @@ def test_processbench_under_a_published_prm(tmp_path, write_rows):
 
 
 class ConstantEngine:
+    computed_tokens = 0
+
     def score_encoded(self, encoded):
         return [[0.5] * len(tokens.step_ends) for tokens in encoded]
 

@@ -53,7 +53,7 @@ def test_compiled_layers_compute_the_same_from_one_graph(no_graphs, tiny_backbon
 
 
 def prompt_row(*lengths):
-    """Responses of one prompt, which stands in the row once."""
+    """Responses to one prompt, which stands in the row once."""
     responses = [EncodedResponse([*range(20), *range(100 + i, 100 + i + n)], [19 + n], 20) for i, n in enumerate(lengths)]
     return pack_responses(responses, share_prefixes=True)
 

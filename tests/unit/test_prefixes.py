@@ -7,7 +7,7 @@ import pytest
 
 import prm.models.prefixes
 from prm.models.packing import pack_responses
-from prm.models.prefixes import KEYS_PER_TOKEN, batch_by_prefix, lay_out, prefix_length
+from prm.models.prefixes import KEYS_PER_TOKEN, batch_by_prefix, common_length, lay_out, prefix_length
 from prm.steps import EncodedResponse
 
 PROMPT = [1, 2, 3]
@@ -69,9 +69,25 @@ def test_every_response_sees_and_reads_its_own_tokens(with_targets, share_prefix
         ends = [response.input_ids[end] for response in encoded for end in response.step_ends]
         assert tokens[batch["step_ends"]].tolist() == ends
         if with_targets:
-            places = batch["target_positions"][batch["target_index"]]
+            places = batch["target_positions"]
+            places = places[batch["target_index"]] if "shared" in batch else places
             targets = [(r.input_ids[i - 1], r.input_ids[i]) for r in encoded for i in range(r.response_start, len(r.input_ids))]
             assert list(zip(tokens[places - 1].tolist(), tokens[places].tolist(), strict=True)) == targets
+
+
+def test_a_first_token_has_none_to_be_predicted_from():
+    at_once = FIRST._replace(response_start=0)
+    assert pack_responses([at_once])["step_ends"].tolist() == [3, 4]
+    with pytest.raises(ValueError, match="a response starts at token 0"):
+        pack_responses([SECOND, at_once], with_targets=True)
+
+
+def test_common_lengths():
+    generator = random.Random(0)
+    for _ in range(300):
+        one, other = (generator.choices((1, 2), k=generator.randint(0, 9)) for _ in range(2))
+        differ = [a != b for a, b in zip(one, other, strict=False)]
+        assert common_length(one, other) == (differ.index(True) if True in differ else len(differ))
 
 
 def test_how_much_is_shared(monkeypatch):

@@ -17,10 +17,10 @@ import prm.scoring.scorer
 from prm.files import read_records, write_jsonl
 from prm.models import ImplicitPRM, RewardModel, save_model
 from prm.models.packing import pack_responses
+from prm.models.prefixes import batch_by_prefix, lay_out
 from prm.models.step_scores import ACTIVATIONS
 from prm.records import Response, StepScores
 from prm.scoring import ModelConfig, Scorer, ScoringConfig, reference_of, score_file, score_responses
-from prm.scoring.engines import computed_tokens
 from prm.steps import StepEncoder
 
 RESPONSES = [
@@ -94,15 +94,26 @@ def test_shared_beginnings_change_no_score(name, token_budget, request):
     encoded = scorer.encoder.encode_batch(responses)
     assert scorer.engine.share_prefixes
     shared_rows = scorer.engine.rows(encoded)
-    shared, computed = scorer.engine.score_encoded(encoded), computed_tokens(scorer.engine, encoded)
+    shared, computed = scorer.engine.score_encoded(encoded), scorer.engine.computed_tokens
     if len(shared_rows) == 1:
         first_step = {response.key: scores[0] for response, scores in zip(responses, shared, strict=True)}
         assert first_step["q0", 0] == first_step["q0", 6] == first_step["q0", 12], "one question, one first step: read once"
     scorer.engine.share_prefixes = False
     assert len(scorer.engine.rows(encoded)) >= len(shared_rows)
-    assert computed < computed_tokens(scorer.engine, encoded) == sum(len(tokens.input_ids) for tokens in encoded)
     for one, other in zip(shared, scorer.engine.score_encoded(encoded), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+    assert computed < scorer.engine.computed_tokens - computed == sum(len(tokens.input_ids) for tokens in encoded)
+
+
+def test_the_speed_counts_what_is_computed(checkpoint):
+    scorer = Scorer.load(checkpoint, token_budget=150)
+    list(scorer.score([*RESPONSES, replace(RESPONSES[0], sample_index=9)]))
+    encoded = scorer.encoder.encode_batch(RESPONSES)
+    rows = batch_by_prefix(encoded, 150)
+    assert 1 < len(rows) < 4
+    computed = sum(lay_out([encoded[index] for index in row], False, True).num_tokens for row in rows)
+    assert scorer.speed.computed_tokens == computed < sum(len(tokens.input_ids) for tokens in encoded)
+    assert scorer.speed.tokens == sum(len(tokens.input_ids) for tokens in [*encoded, encoded[0]])
 
 
 def test_no_sharing_where_a_kernel_takes_queries_for_the_first_tokens(checkpoint, monkeypatch, caplog):
@@ -131,6 +142,8 @@ def test_copies_are_scored_once(checkpoint, monkeypatch):
 
 class Constant:
     """An engine that knows nothing, and says it `count` times a step."""
+
+    computed_tokens = 0
 
     def __init__(self, value: float, count: int = 1):
         self.value, self.count = value, count

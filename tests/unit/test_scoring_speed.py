@@ -66,7 +66,9 @@ def test_candidates_part_at_forks():
         ({"copies": 0.9, "num_candidates": 1}, "--copies 0.9 of --num_candidates 1: leaves no candidate"),
         ({"published": ["x=0"]}, "--published 'x=0': give LABEL=VALUE with a value above 0"),
         ({"published": ["x=inf"]}, "--published 'x=inf': give LABEL=VALUE"),
-        ({"tokens_per_fork": -1.0}, "--tokens_per_fork -1.0: expected 0 or more"),
+        ({"tokens_per_fork": -1.0}, "--tokens_per_fork -1.0: expected 0, or 1 or more"),
+        ({"tokens_per_fork": 0.5}, "--tokens_per_fork 0.5: expected 0, or 1 or more"),
+        ({"tokens_per_fork": float("nan")}, "--tokens_per_fork nan: expected 0, or 1 or more"),
         ({"mean_length": 20.0}, "--mean_length 20.0 counts the question"),
     ],
 )
@@ -103,6 +105,8 @@ def test_every_engine_gives_the_same_scores(tmp_path):
 
 def test_an_engine_that_does_not_start_costs_the_others_nothing(monkeypatch, caplog):
     class Broken:
+        computed_tokens = 0
+
         def score_encoded(self, encoded):
             raise EngineError("no memory left")
 
@@ -115,11 +119,11 @@ def test_an_engine_that_does_not_start_costs_the_others_nothing(monkeypatch, cap
 
 
 def test_computed_work_by_hand(tmp_path):
-    """A prompt of 20 tokens, responses of 10 and 5 behind it, and a copy of the longer one."""
+    """A prompt of 20 tokens, responses of 10 and 5 behind it that begin with two tokens alike, and a copy of the longer one."""
     config = ScoringSpeedConfig(**TINY)
     prompt = list(range(2, 22))
     first = EncodedResponse([*prompt, *range(30, 40)], [24, 29], 20)
-    candidates = [first, EncodedResponse([*prompt, *range(50, 55)], [24], 20), first]
+    candidates = [first, EncodedResponse([*prompt, 30, 31, *range(50, 53)], [24], 20), first]
     mlp = 3 * 128 * 256
     per_token = 2 * (2 * 128 * (2 * 2 + 2 * 1) * 64 + mlp)  # the last of the two layers has its MLP where it is read
 
@@ -131,15 +135,13 @@ def test_computed_work_by_hand(tmp_path):
     def computed(name: str) -> Computed:
         return computed_work(VARIANTS[name](config, tmp_path), candidates, config.model_config)
 
-    spans = 20**2 + (30**2 - 20**2) + (25**2 - 20**2)
-    assert computed("shared") == Computed(2, 35, flops(35, spans, num_steps=3))
+    assert computed("shared") == Computed(2, 33, flops(33, 30**2 + (25**2 - 22**2), num_steps=3))
     assert computed("packed") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
     padded = Computed(3, 85, flops(85, 2 * 30**2 + 25**2, num_steps=5, num_reads=85))
     assert computed("padded") == computed("padded_sorted") == padded
-    # The first response token is predicted at the prompt's last, which each response therefore has for itself.
-    spans = 19**2 + (30**2 - 19**2) + (25**2 - 19**2)
-    once = flops(36, spans, num_targets=15)
-    assert (computed("implicit_cached"), computed("implicit")) == (Computed(2, 36, once), Computed(2, 36, 2 * once))
+    # The first token of its own is predicted at the last common one, which the second response therefore has for itself.
+    once = flops(34, 30**2 + (25**2 - 21**2), num_targets=13)
+    assert (computed("implicit_cached"), computed("implicit")) == (Computed(2, 34, once), Computed(2, 34, 2 * once))
     # Rows that hold one response each have no other to share its prompt with.
     config = ScoringSpeedConfig(**TINY, token_budget=24)
     assert computed("shared") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
@@ -170,8 +172,8 @@ def test_the_clock_counts_the_engine_s_own_process():
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
     process = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
-    alone = types.SimpleNamespace(score_encoded=len)
-    engine, cpu = types.SimpleNamespace(score_encoded=len, process=process), torch.device("cpu")
+    alone = types.SimpleNamespace(score_encoded=len, computed_tokens=0)
+    engine, cpu = types.SimpleNamespace(score_encoded=len, computed_tokens=0, process=process), torch.device("cpu")
     assert 0.4 < clock(engine, cpu) - clock(alone, cpu) < 5
     process.communicate(b"\n")
 

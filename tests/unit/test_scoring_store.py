@@ -40,7 +40,7 @@ class FakeEngine:
     def __init__(self, score_of=lambda number: 0.1 + 0.04 * (number % 20), break_at: int | None = None):
         self.score_of, self.break_at = score_of, break_at
         self.windows: list[list[tuple[int, ...]]] = []
-        self.number = 0
+        self.number = self.computed_tokens = 0
 
     def score_encoded(self, encoded):
         if len(self.windows) == self.break_at:

@@ -1,8 +1,10 @@
 """Work for the speed of scoring: a shape, a seed and lengths in; a random PRM's config and candidates of few questions out.
 
-Tokens are random, as what they are does not change the time they take; no candidate repeats another unless copies are asked for.
+Tokens are random, as what they are does not change the time they take. No candidate repeats another unless copies are asked for, or
+it ends where it still agrees with one of its length.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,8 +69,8 @@ class ScoringSpeedConfig:
             raise ValueError(f"--copies {self.copies}: a share of the candidates, expected 0 <= copies < 1")
         if not self.num_distinct:
             raise ValueError(f"--copies {self.copies} of --num_candidates {self.num_candidates}: leaves no candidate to repeat")
-        if self.tokens_per_fork < 0:
-            raise ValueError(f"--tokens_per_fork {self.tokens_per_fork}: expected 0 or more tokens")
+        if self.tokens_per_fork and not 1 <= self.tokens_per_fork < math.inf:
+            raise ValueError(f"--tokens_per_fork {self.tokens_per_fork}: expected 0, or 1 or more tokens")
         if self.mean_length <= self.prompt_length:
             raise ValueError(f"--mean_length {self.mean_length} counts the question, so it must exceed {self.prompt_length}")
         parse_published(self.published, is_share=False)
@@ -78,7 +80,7 @@ class ScoringSpeedConfig:
 
     @property
     def num_distinct(self) -> int:
-        """Candidates of which no other is a copy."""
+        """Candidates that are not made as a copy of another."""
         return self.num_candidates - round(self.copies * self.num_candidates)
 
     @property

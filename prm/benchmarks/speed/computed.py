@@ -3,11 +3,11 @@
 Copies that an engine scores once and beginnings that it computes once a row count once; padding, which serves nobody, never.
 """
 
-import itertools
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
+from prm.models.packing import pack_responses
 from prm.scoring import Scorer, ScoringEngine, TorchEngine
 from prm.scoring.scorer import without_copies
 from prm.steps import EncodedResponse
@@ -41,8 +41,8 @@ def computed_work(engine: ScoringEngine, encoded: list[EncodedResponse], config:
         documents = [document for layout in layouts for document in layout.documents]
         first_positions = [first for layout in layouts for first in layout.first_positions]
         if engine.is_implicit:
-            responses = zip(itertools.chain(*rows), first_positions, strict=True)
-            heads = {"num_targets": sum(len(r.input_ids) - max(r.response_start, first + 1) for r, first in responses)}
+            batches = [pack_responses(row, with_targets=True, share_prefixes=engine.share_prefixes) for row in rows]
+            heads = {"num_targets": sum(len(batch["target_positions"]) for batch in batches)}
             num_models = 1 if engine.reference is None else 2
         if engine.model.reads_early:
             (num_reads,) = heads.values()

@@ -122,7 +122,7 @@ def start_engines(
                 engine = VARIANTS[name](config, folder / name)
                 if hasattr(engine, "close"):
                     failing.callback(engine.close)
-                for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which no prompt is shared
+                for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which nothing is shared
                     engine.score_encoded(encoded[:number])
             except (EngineError, torch.OutOfMemoryError) as error:
                 logger.warning("%s is left out: %s", name, error)

@@ -3,7 +3,7 @@
 import copy
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -48,6 +48,8 @@ class PaddedEngine:
     batch_size: int
     token_budget: int | None = None
     """Sort by length first, and let batches hold this many tokens, padding included, instead of `batch_size` responses."""
+    computed_tokens: int = field(default=0, init=False)
+    """Without padding."""
 
     def __post_init__(self) -> None:
         config, weights = copy.deepcopy(self.model.config), self.model.model.state_dict()
@@ -69,6 +71,7 @@ class PaddedEngine:
 
     @torch.no_grad()
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
+        self.computed_tokens += sum(len(response.input_ids) for response in encoded)
         scores: dict[int, list[float]] = {}
         for batch in self.batches(encoded):
             tokens = [torch.tensor(encoded[index].input_ids) for index in batch]
