@@ -35,11 +35,10 @@ class SharedKeys(NamedTuple):
     max_seqlen: int
 
 
-def visible_places(first_positions: Sequence[int], lengths: Sequence[int]) -> list[Int[Tensor, " _"]]:
-    """Where in the row the tokens stand that each document sees, from position 0 on.
+def shared_keys(first_positions: Sequence[int], lengths: Sequence[int]) -> SharedKeys:
+    """Keys of a row in which a document of first position p > 0 continues the first p tokens that the one before it sees.
 
-    A document of first position p > 0 continues the first p tokens that the one before it sees. Raises ValueError where that sees
-    fewer.
+    Raises ValueError where that sees fewer.
     """
     places, seen, start = [], torch.arange(0), 0
     for first, length in zip(first_positions, lengths, strict=True):
@@ -48,13 +47,8 @@ def visible_places(first_positions: Sequence[int], lengths: Sequence[int]) -> li
         seen = torch.cat([seen[:first], torch.arange(start, start + length)])
         places.append(seen)
         start += length
-    return places
-
-
-def shared_keys(places: Sequence[Int[Tensor, " _"]]) -> SharedKeys:
-    """Keys of a row whose documents see `places`."""
-    lengths = [len(seen) for seen in places]
-    return SharedKeys(torch.cat(list(places)), torch.tensor([0, *lengths]).cumsum(0).to(torch.int32), max(lengths))
+    ends = torch.tensor([0, *map(len, places)]).cumsum(0)
+    return SharedKeys(torch.cat(places), ends.to(torch.int32), max(map(len, places)))
 
 
 def document_kwargs(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prm.attention import SharedKeys, shared_keys, visible_places
+from prm.attention import SharedKeys, shared_keys
 from prm.models.prefixes import lay_out
 from prm.steps import EncodedResponse
 
@@ -38,7 +38,7 @@ def pack(sequences: Sequence[Sequence[int]], first_positions: Sequence[int] | No
     }
     if any(firsts):
         # Found here and not in the model, where looking would wait for the device.
-        batch["shared"] = shared_keys(visible_places(firsts, lengths))
+        batch["shared"] = shared_keys(firsts, lengths)
     return batch
 
 

@@ -25,7 +25,7 @@ ENGINES = ("torch", "vllm")
 
 
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
-"""Tokens of a packed row. On a CPU longer rows take memory and are no faster."""
+"""Tokens of a packed row. On a CPU longer rows take memory and are hardly faster, but where two responses fill one."""
 
 
 @runtime_checkable
