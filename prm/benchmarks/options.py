@@ -1,5 +1,6 @@
 """Options that evaluations share: what stands beside a result, and of how many bins its calibration error is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +34,10 @@ def natural_threshold(contract: Mapping[str, Any]) -> float:
 
 @dataclass(kw_only=True)
 class StepBenchmarkConfig(CalibrationBinsConfig):
-    """What stands beside the results of a benchmark of wrong steps."""
+    """The fixed threshold of a benchmark of wrong steps, and what stands beside its results."""
 
+    fixed_threshold: float | None = None
+    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, of a --model whose scores are no probabilities 0."""
     num_random_draws: int = 20
     """Draws of uniform random scores behind the content-free baseline."""
     published: list[str] = field(default_factory=list)
@@ -47,3 +50,15 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         if self.num_random_draws > MAX_DRAWS:
             raise ValueError(f"--num_random_draws {self.num_random_draws}: {MAX_DRAWS} at most, which are held at a time")
         parse_published(self.published)
+        if not math.isfinite(self.used_threshold):
+            raise ValueError(f"--fixed_threshold {self.fixed_threshold}: give a finite number in units of the scores, such as 0.5")
+
+    @property
+    def used_threshold(self) -> float:
+        """Threshold of the `fixed` rule."""
+        return FIXED_THRESHOLD if self.fixed_threshold is None else self.fixed_threshold
+
+    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
+        """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
+        if self.fixed_threshold is None:
+            self.fixed_threshold = natural_threshold(contract)

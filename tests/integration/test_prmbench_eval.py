@@ -90,7 +90,7 @@ def test_real_samples(tmp_path, real_data, capsys):
     write_jsonl(
         tmp_path / "p.jsonl", [{"id": r["idx"], "step_scores": [1 / (i + 1) for i in range(len(r["steps"]))]} for r in rows]
     )
-    result = run(tmp_path, "--data", source, "--predictions", tmp_path / "p.jsonl", "--threshold", "0.05")
+    result = run(tmp_path, "--data", source, "--predictions", tmp_path / "p.jsonl", "--fixed_threshold", "0.05")
     assert (result["num_items"], result["num_correct_items"], result["left_out"]) == (246, 30, {"error_step_out_of_range": 9})
     assert "9 error steps name no step of their solution" in capsys.readouterr().out
     assert result["results"]["fixed"]["threshold"] == 0.05

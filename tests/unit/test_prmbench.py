@@ -122,9 +122,11 @@ class TestEvaluation:
         # deception .9 .3 .9 .1: the score itself, then -.6, .6, -.8.
         assert [result["results"]["fixed"]["categories"]["deception"][key] for key in ("TP", "FP", "FN", "TN")] == [2, 0, 1, 1]
         assert result["results"]["fixed"]["categories"]["circular"]["TP"] == 3
-        shifted = evaluate_prmbench(items, SCORES, config(rule="difference", threshold=0.05))["results"]["fixed"]
+        shifted, further = (
+            evaluate_prmbench(items, SCORES, config(rule="difference", fixed_threshold=t))["results"]["fixed"] for t in (0.05, 0.1)
+        )
         assert shifted["categories"]["circular"]["TP"] == 3
-        assert evaluate_prmbench(items, SCORES, config(rule="difference", threshold=0.1))["results"]["fixed"]["TP"] < shifted["TP"]
+        assert further["TP"] < shifted["TP"]
         assert "less the score of the step before" in prmbench_tables(result)[0].note
 
     def test_unreadable_items_are_left_out_and_shown(self, items):
@@ -142,14 +144,15 @@ class TestEvaluation:
         assert result["results"]["prediction"] | {"threshold": 0.5} == fixed
         assert list(result["results"]) == ["prediction"]
         assert "prediction" in render(prmbench_tables(result))
-        for option in ({"rule": "difference"}, {"threshold": 0.4}):
-            with pytest.raises(ValueError, match=r"--(rule difference|threshold) is for step scores"):
+        for option in ({"rule": "difference"}, {"fixed_threshold": 0.4}):
+            with pytest.raises(ValueError, match=r"--(rule difference|fixed_threshold) is for step scores"):
                 evaluate_prmbench(items, labels, config(**option))
 
     def test_oracle_threshold_and_auc(self, items):
         result = evaluate_prmbench(items, SCORES, config())
         thresholds = [-1, *sorted({score for given in SCORES for score in given})]
-        tried = {t: evaluate_prmbench(items, SCORES, config(threshold=t))["results"]["fixed"]["prm_score"] for t in thresholds}
+        fixed = {t: evaluate_prmbench(items, SCORES, config(fixed_threshold=t))["results"]["fixed"] for t in thresholds}
+        tried = {t: found["prm_score"] for t, found in fixed.items()}
         assert result["results"]["oracle"]["prm_score"] == max(tried.values())
         assert tried[result["results"]["oracle"]["threshold"]] == max(tried.values())
         perfect = [[float(good) for good in item.is_good] for item in items]
@@ -212,7 +215,7 @@ class TestEvaluation:
         for option, message in (
             ({"num_random_draws": 0}, "--num_random_draws 0: the baseline is a mean over draws"),
             ({"num_calibration_bins": 0}, "--num_calibration_bins 0: give at least one"),
-            ({"threshold": float("nan")}, "--threshold nan: give a finite number"),
+            ({"fixed_threshold": float("nan")}, "--fixed_threshold nan: give a finite number"),
         ):
             with pytest.raises(ValueError, match=message):
                 config(**option)

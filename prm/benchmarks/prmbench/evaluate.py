@@ -14,14 +14,15 @@ from jaxtyping import Bool, Float, Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores
 from prm.benchmarks.constant_scores import constant_notes
-from prm.benchmarks.options import FIXED_THRESHOLD, StepBenchmarkConfig, natural_threshold
+from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.results import without_nan
 from prm.benchmarks.step_calibration import step_calibration
 from prm.metrics.prm_score import ratio
 
-THRESHOLDS = {"score": FIXED_THRESHOLD, "difference": -0.05}
+DIFFERENCE_THRESHOLD = -0.05
+"""The `fixed` one of rule `difference`, as in the benchmark's code for Skywork's PRMs."""
 
 
 @dataclass
@@ -30,24 +31,18 @@ class PRMBenchConfig(StepBenchmarkConfig):
 
     rule: Literal["score", "difference"] = "score"
     """What must lie above the threshold for a step to be called good: its `score`, or the `difference` to the score of the step
-    before (of the first step, its score), as the benchmark reads Skywork's PRMs."""
-    threshold: float | None = None
-    """The `fixed` threshold. Default: 0.5, of a --model whose scores are no probabilities 0, of differences -0.05. The best one,
-    `oracle`, is reported beside it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not np.isfinite(self.fixed_threshold):
-            raise ValueError(f"--threshold {self.threshold}: give a finite number in units of the scores, such as 0.5")
+    before (of the first step, its score), as the benchmark reads Skywork's PRMs, with a fixed threshold of -0.05 where none is
+    given. The best threshold, `oracle`, is reported beside the fixed one."""
 
     @property
-    def fixed_threshold(self) -> float:
-        return THRESHOLDS[self.rule] if self.threshold is None else self.threshold
+    def used_threshold(self) -> float:
+        if self.rule == "difference" and self.fixed_threshold is None:
+            return DIFFERENCE_THRESHOLD
+        return super().used_threshold
 
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
-        if self.threshold is None and self.rule == "score":
-            self.threshold = natural_threshold(contract)
+        if self.rule == "score":
+            super().take_defaults_of(contract)
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,8 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
     ratio of nothing by nothing (a PRMScore made of it is at least 0); an area of which a category is missing is None.
     """
     is_labels = any(isinstance(value, bool) for prediction in predictions for value in prediction)
-    if is_labels and (config.rule == "difference" or config.threshold is not None):
-        option = "--rule difference" if config.rule == "difference" else "--threshold"
+    if is_labels and (config.rule == "difference" or config.fixed_threshold is not None):
+        option = "--rule difference" if config.rule == "difference" else "--fixed_threshold"
         raise ValueError(f"{option} is for step scores, but the predictions are labels: leave it out")
     is_read = [len(given) == len(item.steps) for item, given in zip(items, predictions, strict=True)]
     steps = lay_out([item for item, kept in zip(items, is_read, strict=True) if kept])
@@ -101,7 +96,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         }
     else:
         scored, good = given[steps.is_scored], steps.is_good[steps.is_scored]
-        rules = {"fixed": config.fixed_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
+        rules = {"fixed": config.used_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
         result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
         raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
         result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({"the PRM": predictions})}
@@ -116,7 +111,7 @@ def judged_scores(prediction: Prediction, rule: str) -> Prediction:
 
 def called_good(prediction: Prediction, config: PRMBenchConfig) -> list[bool]:
     """Whether each step is called good under the fixed threshold; labels stay."""
-    return [v if isinstance(v, bool) else v > config.fixed_threshold for v in judged_scores(prediction, config.rule)]
+    return [v if isinstance(v, bool) else v > config.used_threshold for v in judged_scores(prediction, config.rule)]
 
 
 def lay_out(items: Sequence[PRMBenchItem]) -> Steps:

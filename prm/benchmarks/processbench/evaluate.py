@@ -10,7 +10,7 @@ from jaxtyping import Int
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
 from prm.benchmarks.constant_scores import constant_notes
-from prm.benchmarks.options import FIXED_THRESHOLD, StepBenchmarkConfig, natural_threshold
+from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.results import without_nan
@@ -28,8 +28,6 @@ class ProcessBenchConfig(StepBenchmarkConfig):
     threshold: list[str] = field(default_factory=lambda: list(THRESHOLD_RULES))
     """Threshold rules, each reported: `fixed`; `gsm8k`, tuned on that subset and used for all (the benchmark's own rule);
     `oracle`, the best of each subset itself. Groups of items and items.jsonl follow the first."""
-    fixed_threshold: float | None = None
-    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, of a --model whose scores are no probabilities 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,18 +35,10 @@ class ProcessBenchConfig(StepBenchmarkConfig):
             raise ValueError(f"--threshold {' '.join(unknown) if self.threshold else 'is empty'}: choose from {THRESHOLD_RULES}")
         if self.fixed_threshold is not None and "fixed" not in self.threshold:
             raise ValueError(f"--fixed_threshold {self.fixed_threshold}: --threshold {' '.join(self.threshold)} does not use it")
-        if not np.isfinite(self.used_threshold):
-            raise ValueError(f"--fixed_threshold {self.fixed_threshold}: give a finite number in units of the scores, such as 0.5")
-
-    @property
-    def used_threshold(self) -> float:
-        """Threshold of the `fixed` rule."""
-        return FIXED_THRESHOLD if self.fixed_threshold is None else self.fixed_threshold
 
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
-        if self.fixed_threshold is None and "fixed" in self.threshold:
-            self.fixed_threshold = natural_threshold(contract)
+        if "fixed" in self.threshold:
+            super().take_defaults_of(contract)
 
 
 @dataclass(frozen=True)
