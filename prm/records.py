@@ -179,6 +179,10 @@ def _required(record_type: type) -> list[str]:
 
 def is_instance(value: Any, annotation: Any) -> bool:
     """Whether a value of JSON is what the annotation of a field says."""
+    if annotation is float:
+        return is_number(value)
+    if isinstance(annotation, type):
+        return annotation is bool if isinstance(value, bool) else isinstance(value, annotation)
     if isinstance(annotation, types.UnionType):
         return any(is_instance(value, option) for option in typing.get_args(annotation))
     if typing.get_origin(annotation) is typing.Literal:
@@ -186,9 +190,7 @@ def is_instance(value: Any, annotation: Any) -> bool:
     if typing.get_origin(annotation) is list:
         (item_type,) = typing.get_args(annotation)
         return isinstance(value, list) and all(is_instance(item, item_type) for item in value)
-    if annotation is float:
-        return is_number(value)
-    return annotation is bool if isinstance(value, bool) else isinstance(value, annotation)
+    raise TypeError(f"{annotation}: no annotation of a JSON value")
 
 
 def _described(annotation: Any) -> str:

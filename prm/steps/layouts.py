@@ -32,11 +32,20 @@ def separated(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Seq
     encoded = []
     texts = ["".join(step + encoder.separator for step in steps) for steps in batch_steps]
     for prompt, ids in zip(prompts, tokenize(encoder.tokenizer, texts), strict=True):
-        step_ends = [position for position, token in enumerate(ids, start=len(prompt)) if token == encoder.separator_id]
+        step_ends = [len(prompt) + place for place in places_of(encoder.separator_id, ids)]
         encoded.append(EncodedResponse(prompt + ids, step_ends, len(prompt)))
     if len(encoded) > 1:
         assert encoded[:1] == step_by_step(encoder, prompts[:1], batch_steps[:1]), batch_steps[0]
     return encoded
+
+
+def places_of(token: int, ids: Ids) -> list[int]:
+    """Where `token` stands, as `index` finds it: far quicker than a look at every token."""
+    places, start = [], 0
+    for _ in range(ids.count(token)):
+        places.append(ids.index(token, start))
+        start = places[-1] + 1
+    return places
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[Ids]:
@@ -118,7 +127,7 @@ def tagged(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequen
     tokens = encoder.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     bos, encoded = encoder.bos_ids, []
     for prompt, ids, offsets in zip(prompts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
-        step_ends = [position for position, token in enumerate(ids, start=len(bos)) if token == encoder.separator_id]
+        step_ends = [len(bos) + place for place in places_of(encoder.separator_id, ids)]
         response_start = len(bos) + bisect_right([end for _, end in offsets], len(prompt))
         encoded.append(EncodedResponse(bos + ids, step_ends, response_start))
     return encoded
