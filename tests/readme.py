@@ -8,6 +8,8 @@ TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SENTENCES = " ".join(TEXT.split())
 """The whole text without its line breaks, to look for what it claims."""
 BLOCK = re.compile(r"```(?:bash|sh|console)\n(.*?)```", re.S)
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+"""Code to be run as it stands there."""
 
 
 def commands_of(text: str) -> list[str]:

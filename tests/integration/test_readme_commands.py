@@ -112,6 +112,16 @@ def test_solutions_are_graded_trained_on_and_scored(folder):
     assert {row.key for row in scores} == graded.keys()
 
 
+def test_python_code_scores_as_it_stands_there(folder, monkeypatch, capsys):
+    (code,) = readme.PYTHON_BLOCKS
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert [len(scores) for scores in names["step_scores"]] == [2, 2]
+    assert names["response_scores"].tolist() == [min(scores) for scores in names["step_scores"]]
+    assert capsys.readouterr().out == f"{names['step_scores']} {names['samples'][names['response_scores'].argmax()]}\n"
+
+
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_an_evaluation_writes_what_the_readme_names_and_becomes_a_page(folder, name):
     assert claimed("Every evaluation writes `metrics.json`, `tables.json`, figures as PNG and SVG, a manifest, and `items.jsonl`")
