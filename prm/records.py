@@ -56,8 +56,8 @@ class Rollout(_Keyed):
     question: str
     answer: str
     response: str
-    finish_reason: str
-    num_tokens: int
+    finish_reason: str = "unknown"
+    num_tokens: int = 0
     correct: bool | None = None
     extracted: str | None = None
     grade: str | None = None

@@ -28,7 +28,8 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
     prm: list[str] | None = None
     """PRMs to take from candidate pools; all by default."""
     rollouts: str | None = None
-    """Graded rollouts (file or folder) that --model scores. With --scores, those without scores stay in the pool, ranked last."""
+    """Graded rollouts (file or folder) that --model scores. With --scores, their outcomes hold, even if the scores were made before
+    they were graded, and those without scores stay in the pool, ranked last."""
     output_dir: str = "results/best_of_n"
     """Folder for metrics.json, tables.json, items.jsonl, the figures, manifest.json and, with --model, scores.jsonl and
     scores/, from where the same command goes on and other options of the report take what is scored."""

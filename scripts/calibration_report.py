@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from prm.benchmarks.calibration.evaluate import CalibrationConfig
+from prm.benchmarks.calibration.evaluate import READ_AS, CalibrationConfig
 from prm.benchmarks.calibration.perturbations import PERTURBATIONS, check_perturbations, choose_questions, evaluate_perturbations
 from prm.benchmarks.calibration.report import report_calibration
 from prm.benchmarks.results import check_output_dir
-from prm.benchmarks.score_files import read_scores, score_all, split_name
+from prm.benchmarks.score_files import holds_any, read_scores, score_all, scoring_notes, split_name
 from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
-from prm.data.sources import load_responses
+from prm.data.sources import RESPONSE_SHAPES, load_responses
 from prm.models.files import model_folder
 from prm.records import Key, Response
 from prm.scoring import ModelConfig, score_kept
@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     output_dir, scores = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
     files = config.responses or scores
     check_output_dir(config.output_dir, [*files, *scores], config.models)
+    if config.scores and not config.responses and (bare := [file for file in files if not holds_any(file, RESPONSE_SHAPES)]):
+        raise ValueError(f"--scores {bare[0]}: holds no texts; give --responses, the file that was scored")
     responses = all_responses(files)
     tokenizer = config.tokenizer and str(model_folder(config.tokenizer, with_weights=False))
     perturbed = None
@@ -98,7 +100,9 @@ def main(argv: list[str] | None = None) -> None:
             )
     else:
         records = read_scores(config.scores, config.prm)
-    result, tables = report_calibration(records, responses, config, output_dir, tokenizer, perturbed)
+    noted = scoring_notes(config.scores or [])
+    readings = {prm: READ_AS[notes.activation] for prm, notes in noted.items() if notes.activation}
+    result, tables = report_calibration(records, responses, config, output_dir, tokenizer, perturbed, readings)
     inputs = hash_sources(dict.fromkeys([*files, *scores]))
     counts = {f"num_unscored {prm}": found["num_unscored"] for prm, found in result["prms"].items()}
     write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})

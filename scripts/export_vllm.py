@@ -8,6 +8,7 @@ from prm.config import parse_args, run
 from prm.data.sources import iter_responses
 from prm.models.checkpoint import EXAMPLE
 from prm.models.export import MAX_RESPONSES, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
+from prm.models.vllm_pooling import read_config, served_length
 from prm.steps import StepEncoder
 from prm.tracking import setup_logging
 
@@ -26,11 +27,15 @@ def main(argv: list[str] | None = None) -> None:
         )
     print(f"serve    vllm serve {config.output} --config {config.output}/vllm.yaml")
     encoder = StepEncoder.load(config.output)
+    longest = served_length(read_config(config.output), encoder)
+    cut = f", not of the contract's {encoder.max_length}: the model has no more positions" if longest < encoder.max_length else ""
+    print(f"limit    responses of up to {longest} tokens with their question{cut}")
     if is_chat_alike(config.output, encoder):
         body = {"messages": chat_messages(encoder, EXAMPLE), "continue_final_message": True}
         print(f"request  curl localhost:8000/pooling -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}")
     else:
-        print('request  POST /pooling {"input": TOKEN_IDS} with the ids of StepEncoder: a chat of messages is encoded otherwise')
+        ids = f"[response.input_ids for response in StepEncoder.load({config.output!r}).encode_batch(responses)]"
+        print(f'request  POST /pooling {{"input": {ids}}}: the server would encode a chat of messages otherwise')
 
 
 if __name__ == "__main__":

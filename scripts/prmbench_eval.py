@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from prm.benchmarks.predictions import PredictionsConfig, score_items
+from prm.benchmarks.predictions import PredictionsConfig, noted_contract, score_items
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import load_items, load_predictions
 from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output_dir(config.output_dir, [config.data, config.predictions], config.models)
     items, left_out = load_items(config.data)
     if config.predictions:
+        config.take_defaults_of(noted_contract(config.predictions))
         predictions, counts = load_predictions(config.predictions, items)
     else:
         config.take_defaults_of(config.contract)

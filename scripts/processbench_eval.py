@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prm.benchmarks.predictions import PredictionsConfig, score_items
+from prm.benchmarks.predictions import PredictionsConfig, noted_contract, score_items
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output_dir(config.output_dir, [*config.data, config.predictions], config.models)
     items = load_items(config.data)
     if config.predictions:
+        config.take_defaults_of(noted_contract(config.predictions))
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         check_rules(items, config)

@@ -37,7 +37,8 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
     """The fixed threshold of a benchmark of wrong steps, and what stands beside its results."""
 
     fixed_threshold: float | None = None
-    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, of a --model whose scores are no probabilities 0."""
+    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, of a PRM whose scores are no probabilities 0,
+    as --model or what scripts/score.py noted beside its scores says."""
     num_random_draws: int = 20
     """Draws of uniform random scores behind the content-free baseline."""
     published: list[str] = field(default_factory=list)
@@ -59,6 +60,6 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         return FIXED_THRESHOLD if self.fixed_threshold is None else self.fixed_threshold
 
     def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in the threshold that the user left open, as a checkpoint's contract has it."""
-        if self.fixed_threshold is None:
+        """Fill in the threshold that the user left open, as the contract of a checkpoint or behind scores has it, if known."""
+        if self.fixed_threshold is None and "activation" in contract:
             self.fixed_threshold = natural_threshold(contract)

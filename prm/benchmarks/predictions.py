@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prm.benchmarks.results import ITEMS, TABLES
+from prm.benchmarks.score_files import notes_of
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import LARGEST, Response, Row, is_number
 from prm.scoring import ModelConfig, score_kept
@@ -67,6 +68,12 @@ def read_predictions(
             'write {"id", "step_scores": null} for an item that the model cannot read'
         )
     return [found[name] for name in items], left_out
+
+
+def noted_contract(path: str | Path) -> dict[str, Any]:
+    """What scripts/score.py noted of the PRM behind its scores, as far as a threshold depends on it; nothing of other files."""
+    notes = notes_of(path)
+    return {"activation": notes.activation} if notes and notes.activation else {}
 
 
 def prediction_files(path: str | Path) -> list[Path]:

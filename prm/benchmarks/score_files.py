@@ -8,7 +8,7 @@ from typing import Any
 
 from prm.benchmarks.response_scores import OwnAggregation
 from prm.data.hub import read_source
-from prm.data.shapes import Place
+from prm.data.shapes import Place, Shape
 from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, iter_rollouts, list_prms, load_scores, question_text
 from prm.files import read_json, write_jsonl
 from prm.records import Key, Response, Row, StepScores
@@ -49,28 +49,35 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
 
 @dataclass(frozen=True)
 class ScoringNotes:
-    """What scripts/score.py noted of a file of scores: how its PRM's scores are aggregated, and how many it could not read."""
+    """What scripts/score.py noted of a file of scores and the PRM that made them."""
 
     own: OwnAggregation | None = None
     num_left_out: int = 0
+    """Responses that the PRM could not read."""
+    activation: str | None = None
+    """How an output of the head became a score."""
 
 
 def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
-    """Curve label -> the notes of its file, or of the jobs that wrote to its folder; none of a file that others made.
+    """Curve label -> the notes of its file; none of a file that others made."""
+    named = [split_name(entry) for entry in entries]
+    noted = {label or Path(path).stem: notes_of(path) for label, path in named}
+    return {label: notes for label, notes in noted.items() if notes}
+
+
+def notes_of(path: str | Path) -> ScoringNotes | None:
+    """The notes of a file of scores, or of the jobs that wrote to a folder; None if others made it.
 
     A run that was started again in other shares leaves the manifests of both divisions: only those of the finest count.
     """
-    found: dict[str, ScoringNotes] = {}
-    for entry in entries:
-        label, path = split_name(entry)
-        places = Path(path).glob("manifest*.json") if Path(path).is_dir() else filter(Path.exists, [manifest_path(path)])
-        by_division = groupby(sorted(places, key=division), key=division)
-        *_, last = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division] or [[]]
-        if noted := [manifest for manifest in last if "aggregation" in manifest]:
-            counts = [manifest.get("counts") or {} for manifest in noted]
-            left_out = sum(count.get("responses", 0) - count.get("scored", 0) for count in counts)
-            found[label or Path(path).stem] = ScoringNotes(OwnAggregation(**noted[0]["aggregation"]), left_out)
-    return found
+    places = Path(path).glob("manifest*.json") if Path(path).is_dir() else filter(Path.exists, [manifest_path(path)])
+    by_division = groupby(sorted(places, key=division), key=division)
+    *_, last = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division] or [[]]
+    if not (noted := [manifest for manifest in last if "aggregation" in manifest]):
+        return None
+    counts = [manifest.get("counts") or {} for manifest in noted]
+    left_out = sum(count.get("responses", 0) - count.get("scored", 0) for count in counts)
+    return ScoringNotes(OwnAggregation(**noted[0]["aggregation"]), left_out, noted[0].get("activation"))
 
 
 def division(manifest: Path) -> str:
@@ -105,12 +112,17 @@ def load_texts(sources: Iterable[str]) -> Texts:
     """The texts of those sources that hold any (rollouts, responses, candidate pools); files of bare scores are passed over."""
     texts = Texts()
     for source in sources:
-        row, _ = next(iter(read_source(source)), ({}, source))
-        if any(shape.matches(row) for shape in RESPONSE_SHAPES):
+        if holds_any(source, RESPONSE_SHAPES):
             texts.responses.update((response.key, response) for response in iter_responses(source))
-        if any(shape.matches(row) for shape in ROLLOUT_SHAPES):
+        if holds_any(source, ROLLOUT_SHAPES):
             texts.num_tokens.update((rollout.key, rollout.num_tokens) for rollout in iter_rollouts(source) if rollout.num_tokens)
     return texts
+
+
+def holds_any(source: str, shapes: Iterable[Shape]) -> bool:
+    """Whether the first row of a file or folder is of one of the shapes."""
+    row, _ = next(iter(read_source(source)), ({}, source))
+    return any(shape.matches(row) for shape in shapes)
 
 
 def check_steps(prm: str, records: Sequence[StepScores], responses: Mapping[Key, Response]) -> None:

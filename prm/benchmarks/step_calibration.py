@@ -25,7 +25,7 @@ def step_calibration(
 
 
 def calibration_table(by_name: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
-    rows = [["", "Brier score", "of a constant", "ECE", "right steps", "steps"]]
+    rows = [["", "Brier score", "Brier of a constant", "ECE", "right steps", "steps"]]
     for name, found in by_name.items():
         numbers = ["-" if found[key] is None else f"{found[key]:.4f}" for key in ("brier", "brier_of_constant", "ece")]
         share = "-" if found["share_right"] is None else f"{percent(found['share_right'])}%"

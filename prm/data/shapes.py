@@ -191,8 +191,7 @@ def split_rollouts(convert: Convert) -> Convert:
 
 
 def _rollout(place: Place, given_id: Any, **values: Any) -> Rollout:
-    defaults = {"question_id": place.question_id(given_id), "finish_reason": "unknown", "num_tokens": 0}
-    return to_record(defaults | values, Rollout, place.where)
+    return to_record({"question_id": place.question_id(given_id), **values}, Rollout, place.where)
 
 
 def _verdict(correct: bool | None, extracted: str | None) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def score_into(
             logger.info("all %d responses have been scored: the model is not loaded", len(keys))
             return counts
         scorer = dataclasses.replace(load())  # with a speed of its own
-        own = {"aggregation": {"name": scorer.encoder.aggregation, "tau": scorer.encoder.tau}}
+        encoder = scorer.encoder
+        own = {"aggregation": {"name": encoder.aggregation, "tau": encoder.tau}, "activation": encoder.activation}
         logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
         detector = detector_of(scorer, writer, keys, read, prepare)
         missing = (response for response in read() if response.key not in writer.finished_keys)

@@ -116,6 +116,8 @@ def test_mistakes(tmp_path):
         run(tmp_path, "--model", "m", "--responses", "r", "--prm", "x")
     write_jsonl(tmp_path / "other.jsonl", [Response("q0", 0, "another?", ["a", "b"], True)])
     write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2])])
+    with pytest.raises(ValueError, match=r"--scores .*s\.jsonl: holds no texts; give --responses, the file that was scored"):
+        run(tmp_path, "--scores", tmp_path / "s.jsonl")
     with pytest.raises(ValueError, match=r"other\.jsonl: response \('q0', 0\) is another one than in the files before it"):
         run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl", tmp_path / "other.jsonl")
     with pytest.raises(ValueError, match="the names x/y, x-y make one file of two"):

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 
-from tiny_published import linear_head, llama_tokenizer, qwen_tokenizer, random_lm, write
+from tiny_published import linear_head, llama_tokenizer, qwen_tokenizer, random_lm, write, write_pure
 
 from prm.records import Response
 from prm.scoring import Scorer
@@ -19,7 +19,7 @@ STEPS = ["3 + 4 = 7.", "The answer is \\boxed{7}."]
 
 @pytest.fixture(autouse=True)
 def keep_pytest_s_log_handler(monkeypatch):
-    for script in ("score", "processbench_eval"):
+    for script in ("score", "processbench_eval", "prmbench_eval", "calibration_report"):
         __import__(script)
         monkeypatch.setattr(f"{script}.setup_logging", lambda: None)
 
@@ -89,6 +89,42 @@ def test_processbench_under_a_published_prm(tmp_path, write_rows):
     flags = ["--data", tmp_path / "gsm8k.jsonl", "--model", model, "--recipe", "rlhflow", "--output_dir", tmp_path / "out"]
     main([str(flag) for flag in flags])
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_scores_in_a_file_are_read_as_the_model_that_made_them(tmp_path, write_rows):
+    """Those of `pure` are differences of probabilities, around 0: one file of score.py, then three evaluations of it."""
+    import calibration_report
+    import prmbench_eval
+    import processbench_eval
+
+    model, scored = tmp_path / "pure", tmp_path / "scores.jsonl"
+    write_pure(model)
+    common = {"problem": "What is 3 + 4?", "steps": STEPS, "final_answer_correct": True}
+    data = write_rows(*({**common, "id": f"gsm8k-{i}", "label": label} for i, label in enumerate((-1, 0))), name="gsm8k.jsonl")
+    run_score("--model", model, "--input", data, "--output", scored)
+
+    def run(main, name, *flags):
+        main([*map(str, flags), "--num_bootstrap", "20", "--output_dir", str(tmp_path / name)])
+        return json.loads((tmp_path / name / "metrics.json").read_text())
+
+    items = ["--data", data, "--threshold", "fixed"]
+    by_model = run(processbench_eval.main, "model", *items, "--model", model)["results"]["fixed"]
+    assert run(processbench_eval.main, "file", *items, "--predictions", scored)["results"]["fixed"] == by_model
+    assert by_model["subsets"]["gsm8k"]["threshold"] == 0
+    bare = write_rows(*read(scored), name="bare.jsonl")
+    assert (
+        run(processbench_eval.main, "bare", *items, "--predictions", bare)["results"]["fixed"]["subsets"]["gsm8k"]["threshold"]
+        == 0.5
+    )
+
+    calibrated = run(calibration_report.main, "calibration", "--scores", scored, bare, "--responses", data, "--aggregation", "min")
+    assert {name: prm["read_as"] for name, prm in calibrated["prms"].items()} == {"scores": "differences", "bare": "logits"}
+
+    item = {"idx": "circular_1", "question": "What is 3 + 4?", "steps": STEPS, "error_steps": [1], "classification": "circular"}
+    assembled = write_rows(item, name="prmbench.jsonl")
+    run_score("--model", model, "--input", assembled, "--output", tmp_path / "prmbench_scores.jsonl")
+    judged = run(prmbench_eval.main, "prmbench", "--data", assembled, "--predictions", tmp_path / "prmbench_scores.jsonl")
+    assert judged["results"]["fixed"]["threshold"] == 0
 
 
 class ConstantEngine:

@@ -131,6 +131,8 @@ def test_plain_rollouts_are_split_into_steps(write_rows):
     row = {"question_id": "q", "sample_index": 0, "question": "1+1?", "answer": "2", "response": "a\n\n\n\nb"}
     (response,) = load_responses(write_rows(row | {"finish_reason": "stop", "num_tokens": 3, "correct": False}))
     assert (response.steps, response.correct) == (["a", "b"], False)
+    (rollout,) = load_rollouts(write_rows(row, name="others.jsonl"))
+    assert (rollout.finish_reason, rollout.num_tokens, rollout.correct) == ("unknown", 0, None)
 
 
 def test_plain_scores(write_rows):

@@ -1,7 +1,7 @@
 """The candidates of every question: score records of one or several PRMs in, aligned arrays per question out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations, groupby
 from typing import Any
 
@@ -120,7 +120,7 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
     extracted = {key: _agreed(by_prm, key, "extracted") for key in keys}
     if all(outcome is None for outcome in correct.values()):
         raise ValueError(
-            "no candidate has an outcome (`correct`): grade the rollouts (scripts/grade_rollouts.py), then score the graded ones"
+            "no candidate has an outcome (`correct`): grade the rollouts (scripts/grade_rollouts.py) and give them with --rollouts"
         )
     groups = [list(group) for _, group in groupby(keys, key=lambda key: key[0])]
     return CandidatePool(
@@ -150,7 +150,7 @@ class StandIn(StepScores):
 
 
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
-    """Scores for all `responses`: a `StandIn` for one that scoring dropped (no steps, too long).
+    """Scores for all `responses`, with their outcomes where they have any; a `StandIn` for one that scoring dropped.
 
     It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
     """
@@ -161,11 +161,15 @@ def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Re
         raise ValueError(f"{prm}: not one of the {len(responses)} candidates has scores; the PRM could read none of them")
     has_one_each = all(len(record.step_scores) == 1 for record in scored)
 
-    def stand_in(r: Response) -> StandIn:
+    def of(r: Response) -> StepScores:
+        if record := known.get(r.key):
+            # They may have been graded, or graded anew, after they were scored.
+            said = {name: getattr(r, name) for name in ("correct", "answer", "extracted")}
+            return replace(record, **{name: value for name, value in said.items() if value is not None})
         zeros = [0.0] * (1 if has_one_each else max(len(r.steps), 1))
         return StandIn(r.question_id, r.sample_index, zeros, r.correct, r.answer, r.extracted)
 
-    return [known.get(response.key) or stand_in(response) for response in responses]
+    return [of(response) for response in responses]
 
 
 def _by_key(prm: str, rows: Sequence[StepScores]) -> dict[Key, StepScores]:

@@ -46,10 +46,18 @@ def _tests_of_the_best(result: Mapping[str, Any], aggregation: str, differences:
     rows = [[f"{aggregation}, N={n}", "difference", "interval", "p"]]
     tests = [(second, 100, test) for second, test in differences[best].items()]
     tests += [(first, -100, by_second[best]) for first, by_second in differences.items() if best in by_second]
-    for other, points, test in tests:
+    order = [*result["baselines"], *result["prms"]]  # the table's before this one
+    for other, points, test in sorted(tests, key=lambda test: order.index(test[0])):
         low, high = sorted(points * test[end][n] for end in ("low", "high"))
         gap = points * test["difference"][n]
-        rows.append([f"{best} - {other}", f"{gap:+.1f}", interval(low, high, "+.1f"), p_value(test["p_value"][n])])
+        rows.append(
+            [
+                f"{best} - {BASELINE_LABELS.get(other, other)}",
+                f"{gap:+.1f}",
+                interval(low, high, "+.1f"),
+                p_value(test["p_value"][n]),
+            ]
+        )
     note = "the best is chosen on these very questions, and p is not corrected for the number of tests" if len(rows) > 2 else ""
     return Table(f"The best PRM against the others, points, paired over questions, {of_step_scores(aggregation)}", rows, note)
 
@@ -133,7 +141,8 @@ def _notes(result: Mapping[str, Any]) -> str:
     sizes = result["candidates_per_question"]
     notes = [
         f"{100 * result['confidence']:g}% bootstrap intervals over questions",
-        "first N: one draw, the N candidates that were sampled first, as published code has it",
+        "first N: one draw, the N candidates that were sampled first, as published code has it; of tied ones the first is chosen, "
+        "where the other curves average over them",
     ]
     if sizes["min"] < sizes["max"]:
         notes.append(

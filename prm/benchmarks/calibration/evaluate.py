@@ -29,8 +29,9 @@ class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
     behind_error: BehindError = "labelled"
     """What steps behind the first bad one count as: what their labels say, or ignored, as a PRM of prefixes calls them all bad."""
     read_as: Literal["auto", "probabilities", "differences", "logits"] = "auto"
-    """What the scores are: probabilities, differences P(good) - P(bad), or logits, whose sigmoid is one. auto: with --model what
-    its contract says, otherwise probabilities where all lie in [0, 1], and logits where not."""
+    """What the scores are: probabilities, differences P(good) - P(bad), or logits, whose sigmoid is one. auto: what the contract
+    of --model says, or what scripts/score.py noted beside its scores; of others' scores probabilities where all lie in [0, 1], and
+    logits where not."""
     num_bootstrap: int = 2000
 
     def __post_init__(self) -> None:

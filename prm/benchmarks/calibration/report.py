@@ -25,18 +25,21 @@ def report_calibration(
     folder: str | Path,
     tokenizer: str | None = None,
     perturbations: Mapping[str, Any] | None = None,
+    readings: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], list[Table]]:
     """Evaluate and write metrics, tables, items, figures and `calibration.json` (with several PRMs, `calibration-NAME.json` each).
 
-    The length of a step is counted in tokens of `tokenizer`, without one in characters.
+    The length of a step is counted in tokens of `tokenizer`, without one in characters. `readings` say of PRMs how their scores
+    are read where the config leaves it open.
     Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
     """
     files = {prm: f"calibration-{prm.replace('/', '-')}.json" if len(records) > 1 else "calibration.json" for prm in records}
     if len(set(files.values())) < len(files):
         raise ValueError(f"the names {', '.join(files)} make one file of two; tell the PRMs apart by more than / and -")
     step_length, length_unit = (len, "characters") if tokenizer is None else (token_counter(tokenizer), "tokens")
+    reading = dict.fromkeys(records, config.read_as) | (readings or {} if config.read_as == "auto" else {})
     scored = {
-        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length, read_as=config.read_as)
+        prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length, read_as=reading[prm])
         for prm, rows in records.items()
     }
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}

@@ -24,7 +24,7 @@ def calibration_tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _calibration(result: Mapping[str, Any]) -> Table:
-    head = ["", "items", "good or right", "mean score", "AUC", "ECE", "equal mass", "Brier", "of a constant", "log loss"]
+    head = ["", "items", "good or right", "mean score", "AUC", "ECE", "ECE, equal mass", "Brier", "Brier of a constant", "log loss"]
     rows = [[*head, "temperature", "ECE after", "Brier after", "log loss after"]]
     for name, found in _measured(result):
         before, after, temperature = found["before"], found["after"], found["temperature"]

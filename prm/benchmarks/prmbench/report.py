@@ -27,6 +27,8 @@ LEFT_OUT = {
     "repeated": "second predictions of an item were left out, as in the benchmark",
 }
 """What the notes say of what was left out, by reason."""
+UNDEFINED = "-"
+"""In a table, of a ratio of nothing by nothing."""
 MAX_POINTS = 1000
 """Points of a curve; the benchmark has more distinct scores than a figure can show."""
 
@@ -72,7 +74,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         rows.append([name, _share(found["prm_score"]), _interval(found), *both, *areas, *rest, threshold])
     rows += [[f"published: {label}", _share(value), *[""] * (len(rows[0]) - 2)] for label, value in result["published"].items()]
     title = f"PRMBench: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
-    return Table(title, rows, _notes(result))
+    return _with_note(title, rows, _notes(result))
 
 
 def _notes(result: Mapping[str, Any]) -> str:
@@ -100,8 +102,7 @@ def _category_table(result: Mapping[str, Any]) -> Table:
             scores = [_share(own[name]["prm_score"]) for name in others]
             sizes = [_share(own[first]["first_error_acc"]), str(own[first]["num_items"]), str(num_steps)]
             rows.append([f"{area}: {category}", _share(own[first]["prm_score"]), _interval(own[first]), *scores, *sizes])
-    note = "-1: nothing to divide by, as the benchmark gives it. multi_solutions: F1 of the right steps alone, as in the benchmark."
-    return Table("PRMScore (%) per category", rows, note)
+    return _with_note("PRMScore (%) per category", rows, "multi_solutions: F1 of the right steps alone, as in the benchmark.")
 
 
 def _count_table(result: Mapping[str, Any]) -> Table:
@@ -109,9 +110,9 @@ def _count_table(result: Mapping[str, Any]) -> Table:
     rows = [["", *metrics.COUNTS, *(key.replace("_", " ") for key in keys), "steps right in correct items"]]
     for name, found in _systems(result).items():
         counts = [f"{found[key]:.0f}" for key in metrics.COUNTS]
-        correct = _share(found["categories"][CORRECT]["correct_step_acc"]) if CORRECT in found["categories"] else "-"
+        correct = _share(found["categories"][CORRECT]["correct_step_acc"]) if CORRECT in found["categories"] else UNDEFINED
         rows.append([name, *counts, *(_share(found[key]) for key in keys), correct])
-    return Table("Steps called right (P) and wrong (N); shares in %", rows)
+    return _with_note("Steps called right (P) and wrong (N); shares in %", rows)
 
 
 def _systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -139,4 +140,11 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else "-1" if value == -1 else f"{100 * value:.1f}"
+    return UNDEFINED if value is None or value == -1 else f"{100 * value:.1f}"
+
+
+def _with_note(title: str, rows: list[list[str]], note: str = "") -> Table:
+    """The table, and what its dashes mean where it has any."""
+    undefined = f"{UNDEFINED}: nothing to divide by; where the benchmark gives -1, so does metrics.json"
+    notes = [note, undefined if any(UNDEFINED in row for row in rows) else ""]
+    return Table(title, rows, "\n".join(filter(None, notes)))

@@ -43,7 +43,17 @@ def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     clock = "CPU-s" if hardware["threads"] else "s"
     references = list(next(iter(speed["ratios"].values()), {}))
     quotient_names = [f"/ {name}" for name in references]
-    rows = [["scoring", f"tokens/{clock}", f"responses/{clock}", *quotient_names, "% computed", "% of matrix rate", "difference"]]
+    rows = [
+        [
+            "scoring",
+            f"tokens/{clock}",
+            f"responses/{clock}",
+            *quotient_names,
+            "% computed",
+            "% of matrix rate",
+            "largest difference",
+        ]
+    ]
     for name, variant in speed["variants"].items():
         speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
         quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
