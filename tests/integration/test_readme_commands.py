@@ -170,7 +170,7 @@ def test_best_of_n_on_math500(folder):
         f"always the longest {percent(always['longest']['accuracy']['16'])}: it does not win by length."
     )
     wrong, right = length["mean_length_of_wrong"], length["mean_length_of_right"]
-    assert claimed(f"wrong answers are longer in truth: {wrong:.0f} against {right:.0f} tokens on these MATH-500 candidates")
+    assert claimed(f"Wrong answers are longer in truth ({wrong:.0f} against {right:.0f} tokens on these MATH-500 candidates)")
     levels = metrics["breakdown"]["level"]
     accuracies = [levels[level]["prms"]["qwen_prm"]["min"]["accuracy"]["16"] for level in sorted(levels)]
     assert claimed(f"By level {slashed(accuracies)}.")
@@ -179,8 +179,11 @@ def test_best_of_n_on_math500(folder):
 def test_best_of_n_on_gsm8k(folder):
     metrics = metrics_of(folder, "results/best_of_n/gsm8k")
     assert len(metrics["prms"]) == 7
-    preference = metrics["length"]["prms"]["rlhflow_prm"]["min"]["preference"]
-    assert claimed(f"On GSM8K, rlhflow_prm prefers short answers: {correlation(preference, 'slope', 3)}.")
+    by_aggregation = metrics["length"]["prms"]["rlhflow_prm"]
+    minimum, mean = (correlation(by_aggregation[name]["preference"], "slope", 3) for name in ("min", "mean"))
+    assert claimed(f"On GSM8K, rlhflow_prm prefers short answers by its minimum, {minimum}, one of 21 such intervals;")
+    assert len(metrics["prms"]) * len(by_aggregation) == 21
+    assert claimed(f"by its mean, which its authors use, that is not resolved: {mean}.")
     without_weights = metrics_of(folder, "outputs/gsm8k/best_of_n")
     assert without_weights == metrics, "--aggregation min mean last is the default"
 
@@ -208,7 +211,8 @@ def test_a_random_prm_has_learnt_nothing(folder):
     }
     for name, (f1, score) in baselines.items():
         values = percent(processbench[f1]["average"]), percent(prmbench["baselines"][score]["prm_score"])
-        assert f"| {name} | {values[0]} | {values[1]} |" in readme.TEXT
+        columns = [f"{value}, {shape}" for value, shape in zip(values, ("`-(i+1)`", "`1-(i+1)/n`"), strict=True)]
+        assert f"| {name} | {' | '.join(columns if name == 'position alone' else values)} |" in readme.TEXT
     (row,) = re.findall(r"\| tiny random PRM \| (.*) \| (.*) at 0\.5, (.*) oracle \|", readme.TEXT)
     own = [
         (processbench["results"]["oracle"]["average"], "f1", processbench["random_oracle_f1"]["average"]),
