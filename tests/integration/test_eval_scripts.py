@@ -110,8 +110,8 @@ class TestBestOfN:
         )
         items = list(read_items(tmp_path / "out"))
         assert len(scores_of_rollouts) == 9
-        # Scored .0, .1, .2 and, without scores, 0. The rollouts say that 0 and 2 are wrong: 2 is chosen, and 0 the best-scored wrong
-        # one that is left.
+        # Scored .0, .1, .2 and, without scores, 0; as the rollouts say, 0 and 2 are wrong. So 2 is chosen, and 0 the best-scored
+        # wrong one that is left.
         assert [item.id for item in items] == [f"q{q} #{i}" for q in range(3) for i in (0, 2)]
         assert [item.is_selected for item in items] == [False, True] * 3
         assert (items[1].steps, items[1].step_scores) == (["Think 0 2.", "\\boxed{0}"], [0.9, 0.2])
