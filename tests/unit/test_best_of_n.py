@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from prm import metrics
+from prm.benchmarks.best_of_n.breakdown import evaluate_breakdown, length_groups
 from prm.benchmarks.best_of_n.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
-from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
+from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n, measure_best_of_n
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
@@ -170,6 +171,53 @@ def test_counts_are_those_of_the_pools_that_are_kept():
     result = evaluate_best_of_n({"prm": [*known, *unknown]}, config(num_candidates=[4], drop_small_pools=True))
     assert (result["num_candidates"], result["num_without_outcome"], result["num_without_answer"]) == (4, 0, 0)
     assert evaluate_best_of_n({"prm": [*known, *unknown]}, config())["num_without_outcome"] == 10
+
+
+def test_the_largest_number_says_which_pools_are_small():
+    rows = [StepScores(f"of {size}", i, [0.5], i == 0, "1", str(i)) for size in (2, 3, 4) for i in range(size)]
+    assert evaluate_best_of_n({"prm": rows}, config(num_candidates=[2, 3], drop_small_pools=True))["num_questions"] == 2
+
+
+def test_one_answer_is_enough_for_a_vote():
+    rows = [StepScores("q", i, [0.5], True, "1", "1") for i in range(2)]
+    assert evaluate_best_of_n({"prm": rows}, config())["baselines"]["majority_vote"]["accuracy"] == {"1": 1.0, "2": 1.0}
+
+
+def test_the_sampling_error_of_a_vote_falls_with_draws_and_questions():
+    rng = np.random.default_rng(0)
+
+    def error(num_questions, num_draws):
+        outcomes = rng.random((num_questions, 8)) < 0.5
+        rows = [
+            StepScores(f"q{q}", i, [0.5], bool(right), "1", "1" if right else str(i + 2))
+            for q, group in enumerate(outcomes)
+            for i, right in enumerate(group)
+        ]
+        result = evaluate_best_of_n({"prm": rows}, config(num_candidates=[2], num_vote_draws=num_draws))
+        return result["baselines"]["majority_vote"]["sampling_error"]["2"]
+
+    # A vote of two is right with 1, 1/2 or 0: of a draw the deviation is about 0.35.
+    assert error(100, 100) == pytest.approx(0.35 / 100, rel=0.15)
+    assert error(400, 100) == pytest.approx(0.35 / 200, rel=0.15)
+    assert error(100, 400) == pytest.approx(0.35 / 200, rel=0.15)
+
+
+def test_questions_in_four_parts_by_the_length_of_their_candidates():
+    lengths = [np.array([10.0 * q - 1, 10.0 * q + 1]) for q in range(1, 9)]
+    groups = length_groups(lengths, "tokens")
+    names = ["10 to 27.5 tokens", "27.5 to 45 tokens", "45 to 62.5 tokens", "62.5 to 80 tokens"]
+    assert groups == [name for name in names for _ in range(2)]
+    measured = measure_best_of_n({"prm": [StepScores(f"q{q}", i, [0.5], i == 0) for q in range(8) for i in range(2)]}, config())
+    levels = ["Level 10", "Level 9", "hard", "Level 9", "Level 10", "Level 2", "Level 9", "Level 9"]
+    found = evaluate_breakdown(measured, {"length": groups[::-1], "level": levels}, config())
+    assert list(found["length"]) == names
+    assert {name: group["num_questions"] for name, group in found["level"].items()} == {
+        "Level 2": 1,
+        "Level 9": 4,
+        "Level 10": 2,
+        "hard": 1,
+    }
+    assert list(found["level"]) == ["Level 2", "Level 9", "Level 10", "hard"]
 
 
 def test_a_prm_that_read_nothing_of_the_pools_that_are_kept():

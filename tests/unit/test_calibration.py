@@ -187,6 +187,9 @@ class TestCalibration:
         steps = evaluate_calibration(join_scores("x", scores(responses, values), responses), CONFIG)["steps"]
         assert steps["temperature"] == pytest.approx(2.5, rel=0.15)
         assert steps["after"]["ece"] < 0.04 < 0.08 < steps["before"]["ece"]
+        shy, values = world(temperature=2.5)
+        steps = evaluate_calibration(join_scores("x", scores(shy, values), shy), CONFIG)["steps"]
+        assert steps["temperature"] == pytest.approx(0.4, rel=0.15)
         assert steps["after"]["brier"] < steps["before"]["brier"] < steps["brier_of_constant"]
 
     def test_the_fit_is_judged_on_other_questions(self):

@@ -46,6 +46,7 @@ def test_a_constant_names_model_range_and_remedy(scores, activation):
         ([0.9999] * 1000, "sigmoid", None),
         ([0.0] * 1000, "sigmoid", None),
         ([-1.0] * 1000, "difference", None),
+        ([0.999] * 1000, "difference", None),
         ([0.5] * (MIN_STEPS - 1), "sigmoid", None),  # too few
         ([0.5] * 1000, "sigmoid", 7),  # the same seven steps again and again
         ([0.999] * 500 + [0.4] * 5, "sigmoid", None),

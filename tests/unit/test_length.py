@@ -144,6 +144,7 @@ def test_units_of_length():
 def test_equal_lengths_leave_nothing_to_control():
     measured = measure_best_of_n({"prm": records(QUALITY)}, CONFIG)
     assert evaluate_length(measured, "steps", [np.ones(40)] * 60, CONFIG) is None
+    assert evaluate_length(measured, "steps", [np.ones(40)] * 59 + [LENGTHS[59]], CONFIG) is not None
 
 
 def test_ratio_interval():
@@ -152,6 +153,8 @@ def test_ratio_interval():
     low, high = metrics.ratio_interval(sums.astype(float), counts.astype(float), num_draws=2000)
     assert low < sums.sum() / counts.sum() < high
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / counts.sum()), rel=0.15)
+    of_means = metrics.bootstrap_interval(sums.astype(float), 0.8, 500, 3)
+    np.testing.assert_allclose(metrics.ratio_interval(sums.astype(float), np.ones(300), 0.8, 500, 3), of_means)
     low, high = metrics.ratio_interval(np.zeros((4, 2)), np.array([[0.0, 1.0]] * 4), num_draws=50)
     assert np.isnan([low[0], high[0]]).all()
     assert (low[1], high[1]) == (0, 0)

@@ -78,6 +78,13 @@ class TestFirstError:
         assert low < metrics.first_error_score(predictions, labels).f1 < high
         assert 0.1 < high - low < 0.3
 
+    def test_items_without_an_error_are_resampled_apart(self):
+        """They are all right here, so that only the others' accuracy moves."""
+        labels = np.array([0] * 50 + [-1] * 20)
+        predictions = np.where(np.arange(70) < 20, -2, labels)
+        ends = metrics.bootstrap_interval((predictions == labels)[:50].astype(float))
+        assert metrics.f1_interval(predictions, labels) == pytest.approx([2 * end / (1 + end) for end in ends])
+
     def test_errors(self):
         with pytest.raises(ValueError, match="label 2 names no step: the item has 2"):
             metrics.threshold_curve([[0.1, 0.2]], np.array([2]))

@@ -99,6 +99,7 @@ def test_a_cut_keeps_the_first_of_each_group_in_proportion():
         for n in range(size)
     ]
     reviews = review_items(rows)
+    assert [r.item.id for r in worst_of_each_group(reviews, 1)] == ["a0"]
     assert [r.item.id for r in worst_of_each_group(reviews, 3)] == ["a0", "a1", "b0"]
     assert [r.item.id for r in worst_of_each_group(reviews, 6)] == ["a0", "a1", "a2", "a3", "b0", "b1"]
     assert worst_of_each_group(reviews, 9) == worst_of_each_group(reviews, 99) == reviews

@@ -54,11 +54,17 @@ def by_form(name, responses):
 
 def test_a_prm_that_reads_is_not_moved():
     found = evaluate_perturbations(by_content, candidates(), ["merge", "split", "filler"], CONFIG)
-    assert (found["num_responses"], found["num_left_out"]) == (6, 0)
+    assert (found["num_responses"], found["num_left_out"], found["has_outcomes"]) == (6, 0, True)
+    assert {name: perturbed["share_changed"] for name, perturbed in found["perturbations"].items()} == {
+        "merge": 1,
+        "split": pytest.approx(2 / 3),
+        "filler": 1,
+    }
     for name, perturbed in found["perturbations"].items():
         low = perturbed["responses"]["min"]
         assert low["change"] == {"value": 0, "low": 0, "high": 0}, name
         assert low["auc"] == {"before": 1, "after": 1}
+        assert low["rank_correlation"] == pytest.approx(1)
         assert (low["best_of_n"]["before"], low["best_of_n"]["after"], low["best_of_n"]["share_selection_changed"]) == (1, 1, 0)
     assert found["perturbations"]["filler"]["mean_filler_score"] == 0.9
     assert found["perturbations"]["split"]["steps_after"] > found["perturbations"]["split"]["steps_before"]

@@ -58,9 +58,9 @@ def test_a_broken_manifest_beside_scores_is_named(tmp_path):
 
 
 def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
-    """Two jobs left out 1 response each; the same run in one job before has left a manifest, too."""
+    """Two jobs left out 1 response each; the same run in one job, which left out 7, has left a manifest, too."""
     own = {"aggregation": {"name": "softmin", "tau": 0.2}}
-    for name, scored in (("manifest.json", 8), ("manifest-00000-of-00002.json", 4), ("manifest-00001-of-00002.json", 4)):
+    for name, scored in (("manifest.json", 3), ("manifest-00000-of-00002.json", 4), ("manifest-00001-of-00002.json", 4)):
         write_json(tmp_path / "x" / name, {**own, "counts": {"responses": 10 if name == "manifest.json" else 5, "scored": scored}})
     assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(OwnAggregation("softmin", 0.2), 2)}
     assert scoring_notes([str(tmp_path / "nothing.jsonl")]) == {}
