@@ -134,7 +134,7 @@ AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
 NEEDS_PROBABILITIES = ("product", "geometric_mean")
 PICKS = ("min", "last", "max")
 """Aggregations that are one of the step scores; the others are computed, and rounded by `without_rounding_errors`."""
-DIGITS = 12
+BITS = 40
 
 
 def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None:
@@ -161,8 +161,8 @@ def aggregate_lists(
 ) -> Float[np.ndarray, "responses"]:
     """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
 
-    Computed ones have 12 significant digits: a mean of the same steps in another order, or of other steps, is then the same number
-    and a tie, whose rounding errors would break it.
+    Computed ones have 40 significant bits, 12 decimal digits: a mean of the same steps in another order, or of other steps, is then
+    the same number and a tie, whose rounding errors would break it.
 
     Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
     negative score under product or geometric_mean.
@@ -192,9 +192,10 @@ def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: flo
 
 
 def without_rounding_errors(values: Float[np.ndarray, "values"]) -> Float[np.ndarray, "values"]:
-    """The values to `DIGITS` significant decimal digits."""
-    magnitude = np.floor(np.log10(np.abs(values), out=np.zeros_like(values), where=values != 0))
-    # Two factors, since one overflows for the smallest values.
-    scale = DIGITS - 1 - magnitude
-    half = np.trunc(scale / 2)
-    return np.round(values * 10.0**half * 10.0 ** (scale - half)) / 10.0**half / 10.0 ** (scale - half)
+    """The values to `BITS` significant binary digits.
+
+    Not decimal ones: a score in half precision, such as 1129/8192, may have a 5 for its 13th, and rounding errors would send it up
+    or down. Any of up to 24 bits is kept as it is here.
+    """
+    mantissas, exponents = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(mantissas, BITS)), exponents - BITS)

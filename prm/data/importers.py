@@ -1,10 +1,11 @@
 """Published step labels: one row of Math-Shepherd, PRMBench, ProcessBench or stepwise supervision in, responses out."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 from prm.data.shapes import Place, check_lengths
-from prm.records import Response, Row, to_record
+from prm.records import Response, Row, is_instance, to_record
 
 STEP_MARK = "ки"
 ANSWER_MARK = "The answer is:"
@@ -42,7 +43,7 @@ def prmbench(row: Row, place: Place) -> Iterator[Response]:
         f"{row['classification']}_{idx}", row["modified_question"], row["modified_process"], row["error_steps"], place
     )
     if row["classification"] == "redundency":
-        yield from _prmbench_item(f"correct_{idx}", row["original_question"], row["original_process"], (), place)
+        yield from _prmbench_item(f"correct_{idx}", row["original_question"], row["original_process"], [], place)
 
 
 def prmbench_assembled(row: Row, place: Place) -> Iterator[Response]:
@@ -50,15 +51,17 @@ def prmbench_assembled(row: Row, place: Place) -> Iterator[Response]:
     yield from _prmbench_item(row["idx"], row["question"], row["steps"], row["error_steps"], place)
 
 
-def _prmbench_item(
-    name: str, question: str, steps: list[str], error_steps: Sequence[int] | None, place: Place
-) -> Iterator[Response]:
+def _prmbench_item(name: str, question: str, steps: list[str], error_steps: Any, place: Place) -> Iterator[Response]:
     """Error steps count from 1. As in the benchmark, those out of range are ignored, and of items of one name the first is kept."""
     place.seen[name] += 1
     if place.seen[name] > 1:
         place.dropped["duplicate_id"] += 1
         return
-    errors = set(error_steps or ())
+    if error_steps is None and name.startswith("correct_"):
+        error_steps = []
+    if not is_instance(error_steps, list[int]):
+        raise ValueError(f"{place.where}: error_steps of {name!r} are {error_steps!r:.80}; give step numbers from 1, [] for none")
+    errors = set(error_steps)
     place.dropped["error_step_out_of_range"] += sum(not 1 <= number <= len(steps) for number in errors)
     labels = [-1 if number in errors else 1 for number in range(1, len(steps) + 1)]
     values = {"question_id": name, "sample_index": 0, "question": question, "steps": steps}

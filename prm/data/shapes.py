@@ -67,10 +67,12 @@ class Shape(NamedTuple):
 
 
 def own(record_type: type[Record]) -> Convert:
-    """Rows that are records of ours already."""
+    """Rows that are records of ours already; a question's id may be a number in them."""
 
     def convert(row: Row, place: Place) -> Iterator[Record]:
-        yield to_record(row, record_type, place.where)
+        given = row["question_id"]
+        is_number = isinstance(given, int) and not isinstance(given, bool)
+        yield to_record({**row, "question_id": str(given)} if is_number else row, record_type, place.where)
 
     return convert
 
@@ -152,7 +154,9 @@ def pool_rollouts(row: Row, place: Place) -> Iterator[Rollout]:
             answer=reference(row, place),
             response=candidate["text"],
             num_tokens=candidate.get("num_tokens", 0),
-            **_verdict(candidate.get("mv_correct"), candidate.get("mv_answer")),
+            **_verdict(
+                candidate.get("mv_correct", candidate.get("correct")), candidate.get("mv_answer", candidate.get("extracted"))
+            ),
         )
 
 

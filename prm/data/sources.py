@@ -181,10 +181,17 @@ def _read(
 
 
 def _check_labels(record: Any, where: str) -> None:
-    if isinstance(record, Response) and record.step_labels is not None and len(record.step_labels) != len(record.steps):
+    """Raise ValueError for step labels of another number than the steps, or that are neither -1 nor from 0 to 1."""
+    if not isinstance(record, Response) or record.step_labels is None:
+        return
+    if len(record.step_labels) != len(record.steps):
         raise ValueError(
             f"{where}: {len(record.step_labels)} step labels for {len(record.steps)} steps; label every step, with null where "
             "nobody knows"
+        )
+    if bad := [label for label in record.step_labels if label is not None and label != -1 and not 0 <= label <= 1]:
+        raise ValueError(
+            f"{where}: step label {bad[0]:g}; give -1 (wrong), 0, 1 (right), or a share of right completions in between"
         )
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from multiprocessing import Pipe
 
@@ -48,6 +49,16 @@ class PipedProcess:
         except subprocess.TimeoutExpired:
             self.kill()
         self.log.close()
+
+
+def exit_with_parent() -> None:
+    """From now on: the parent holds the other end of stdin, and when it dies, however it dies, this process ends too."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def vllm_environment(devices: Sequence[str], num_threads: int) -> dict[str, str]:

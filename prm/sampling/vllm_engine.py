@@ -14,7 +14,6 @@ import contextlib
 import gc
 import os
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -151,14 +150,8 @@ def serve(sampler: Sampler, connection: Connection, max_num_seqs: int) -> None:
         finished += sampler.step()
 
 
-def exit_with_parent() -> None:
-    """The parent holds the other end of stdin: when it dies, however it dies, this process ends too."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
-
-
 def main() -> None:
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    exit_with_parent()
     connection = Connection(int(sys.argv[1]))
     config: EngineConfig = connection.recv()
     sampler = Sampler(config)

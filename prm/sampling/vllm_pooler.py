@@ -12,7 +12,6 @@ when the token is not the one that it looks for, and knows nothing of recipes th
 import contextlib
 import gc
 import sys
-import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from prm.sampling.base import EngineConfig
-from prm.sampling.vllm_engine import cpu_settings, exit_with_parent
+from prm.sampling.processes import exit_with_parent
+from prm.sampling.vllm_engine import cpu_settings
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -106,7 +106,7 @@ def pick(job: Job, pooled: Any) -> Outputs:
 
 
 def main() -> None:
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    exit_with_parent()
     connection = Connection(int(sys.argv[1]))
     settings: PoolingSettings = connection.recv()
     engine = start_engine(settings)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from prm.data.sources import iter_responses
-from prm.sampling.processes import num_cores, visible_gpus
+from prm.sampling.processes import exit_with_parent, num_cores, visible_gpus
 from prm.scoring.file import ScoringConfig, score_file
 from prm.shards import in_shard
 from prm.tracking import manifest_path, setup_logging
@@ -35,7 +35,8 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     command = [sys.executable, "-c", CHILD]
     environments = [environment(rank, devices, count) for rank in range(len(shares))]
     configs = [json.dumps(dataclasses.asdict(share)) for share in shares]
-    wait_for_all([subprocess.Popen([*command, text], env=env) for text, env in zip(configs, environments, strict=True)])
+    starts = zip(configs, environments, strict=True)
+    wait_for_all([subprocess.Popen([*command, text], env=env, stdin=subprocess.PIPE) for text, env in starts])
     manifests = [manifest_path(share.output, share.shard_index, share.num_shards) for share in shares]
     counts = [Counter(json.loads(path.read_text(encoding="utf-8"))["counts"]) for path in manifests]
     return dict(sum(counts, Counter()))
@@ -76,5 +77,6 @@ def wait_for_all(processes: Sequence[subprocess.Popen]) -> None:
 
 
 def main() -> None:
+    exit_with_parent()  # the same command given again must not meet this process still writing
     setup_logging()
     score_file(ScoringConfig(**json.loads(sys.argv[1])))

@@ -1,5 +1,7 @@
 """Aggregations: by hand, against definitions in 50-digit arithmetic, and under padding."""
 
+from fractions import Fraction
+
 import mpmath
 import numpy as np
 import pytest
@@ -132,10 +134,22 @@ def test_a_constant_is_one_number_for_any_number_of_steps(name):
     assert len({*aggregate_lists([[0.7] * n for n in range(1, 200)], name)}) == 1
 
 
-def test_twelve_digits_at_every_magnitude():
-    values = np.array([0.0, 0.1 + 0.2, 2 / 3, -2 / 3, 1 - 1e-16, 123456.7890123456, 1e-300 / 3, 5e-324, 2e300 / 3])
-    expected = [0, 0.3, 0.666666666667, -0.666666666667, 1, 123456.789012, 3.33333333333e-301, 5e-324, 6.66666666667e299]
-    np.testing.assert_allclose(without_rounding_errors(values), expected, rtol=1e-15)
+def test_forty_bits_at_every_magnitude():
+    values = np.array([0.0, 2 / 3, -2 / 3, 123456.7890123456, 1e-300 / 3, 5e-324, 2e300 / 3])
+    rounded = without_rounding_errors(values)
+    np.testing.assert_allclose(rounded, values, rtol=2.0**-40)
+    assert all((Fraction(x) * 2**60).denominator == 1 for x in rounded[:4])
+    assert (
+        without_rounding_errors(np.array([0.1 + 0.2, 1 - 1e-16])).tolist() == without_rounding_errors(np.array([0.3, 1.0])).tolist()
+    )
+    half = np.arange(1, 2**11) / 2**13
+    assert without_rounding_errors(half).tolist() == half.tolist()
+
+
+@pytest.mark.parametrize("name", ["mean", "geometric_mean", "softmin"])
+def test_a_constant_in_half_precision_is_one_number_for_any_number_of_steps(name):
+    for score in range(1025, 2047, 8):
+        assert len({*aggregate_lists([[score / 8192] * n for n in (1, 2, 3, 7)], name)}) == 1
 
 
 def test_no_responses_no_scores():

@@ -70,6 +70,17 @@ class TestJoin:
         assert joined.step_truth.tolist() == [1, 0, 1, 0, 1, 1]
         assert [item.first_error for item in calibration_items({"x": joined}, CONFIG)] == [1, 1, -1]
 
+    def test_zeros_that_may_mean_wrong_are_said(self):
+        """Of a source with negative labels, or of shares, 0 is sure."""
+        human = replace(response("d", 0, [1, 0, 0]), label_source="human")
+        rows = [human, response("e", 0, [1, -1, 0]), replace(response("f", 0, [0.5, 0]), label_source="shares")]
+        joined = join_scores("x", scores(rows, [[0.9, 0.2, 0.1], [0.9, 0.2, 0.1], [0.5, 0.1]]), rows)
+        assert joined.num_doubtful_zeros == 2
+        result = {"x": evaluate_calibration(joined, CONFIG)}
+        assert result["x"]["num_zeros_called_good"] == 2
+        bad = CalibrationConfig(aggregation=["min"], num_bootstrap=20, neutral="bad")
+        assert evaluate_calibration(joined, bad)["num_zeros_called_good"] == 0
+
     def test_steps_behind_the_first_bad_one_can_be_ignored(self):
         rows = [response("a", 0, [1, None, -1, 1, -1])]
         given = scores(rows, [[0.5] * 5])

@@ -154,7 +154,7 @@ def test_prmbench(write_rows):
 def test_prmbench_assembled(write_rows):
     (response,), dropped = read(write_rows(ASSEMBLED))
     assert (response.question_id, response.step_labels, dropped) == ("circular_p_7", [-1.0, 1.0], {})
-    (response,), _ = read(write_rows(ASSEMBLED | {"error_steps": None}))
+    (response,), _ = read(write_rows(ASSEMBLED | {"idx": "correct_p_7", "error_steps": None}))
     assert response.step_labels == [1.0, 1.0]
 
 
@@ -182,7 +182,8 @@ def test_stepwise_labels_may_be_null_or_soft(write_rows):
         (SHEPHERD | {"input": "1+1? Step 1: One."}, "file.jsonl:1: `input` holds no step mark 'ки'"),
         ({"input": "1+1? One. ки", "label": "1+1? One. +"}, "file.jsonl:1: no 'Step 1:' behind the question"),
         (SHEPHERD | {"input": None}, "file.jsonl:1: has the keys of Math-Shepherd, but does not read as such"),
-        (PRMBENCH | {"error_steps": ["two"]}, "file.jsonl:1: has the keys of PRMBench, but does not read as such"),
+        (PRMBENCH | {"error_steps": ["two"]}, r"file.jsonl:1: error_steps of 'redundency_p_7' are \['two'\]; give step numbers"),
+        (ASSEMBLED | {"error_steps": None}, "file.jsonl:1: error_steps of 'circular_p_7' are None"),
         (PRMBENCH | {"modified_process": ["a", None]}, "file.jsonl:1: ('steps' is|has the keys of PRMBench)"),
         (ASSEMBLED | {"steps": 3}, "file.jsonl:1: has the keys of PRMBench, assembled, but does not read as such"),
         ({"prompt": "1+1?", "completions": ["a"], "labels": ["+"]}, "file.jsonl:1: 'step_labels' is"),

@@ -127,6 +127,31 @@ def test_what_a_prm_cannot_read_is_no_preference_of_its_own():
     assert found["length_controlled"]["accuracy"]["40"] == pytest.approx(found["length_controlled"]["accuracy"]["32"], abs=0.2)
 
 
+def test_the_mean_length_is_over_candidates():
+    rows = [StepScores("a", 0, [0.5], False), *(StepScores("b", i, [0.5], i != 1) for i in range(3))]
+    measured = measure_best_of_n({"prm": rows}, CONFIG)
+    found = evaluate_length(measured, "steps", [np.array([100.0]), np.array([10.0, 20.0, 30.0])], CONFIG)
+    assert (found["mean_length"], found["mean_length_of_right"], found["mean_length_of_wrong"]) == (40, 20, 60)
+
+
+def test_control_takes_no_length_of_what_the_prm_could_not_read():
+    """Unread candidates change nothing but that they come last."""
+    rng = np.random.default_rng(5)
+    lengths = [rng.permutation(8) + 1.0 for _ in range(30)]
+    read = [
+        StepScores(f"q{q:02d}", i, [float(rng.random() + 0.05 * length)], bool(rng.random() < 0.5))
+        for q, group in enumerate(lengths)
+        for i, length in enumerate(group)
+    ]
+    unread = [Response(f"q{q:02d}", 8 + i, "?", ["s"], False) for q in range(30) for i in range(4)]
+    rows = with_unscored("prm", read, [Response(r.question_id, r.sample_index, "?", ["s"], r.correct) for r in read] + unread)
+    longer = [np.concatenate([group, 4.5 + np.arange(4)]) for group in lengths]
+    of_read = evaluate_length(measure_best_of_n({"prm": read}, CONFIG), "steps", lengths, CONFIG)["prms"]["prm"]["min"]
+    of_all = evaluate_length(measure_best_of_n({"prm": rows}, CONFIG), "steps", longer, CONFIG)["prms"]["prm"]["min"]
+    assert of_all["preference"] == of_read["preference"]
+    assert of_all["length_controlled"]["accuracy"]["12"] == pytest.approx(of_read["length_controlled"]["accuracy"]["8"])
+
+
 def test_units_of_length():
     pool = measure_best_of_n({"prm": records(QUALITY)}, CONFIG).pool
     assert candidate_lengths(pool, TEXTS, "tokens")[1][3].tolist() == LENGTHS[3].tolist()

@@ -1,6 +1,7 @@
 """PRMBench: its edge cases by hand, every number against an independent reading of the protocol, baselines, mistakes."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -74,6 +75,10 @@ class TestItems:
     def test_errors(self, tmp_path):
         with pytest.raises(ValueError, match="item 'humour_p0' is of no category that PRMBench has: they are correct, redundency"):
             load_items(write(tmp_path / "raw.jsonl", [raw("p0", "humour", [1])]))
+        for steps in (None, [1.5], [True], "1"):
+            message = rf"raw\.jsonl:1: error_steps of 'deception_p0' are {re.escape(repr(steps))}; give step numbers from 1"
+            with pytest.raises(ValueError, match=message):
+                load_items(write(tmp_path / "raw.jsonl", [raw("p0", "deception", steps)]))
         with pytest.raises(ValueError, match=r"raw\.jsonl:1: no known shape of PRMBench items: found keys \['id'\]"):
             load_items(write(tmp_path / "raw.jsonl", [{"id": 1}]))
         with pytest.raises(ValueError, match="no items to score in it, only 0 correct ones"):

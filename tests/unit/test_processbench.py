@@ -58,7 +58,7 @@ class TestEvaluation:
         assert result["results"]["prediction"]["subsets"]["math"]["f1"] == 1
         assert result["results"]["prediction"]["average"]["f1"] == 0.5
         assert result["step_auc"]["average"] is None
-        assert "prediction" in render(processbench_tables(result))
+        assert "1 predictions are null, unparsable: counted as wrong." in render(processbench_tables(result))
 
     def test_unreadable_items_are_wrong_under_every_rule(self):
         extra = FirstErrorItem("m2", "math", "p", ["a"], -1)
@@ -292,7 +292,8 @@ class TestItems:
             ({"id": "g0", "problem": "p", "steps": ["a"]}, r"x\.jsonl:1: no 'label'"),
             (item_row(steps=[]), r"x\.jsonl:1: item 'g0' has steps \[\]"),
             (item_row(steps="ab"), "has steps 'ab'"),
-            (item_row(label=2), "has label 2, but 2 steps"),
+            (item_row(label=2), "has label 2; of its 2 steps give the index of the first wrong one, an integer from 0, or -1"),
+            (item_row(label=1.0), r"has label 1\.0; of its 2 steps"),
             (item_row(label=None), "has label None"),
             (item_row(problem=None), r"x\.jsonl:1: item 'g0' has problem None; expected a text"),
             (item_row(generator=["a"]), r"has generator \['a'\]; expected a text"),
@@ -306,8 +307,8 @@ class TestItems:
         with pytest.raises(ValueError, match="id 'g0' stands 2 times"):
             load_items(write(tmp_path / "x.jsonl", [item_row(), item_row()]))
         (tmp_path / "empty.jsonl").write_text("")
-        with pytest.raises(ValueError, match="no items"):
-            load_items(tmp_path / "empty.jsonl")
+        with pytest.raises(ValueError, match=r"empty\.jsonl: no items in it; remove it"):
+            load_items([str(tmp_path / "empty.jsonl"), str(write(tmp_path / "x.jsonl", [item_row()]))])
         (tmp_path / "folder").mkdir()
         with pytest.raises(FileNotFoundError, match=r"holds no \.json"):
             load_items(tmp_path / "folder")
@@ -347,6 +348,10 @@ class TestPredictions:
             ([{"id": "g0", "step_scores": 0.5}], r"has 2 steps, but step_scores are 0\.5"),
             ([{"step_scores": [0.5, 1]}], r"x\.jsonl:1: a prediction without the id of its item; found \['step_scores'\]"),
             ([{"id": "g0"}], "neither step_scores nor prediction"),
+            (
+                [{"id": "g0", "step_scores": [0.5, 1], "prediction": 1}],
+                "has step_scores and a prediction; leave one of the two out",
+            ),
             ([{"id": "g0", "prediction": "1"}], "prediction '1' of item 'g0'"),
             ([{"id": "g0", "prediction": -2}], "prediction -2 of item 'g0'"),
             (

@@ -127,8 +127,8 @@ def test_the_fixed_threshold_is_where_the_contract_is_undecided(name):
     bench, steps = ProcessBenchConfig(), PRMBenchConfig()
     for config in (bench, steps):
         config.take_defaults_of(contract)
-    assert (bench.used_threshold, steps.fixed_threshold) == (undecided, undecided)
+    assert (bench.used_threshold, steps.used_threshold) == (undecided, undecided)
     given, skywork = ProcessBenchConfig(fixed_threshold=0.3), PRMBenchConfig(rule="difference")
     for config in (given, skywork):
         config.take_defaults_of(contract)
-    assert (given.used_threshold, skywork.fixed_threshold) == (0.3, -0.05)
+    assert (given.used_threshold, skywork.used_threshold) == (0.3, -0.05)

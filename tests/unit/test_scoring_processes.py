@@ -1,16 +1,19 @@
 """Scoring in several processes: every question is in one share, each has its device, a failure stops all."""
 
+import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 from test_scoring import RESPONSES, make_checkpoint
 
 import prm.scoring.processes
 from prm.files import write_jsonl
+from prm.records import Response
 from prm.scoring import ScoringConfig, score_file, score_in_processes
 from prm.scoring.processes import environment, occupied, share_of, wait_for_all
 from prm.shards import in_shard
@@ -74,6 +77,25 @@ def test_a_child_says_in_one_line_what_is_wrong(config, capfd):
     err = capfd.readouterr().err
     assert f"score.py: error: {config.model}: a .safetensors file is damaged" in err
     assert "Traceback" not in err
+
+
+def test_a_parent_that_is_told_to_stop_leaves_no_process_behind(config, tmp_path):
+    """Another run would write to the same shards while they go on."""
+    steps = ["Add {0} and {0}. " * 20, "So it is {0}."]
+    many = [Response(f"q{i % 50}", i, "How many?", [step.format(i) for step in steps]) for i in range(12_000)]
+    write_jsonl(tmp_path / "in.jsonl", many)
+    code = "import json, sys; from prm.scoring import *; score_in_processes(ScoringConfig(**json.loads(sys.argv[1])))"
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(asdict(config))])
+    deadline = time.monotonic() + 120
+    while len(list(Path(config.output).glob("*.jsonl"))) < 2:  # both score, and have much left to score
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = psutil.Process(parent.pid).children()
+    assert len(children) == 2
+    parent.terminate()
+    parent.wait()
+    assert not psutil.wait_procs(children, timeout=5)[1]
 
 
 def test_a_failure_stops_the_others():

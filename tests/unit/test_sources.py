@@ -135,6 +135,29 @@ def test_plain_rollouts_are_split_into_steps(write_rows):
     assert (rollout.finish_reason, rollout.num_tokens, rollout.correct) == ("unknown", 0, None)
 
 
+def test_numbers_as_ids_are_texts(write_rows):
+    row = {"question_id": 7, "sample_index": 0, "question": "1+1?", "answer": "2", "response": "a"}
+    assert load_responses(write_rows(row))[0].question_id == "7"
+    assert (
+        load_scores(write_rows({"question_id": 7, "sample_index": 0, "step_scores": [0.5]}, name="s.jsonl"))[0].question_id == "7"
+    )
+    with pytest.raises(ValueError, match="'question_id' is True"):
+        load_responses(write_rows(row | {"question_id": True}, name="bool.jsonl"))
+
+
+def test_a_pool_graded_by_others(write_rows):
+    candidates = [{"text": "a", "correct": True, "extracted": "2"}, {"text": "b", "mv_correct": False, "mv_answer": "3"}]
+    row = {"problem_id": "p", "question": "1+1?", "answer": "2", "candidates": candidates}
+    assert [(r.correct, r.extracted) for r in load_responses(write_rows(row))] == [(True, "2"), (False, "3")]
+
+
+@pytest.mark.parametrize("label", [2, -0.5, 1.5])
+def test_a_step_label_that_means_nothing(write_rows, label):
+    row = {"question_id": "q", "sample_index": 0, "question": "?", "steps": ["a", "b"], "step_labels": [1, label]}
+    with pytest.raises(ValueError, match=rf"step label {label:g}; give -1 \(wrong\), 0, 1 \(right\), or a share"):
+        load_responses(write_rows(row))
+
+
 def test_plain_scores(write_rows):
     row = {"question_id": "q", "sample_index": 0, "step_scores": [0.5, 1]}
     assert load_scores(write_rows(row)) == [StepScores("q", 0, [0.5, 1.0])]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
 from prm import metrics
@@ -62,7 +63,7 @@ def evaluate_length(
         prms.setdefault(prm, {})[aggregation] = _of_prm(scores, lengths, pool.is_scored[prm], selected, measured, config)
     return {
         "unit": unit,
-        "mean_length": float(np.mean([group.mean() for group in lengths])),
+        "mean_length": float(np.concatenate(lengths).mean()),
         "mean_length_of_right": _mean_where(lengths, pool.correct, True),
         "mean_length_of_wrong": _mean_where(lengths, pool.correct, False),
         "baselines": {name: curve_of(values, ns, config) for name, values in baselines.items()},
@@ -86,8 +87,8 @@ def _of_prm(
     moments = metrics.length_moments(*read)
     low, high = metrics.ratio_interval(moments[:, 0], moments[:, 1], *config.draws)
     is_known = not np.isnan(preference)
-    unread_last = zip(is_scored, metrics.length_controlled(scores, lengths, preference if is_known else 0.0), strict=True)
-    controlled_scores = [np.where(known, values, values.min() - 1) for known, values in unread_last]
+    controlled_read = metrics.length_controlled(*read[:2], preference if is_known else 0.0)
+    controlled_scores = [_unread_last(values, known) for values, known in zip(controlled_read, is_scored, strict=True)]
     controlled = metrics.over_ragged(metrics.best_of_n, ns, controlled_scores, pool.correct)
     loss = metrics.paired_difference(selected, controlled, *config.draws)
     wins, pairs = metrics.pair_wins(*read)
@@ -98,6 +99,12 @@ def _of_prm(
         "loss": {name: by_n(ns, values) for name, values in vars(loss).items()},
         "length_selected": by_n(ns, metrics.over_ragged(metrics.best_of_n, ns, scores, lengths).mean(axis=0)),
     }
+
+
+def _unread_last(values: Float[np.ndarray, " read"], is_read: Bool[np.ndarray, " candidates"]) -> Float[np.ndarray, " candidates"]:
+    every = np.full(len(is_read), values.min(initial=0.0) - 1)
+    every[is_read] = values
+    return every
 
 
 def _pairs(wins: np.ndarray, pairs: np.ndarray, config: BestOfNConfig) -> dict[str, Any]:

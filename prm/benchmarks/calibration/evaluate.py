@@ -66,6 +66,7 @@ def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> 
         "num_responses": len(scored.responses),
         "num_questions": len(np.unique(scored.question)),
         "num_unscored": scored.num_unscored,
+        "num_zeros_called_good": scored.num_doubtful_zeros if config.neutral == "good" else 0,
         "steps": steps,
         "responses": responses,
     }

@@ -41,6 +41,8 @@ class ScoredResponses:
     """Whether a score lies outside [0, 1]."""
     read_as: metrics.Reading
     num_unscored: int
+    num_doubtful_zeros: int
+    """Step labels of 0 that are taken for neutral, although no step of their source is labelled -1: they may say wrong."""
 
     @property
     def num_steps(self) -> Int[np.ndarray, " responses"]:
@@ -94,6 +96,7 @@ def join_scores(
         is_signed(scores[r.key] for r in kept),
         reading_of(prm, [scores[r.key] for r in kept], read_as),
         len(known) - len(kept),
+        doubtful_zeros(kept, is_soft),
     )
     if needs_truth and (joined.truth == UNKNOWN).all() and (joined.step_truth == UNKNOWN).all():
         raise ValueError(
@@ -122,9 +125,20 @@ def soft_labels(responses: Sequence[Response]) -> list[bool]:
     A response without completions whose labels are all 0 or 1 goes by its source: shares, if others of it have shares and none has
     a negative label.
     """
-    classes = {r.label_source for r in responses if any(label is not None and label < 0 for label in r.step_labels or ())}
-    shares = {r.label_source for r in responses if r.has_soft_labels} - classes
+    shares = {r.label_source for r in responses if r.has_soft_labels} - sources_with_negatives(responses)
     return [r.has_soft_labels or r.label_source in shares for r in responses]
+
+
+def sources_with_negatives(responses: Sequence[Response]) -> set[str | None]:
+    """The sources of labels that call a step wrong by a negative label."""
+    return {r.label_source for r in responses if any(label is not None and label < 0 for label in r.step_labels or ())}
+
+
+def doubtful_zeros(responses: Sequence[Response], is_soft: Sequence[bool]) -> int:
+    """Labels of 0 that are no shares, of sources without a negative label."""
+    sure = sources_with_negatives(responses)
+    doubtful = (r for r, soft in zip(responses, is_soft, strict=True) if not soft and r.label_source not in sure)
+    return sum(label == 0 for r in doubtful for label in r.step_labels or ())
 
 
 def step_truths(response: Response, neutral: Neutral, behind_error: BehindError, is_soft: bool) -> list[int]:

@@ -55,6 +55,8 @@ def _calibration_note(result: Mapping[str, Any]) -> str:
     for prm, found in result["prms"].items():
         if found["read_as"] != "probabilities":
             notes.append(f"{prm}: scores are read as {READ_AS_NOTES[found['read_as']]}")
+        if zeros := found["num_zeros_called_good"]:
+            notes.append(f"{prm}: {zeros} steps labelled 0 count as good, as neutral ones do; if 0 means wrong, give --neutral bad")
         if found["num_unscored"]:
             notes.append(f"{prm}: {found['num_unscored']} responses have no scores and are left out")
     notes += result["constant_scores"]

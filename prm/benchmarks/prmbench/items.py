@@ -79,7 +79,7 @@ def _item(response: Response, row: Row) -> PRMBenchItem:
     if category is None:
         raise ValueError(f"item {name!r} is of no category that PRMBench has: they are {', '.join((CORRECT, *CATEGORIES))}")
     is_good = [label > 0 for label in response.step_labels or ()]
-    lowest = min(row["error_steps"] or (), default=0) - 1 if category != CORRECT else -1
+    lowest = -1 if category == CORRECT else min(row["error_steps"], default=0) - 1
     first_error = lowest if 0 <= lowest < len(is_good) else None
     return PRMBenchItem(name, category, response.question, response.steps, is_good, first_error)
 

@@ -92,6 +92,7 @@ def evaluate_processbench(
     result = {
         "num_items": len(items),
         "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
+        "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),

@@ -54,7 +54,11 @@ def load_items(data: str | Path | Sequence[str]) -> list[FirstErrorItem]:
     Raises ValueError, naming the place, for a row that is no item, an id that stands twice, and data without items.
     """
     data = [str(data)] if isinstance(data, str | Path) else data
-    items = [item for source in data_sources(data) for item in _read_subset(source)]
+    items = []
+    for source in data_sources(data):
+        if not (of_source := list(_read_subset(source))):
+            raise ValueError(f"{source}: no items in it; remove it, or the average would be over the other subsets")
+        items += of_source
     if not items:
         raise ValueError(f"{' '.join(data)}: no items in it")
     name, times = Counter(item.id for item in items).most_common(1)[0]
@@ -96,13 +100,18 @@ def _item(row: Row, subset: str, place: str) -> FirstErrorItem:
         if not isinstance(row.get(name), str) and not (name == "generator" and row.get(name) is None):
             raise ValueError(f"{place}: item {row['id']!r} has {name} {row[name]!r:.80}; expected a text")
     if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
-        raise ValueError(f"{place}: item {row['id']!r} has label {label!r}, but {len(steps)} steps; -1 means no error")
+        raise ValueError(
+            f"{place}: item {row['id']!r} has label {label!r}; of its {len(steps)} steps give the index of the first wrong one, an "
+            "integer from 0, or -1 for no error"
+        )
     return FirstErrorItem(
         str(row["id"]), subset, row["problem"], steps, label, row.get("generator"), row.get("final_answer_correct")
     )
 
 
 def _prediction(row: Row, item: FirstErrorItem, place: str) -> Prediction:
+    if "step_scores" in row and "prediction" in row:
+        raise ValueError(f"{place}: item {item.id!r} has step_scores and a prediction; leave one of the two out")
     if "step_scores" in row:
         return read_step_scores(row["step_scores"], len(item.steps), item.id, place)
     if "prediction" not in row:

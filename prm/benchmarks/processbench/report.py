@@ -114,6 +114,8 @@ def _notes(result: Mapping[str, Any]) -> str:
     if unreadable := {name: number for name, number in result["num_unreadable"].items() if number}:
         counts = ", ".join(f"{number} of {name}" for name, number in unreadable.items())
         notes.append(f"The model could not read {counts}: counted as predicted wrong, never cut to fit.")
+    if unparsable := result["num_unparsable"]:
+        notes.append(f"{unparsable} predictions are null, unparsable: counted as wrong.")
     if other := result.get("num_other_predictions"):
         notes.append(f"{other} predictions of items that are not in the data were left out.")
     return "\n".join(notes)
