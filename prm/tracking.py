@@ -153,10 +153,11 @@ def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--o
     is_file = output.suffix == ".jsonl"
     rows = [output, output.with_name(f"{output.name}.partial"), output.with_suffix(".dropped.jsonl")] if is_file else []
     rows = [path for path in rows or [output] if path.exists()]
+    has_rows = bool(rows) if is_file else any(output.glob("*.jsonl"))  # before the manifest, which another job writes first
     manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
     given = f"{option} {output if value is None else value}"
     remedy = f"name another {option}, or remove {' and '.join(map(str, rows + manifests * is_file))}"
-    if not manifests and (rows if is_file else any(output.glob("*.jsonl"))):
+    if not manifests and has_rows:
         raise ValueError(f"{given}: {output} holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
     for path in manifests:
         other = read_json(path, remedy).get("run", {})

@@ -43,7 +43,8 @@ def read_predictions(
     """What `convert(row, item, place)` makes of each item's row, in the order of `items`, and counts of the rows left out.
 
     Rows of other items are left out (`other_items`); of a second row with the same id the first is kept with `keep_first`
-    (`repeated`). Raises ValueError for a second row otherwise, and for an item without a row.
+    (`repeated`). An item that scripts/score.py noted it could not read has no row, but an empty list. Raises ValueError for a
+    second row otherwise, and for any other item without a row.
     """
     found: dict[str, Any] = {}
     left_out: Counter[str] = Counter()
@@ -62,12 +63,13 @@ def read_predictions(
                 left_out["repeated"] += 1
             else:
                 raise ValueError(f"{place}: a second prediction for item {name!r}; keep one of the two")
-    if missing := [name for name in items if name not in found]:
+    missing, notes = [name for name in items if name not in found], notes_of(path)
+    if missing and not (notes and notes.num_left_out == len(missing)):  # scripts/score.py leaves out what it cannot read
         raise ValueError(
             f"{path}: {len(missing)} of {len(items)} items have no prediction, such as {missing[0]!r}; "
             'write {"id", "step_scores": null} for an item that the model cannot read'
         )
-    return [found[name] for name in items], left_out
+    return [found.get(name, []) for name in items], left_out
 
 
 def noted_contract(path: str | Path) -> dict[str, Any]:

@@ -55,19 +55,15 @@ def response_item(
     prm: str | None,
     group: str,
     is_selected: bool | None = None,
-    is_soft: bool | None = None,
 ) -> Item:
-    """A scored response with what is known of it; `prm`, where a folder has several, stands before its id.
-
-    `is_soft` says whether its labels are shares, where others of its source have to be asked.
-    """
+    """A scored response with what is known of it; `prm`, where a folder has several, stands before its id."""
     return Item(
         id=f"{prm}: {response.name}" if prm is not None else response.name,
         group=group,
         question=response.question,
         steps=scored_steps(response, len(step_scores)),
         step_scores=step_scores,
-        first_error=first_error(response, response.has_soft_labels if is_soft is None else is_soft),
+        first_error=first_error(response),
         correct=response.correct,
         response_score=response_score,
         is_selected=is_selected,
@@ -81,7 +77,7 @@ def scored_steps(response: Response, num_scores: int) -> list[str]:
     return list(response.steps) if len(response.steps) == num_scores else [join_steps(response.steps)]
 
 
-def first_error(response: Response, is_soft: bool) -> int | None:
+def first_error(response: Response) -> int | None:
     """The first step labelled bad, -1 if none is; None where a step up to there has no label.
 
     Bad is below 0 and, as for consensus, a soft label of 0: no completion from behind the step was right.
@@ -91,7 +87,7 @@ def first_error(response: Response, is_soft: bool) -> int | None:
     for index, label in enumerate(response.step_labels):
         if label is None:
             return None
-        if label < 0 or (is_soft and label == 0):
+        if label < 0 or (response.has_soft_labels and label == 0):
             return index
     return -1
 

@@ -68,16 +68,26 @@ def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
 def notes_of(path: str | Path) -> ScoringNotes | None:
     """The notes of a file of scores, or of the jobs that wrote to a folder; None if others made it.
 
-    A run that was started again in other shares leaves the manifests of both divisions: only those of the finest count.
+    A run that was started again in other shares leaves the manifests of both divisions: those that went through most responses
+    count.
     """
     places = Path(path).glob("manifest*.json") if Path(path).is_dir() else filter(Path.exists, [manifest_path(path)])
     by_division = groupby(sorted(places, key=division), key=division)
-    *_, last = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division] or [[]]
-    if not (noted := [manifest for manifest in last if "aggregation" in manifest]):
+    divisions = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division]
+    noted = [manifest for manifest in max(reversed(divisions), key=num_responses, default=[]) if "aggregation" in manifest]
+    if not noted:
         return None
-    counts = [manifest.get("counts") or {} for manifest in noted]
-    left_out = sum(count.get("responses", 0) - count.get("scored", 0) for count in counts)
+    left_out = num_responses(noted) - sum(counted(manifest, "scored") for manifest in noted)
     return ScoringNotes(OwnAggregation(**noted[0]["aggregation"]), left_out, noted[0].get("activation"))
+
+
+def num_responses(manifests: Sequence[Mapping[str, Any]]) -> int:
+    return sum(counted(manifest, "responses") for manifest in manifests)
+
+
+def counted(manifest: Mapping[str, Any], name: str) -> int:
+    """A count of a run that came to its end; 0 of one that did not."""
+    return (manifest.get("counts") or {}).get(name, 0)
 
 
 def division(manifest: Path) -> str:

@@ -47,6 +47,8 @@ def rank_correlation_interval(
     sums = np.stack([np.bincount(place, weights=column) for column in products.T], axis=1)
     means = resampled_means(sums, num_draws, seed)
     values = _ratio(means)
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = percentile_interval(values[~np.isnan(values)], confidence)
     return float(low), float(high)
 

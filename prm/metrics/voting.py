@@ -35,8 +35,8 @@ def vote(
     """Expected correctness of the answer with most votes (largest summed weight) in a random n-subset.
 
     No closed form exists, so `num_draws` seeded subsets are drawn per question, the same ones whatever the weights are;
-    n = N has a single subset and n = 1 is the mean, so both are exact. Tied answers share the outcome equally.
-    Candidates without an answer abstain, and a subset in which all abstain counts as wrong.
+    n = N has a single subset and n = 1 is the mean over candidates, of which one without an answer counts as wrong: both are exact.
+    Tied answers share the outcome equally. Candidates without an answer abstain, and a subset in which all abstain counts as wrong.
 
     Raises:
         ValueError: a weight is negative or NaN (a signed reward is not a vote), or an n exceeds a pool's size.

@@ -131,6 +131,9 @@ class StepEncoder:
         _ = self.bos_ids, self.prompt_text("?")
         if self.has_separator:
             _ = self.separator_id
+        elif self.tokenizer.eos_token_id is None:
+            name = self.tokenizer.name_or_path
+            raise ValueError(f"the tokenizer {name!r} names no eos_token, which ends a response; set it in tokenizer_config.json")
 
     @cached_property
     def parts_at_separators(self) -> bool:

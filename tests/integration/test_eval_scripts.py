@@ -276,7 +276,7 @@ class TestProcessBench:
 
     def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
         long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}
-        write_json(tmp_path / "first_error.json", [*self.ITEMS, long])
+        write_json(tmp_path / "first_error.json", [item | {"final_answer_correct": True} for item in (*self.ITEMS, long)])
         result = self.run(tmp_path, "--data", tmp_path / "first_error.json", "--threshold", "oracle", "--model", checkpoint)
         assert result["num_unreadable"] == {"first_error": 1}
         assert result["results"]["oracle"]["subsets"]["first_error"]["num_correct"] == 2
@@ -285,6 +285,14 @@ class TestProcessBench:
         assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"] == {"num_items": 3, "too_long": 1}
         items = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").open()]
         assert [(item["id"], item["step_scores"] == [], "predicted" in item) for item in items][2] == ("z", True, False)
+        assert "95% bootstrap intervals over items" in read_tables(tmp_path / "out")[0].note
+        # The same through a file of scripts/score.py, which leaves the item out; without its notes that is a missing prediction.
+        score.main(["--model", checkpoint, "--input", str(tmp_path / "first_error.json"), "--output", str(tmp_path / "s.jsonl")])
+        by_file = ["--data", tmp_path / "first_error.json", "--threshold", "oracle", "--predictions", tmp_path / "s.jsonl"]
+        assert self.run(tmp_path, *by_file)["results"] == result["results"]
+        (tmp_path / "s.manifest.json").unlink()
+        with pytest.raises(ValueError, match="1 of 3 items have no prediction, such as 'z'"):
+            self.run(tmp_path, *by_file)
 
     def test_mistakes(self, tmp_path):
         write_json(tmp_path / "first_error.json", list(self.ITEMS))

@@ -84,7 +84,7 @@ def test_scores_through_vllm_are_those_of_torch(tiny_backbone, tmp_path):
     for engine, model in (("torch", checkpoint), ("vllm", tmp_path / "served")):
         output = tmp_path / f"{engine}.jsonl"
         files = ["--input", str(tmp_path / "responses.jsonl"), "--output", str(output)]
-        score.main(["--model", str(model), *files, "--engine", engine, "--device", "cpu"])
+        score.main(["--model", str(model), *files, "--engine", engine])
         scores[engine] = {s.key: s.step_scores for s in read_records(output, StepScores)}
     assert scores["torch"].keys() == scores["vllm"].keys() == {r.key for r in RESPONSES}
     for key, ours in scores["torch"].items():

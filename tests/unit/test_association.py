@@ -51,6 +51,13 @@ def test_interval_covers_and_widens_when_questions_repeat_themselves():
     assert repeated == pytest.approx(alone, abs=0.01)
 
 
+def test_one_draw_may_have_no_correlation():
+    """Where it draws a single question twice, nothing varies."""
+    values, questions = np.array([0.0, 1.0]), np.arange(2)
+    ends = [metrics.rank_correlation_interval(values, values, questions, num_draws=1, seed=seed) for seed in range(8)]
+    assert {tuple(map(np.isnan, pair)) for pair in ends} <= {(True, True), (False, False)}
+
+
 def test_bins_hold_equally_many():
     assert metrics.equal_mass_bins(np.array([5.0, 1, 3, 9, 7, 2]), 3).tolist() == [1, 0, 1, 2, 2, 0]
     assert metrics.equal_mass_bins(np.array([1.0, 1, 1, 2]), 2).tolist() == [0, 0, 0, 1]

@@ -81,6 +81,18 @@ class TestJoin:
         bad = CalibrationConfig(aggregation=["min"], num_bootstrap=20, neutral="bad")
         assert evaluate_calibration(joined, bad)["num_zeros_called_good"] == 0
 
+    def test_items_have_the_first_error_that_the_metrics_count(self):
+        rows = [
+            response("a", 0, [1.0, 0.25]),
+            replace(response("b", 0, [1, 0, -1]), label_source="human"),
+            response("c", 0, [None, -1]),
+        ]
+        joined = join_scores("x", scores(rows, [[0.9, 0.1], [0.9, 0.5, 0.1], [0.5, 0.1]]), rows)
+        assert [item.first_error for item in calibration_items({"x": joined}, CONFIG)] == [1, 2, None]
+        bad = CalibrationConfig(aggregation=["min"], neutral="bad")
+        strict = join_scores("x", scores(rows, [[0.9, 0.1], [0.9, 0.5, 0.1], [0.5, 0.1]]), rows, "bad")
+        assert [item.first_error for item in calibration_items({"x": strict}, bad)] == [1, 1, None]
+
     def test_steps_behind_the_first_bad_one_can_be_ignored(self):
         rows = [response("a", 0, [1, None, -1, 1, -1])]
         given = scores(rows, [[0.5] * 5])

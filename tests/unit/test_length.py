@@ -160,6 +160,9 @@ def test_units_of_length():
     assert candidate_lengths(pool, Texts(TEXTS.responses))[0] == "characters"
     unit, lengths = candidate_lengths(pool, Texts())
     assert (unit, set(lengths[0])) == ("steps", {1})
+    by_step = [StepScores(r.question_id, r.sample_index, [*r.step_scores] * 3, r.correct) for r in records(QUALITY)]
+    for prms in ({"orm": records(QUALITY), "prm": by_step}, {"prm": by_step, "orm": records(QUALITY)}):
+        assert set(candidate_lengths(measure_best_of_n(prms, CONFIG).pool, Texts())[1][0]) == {3}
     with pytest.raises(ValueError, match="--length_unit tokens: not every candidate has a num_tokens"):
         candidate_lengths(pool, Texts(TEXTS.responses), "tokens")
     with pytest.raises(ValueError, match="--length_unit characters: not every candidate has a text"):

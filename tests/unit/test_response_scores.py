@@ -63,4 +63,8 @@ def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
     for name, scored in (("manifest.json", 3), ("manifest-00000-of-00002.json", 4), ("manifest-00001-of-00002.json", 4)):
         write_json(tmp_path / "x" / name, {**own, "counts": {"responses": 10 if name == "manifest.json" else 5, "scored": scored}})
     assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(OwnAggregation("softmin", 0.2), 2)}
+    # Stopped in four, it ended in two.
+    for index, counts in enumerate(({"responses": 3, "scored": 3}, None, None, None)):
+        write_json(tmp_path / "x" / f"manifest-{index:05d}-of-00004.json", {**own, "counts": counts})
+    assert scoring_notes([str(tmp_path / "x")])["x"].num_left_out == 2
     assert scoring_notes([str(tmp_path / "nothing.jsonl")]) == {}

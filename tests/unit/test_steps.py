@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -120,6 +121,15 @@ def test_unknown_loss_missing_template_and_split_separator(tiny_tokenizer):
     tiny_tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         StepEncoder.for_loss("asym", tiny_tokenizer).prompt_ids("How many?")
+
+
+def test_a_plain_response_needs_a_token_behind_it(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    encoder = StepEncoder.for_loss("implicit_prm", tokenizer)
+    encoder.check_tokens()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"names no eos_token, which ends a response; set it in tokenizer_config\.json"):
+        encoder.check_tokens()
 
 
 def test_load_refuses_what_is_no_checkpoint(encoder, tmp_path, tiny_tokenizer):

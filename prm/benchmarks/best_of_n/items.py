@@ -16,7 +16,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
 
     They are those `worth_reading`; copies of a text come after all others, where there is room for them. With several PRMs the
     group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected response is the
-    best-scored of all, of equals the first, as `first_n` has it at the largest N.
+    best-scored of all, of equals the first, as `first_n` has it where N is the whole pool.
     """
     first: dict[str, str] = {}
     for prm, aggregation in measured.response_scores:

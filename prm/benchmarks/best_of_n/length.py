@@ -40,7 +40,9 @@ def candidate_lengths(pool: CandidatePool, texts: Texts, unit: LengthUnit = "aut
     elif has_texts:
         flat = [len(texts.responses[key].steps) for key in keys]
     else:
-        flat = [len(scores) for group in next(iter(pool.step_scores.values())) for scores in group]
+        # A PRM with one score per response, an outcome model, does not tell; the others agree.
+        by_prm = [[len(scores) for group in groups for scores in group] for groups in pool.step_scores.values()]
+        flat = max(by_prm, key=max)
     return unit, np.split(np.array(flat, dtype=np.float64), np.cumsum(pool.sizes)[:-1])
 
 

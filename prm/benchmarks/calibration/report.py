@@ -1,13 +1,14 @@
 """The calibration and bias report: scores, responses and (to perturb them) a scorer in; its folder out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
 from prm.benchmarks.calibration.plots import plot_bias, plot_perturbations, plot_reliability
-from prm.benchmarks.calibration.scored_steps import ScoredResponses, join_scores, soft_labels
+from prm.benchmarks.calibration.scored_steps import ScoredResponses, first_bad, join_scores, soft_labels, step_truths
 from prm.benchmarks.calibration.tables import calibration_tables
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.results import Item, response_item, write_results
@@ -82,4 +83,6 @@ def calibration_items(scored: Mapping[str, ScoredResponses], config: Calibration
         values = one.response_scores(config.aggregations[0], config.softmin_tau)
         rows = zip(one.responses, one.step_scores, values, soft_labels(one.responses), strict=True)
         for response, step_scores, value, is_soft in rows:
-            yield response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm, is_soft=is_soft)
+            item = response_item(response, step_scores, float(value), prm if len(scored) > 1 else None, prm)
+            truths = step_truths(response, config.neutral, config.behind_error, is_soft)
+            yield replace(item, first_error=first_bad(truths))

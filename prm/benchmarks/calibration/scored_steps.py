@@ -150,6 +150,12 @@ def step_truths(response: Response, neutral: Neutral, behind_error: BehindError,
     return truths
 
 
+def first_bad(truths: Sequence[int]) -> int | None:
+    """The first bad step, -1 if there is none; None where nothing is known of a step up to there."""
+    known = truths[: truths.index(UNKNOWN)] if UNKNOWN in truths else truths
+    return known.index(0) if 0 in known else None if UNKNOWN in truths else -1
+
+
 def truth_of(label: float | None, neutral: Neutral, is_soft: bool) -> int:
     """1 good, 0 bad, -1 unknown. Soft labels (shares of right completions) are good from 0.5 up; of others, 0 is neutral."""
     if label is None:

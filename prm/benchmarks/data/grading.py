@@ -9,8 +9,6 @@ from prm.grading import GradingPool, Pair, extract_answer, grade, reference_answ
 from prm.grading.answers import judge, read_answer
 from prm.records import Rollout
 
-STATUS_OF_LABEL = {True: "correct", False: "wrong"}
-
 
 def grading_report(rollouts: Sequence[Rollout], num_workers: int, timeout_seconds: float, repetitions: int) -> dict[str, Any]:
     """Median speed over repetitions, and the agreement with the naive path: every pair by itself, nothing remembered.

@@ -86,6 +86,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         "num_unreadable": is_read.count(False),
         "validity_rate": sum(a and b for a, b in zip(is_error, is_read, strict=True)) / sum(is_error),
         "rule": config.rule,
+        "confidence": config.confidence,
     }
     if given.dtype == bool:
         result |= {

@@ -78,7 +78,9 @@ def _main_table(result: Mapping[str, Any]) -> Table:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = [] if result["step_auc"] is None else [f"Step AUC {_share(result['step_auc'])}% (random scores: 50%)"]
+    notes = [f"{100 * result['confidence']:g}% bootstrap intervals over items"]
+    if result["step_auc"] is not None:
+        notes.append(f"Step AUC {_share(result['step_auc'])}% (random scores: 50%)")
     if "oracle" in result["results"]:
         notes.append("oracle: the threshold is tuned on the very items that it is measured on, as it is for the baselines")
     if result["rule"] == "difference":

@@ -91,6 +91,7 @@ def evaluate_processbench(
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "num_items": len(items),
+        "confidence": config.confidence,
         "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
         "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,

@@ -108,7 +108,7 @@ def _rule_name(rule: str) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = list(result["constant_scores"])
+    notes = [f"{100 * result['confidence']:g}% bootstrap intervals over items", *result["constant_scores"]]
     if {"gsm8k", "oracle"} & result["results"].keys():
         notes.append("* threshold tuned on the very items that it is measured on")
     if unreadable := {name: number for name, number in result["num_unreadable"].items() if number}:

@@ -1,1 +1,1 @@
-"""Speed and memory of training: packed and padded batches, balance of ranks, log-probs of a large vocabulary."""
+"""Speed of training, scoring and metrics, and memory: packed and padded batches, balance of ranks, a large vocabulary."""

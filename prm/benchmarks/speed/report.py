@@ -1,4 +1,4 @@
-"""Tables of speed for the terminal: the measurements of a training benchmark in, aligned text out."""
+"""Tables of speed for the terminal: the measurements of a benchmark of training or scoring in, aligned text out."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
