@@ -173,10 +173,15 @@ def _difference(other: Any, this: Any) -> str:
 
 
 def code_version() -> str:
-    """Package version and, in a checkout, the git commit, with `-dirty` when tracked files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    result = subprocess.run(git, capture_output=True, text=True, check=False)
-    return f"{importlib.metadata.version('prm')}+{result.stdout.strip() or 'unknown'}"
+    """Package version and, in a checkout of this project, the git commit, with `-dirty` when tracked files differ from it."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    # An installed package may lie within another project's checkout, which does not track it.
+    commit = git("describe", "--always", "--dirty", "--abbrev=12") if git("ls-files", here.name) else ""
+    return f"{importlib.metadata.version('prm')}+{commit or 'unknown'}"
 
 
 def library_versions() -> dict[str, str]:
@@ -198,7 +203,8 @@ def hash_path(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
-    for file in sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".", "manifest"))):
+    files = (f for f in path.rglob("*") if f.is_file() and not (f.name.startswith(".") or f.match("manifest*.json")))
+    for file in sorted(files):
         digest.update(f"{file.relative_to(path)}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_jobs_that_share_a_folder_have_names_of_their_own(tmp_path):
     assert tracking.shard_prefix(0, 1) == "part"
 
 
+def test_the_commit_of_another_project_is_not_ours(tmp_path, monkeypatch):
+    """As where this package is installed into an environment within its checkout."""
+    (tmp_path / "tracking.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "tracking.py"))
+    assert tracking.code_version().endswith("+unknown")
+    subprocess.run([*git, "add", "tracking.py"], check=True)
+    assert not tracking.code_version().endswith("+unknown")
+
+
 def test_hash_of_a_folder_sees_names_and_contents_but_not_manifests(tmp_path):
     (tmp_path / "a").write_text("1")
     before = tracking.hash_path(tmp_path)
@@ -112,6 +125,10 @@ def test_hash_of_a_folder_sees_names_and_contents_but_not_manifests(tmp_path):
     renamed = tracking.hash_path(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({before, renamed, tracking.hash_path(tmp_path)}) == 3
+    (tmp_path / "manifest_of_rollouts.jsonl").write_text("{}")
+    with_rows = tracking.hash_path(tmp_path)
+    (tmp_path / "manifest_of_rollouts.jsonl").write_text("{ }")
+    assert tracking.hash_path(tmp_path) != with_rows
     # The known SHA-256 of "abc".
     (tmp_path / "abc").write_text("abc")
     assert tracking.hash_path(tmp_path / "abc").startswith("ba7816bf8f01cfea")
