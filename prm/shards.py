@@ -72,8 +72,14 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
+        """Write what is in memory. Raises ValueError where another job has written that shard: it would be lost."""
         if self._lines:
-            write_text(self.folder / f"{self.prefix}-{self._next_shard:05d}.jsonl", self._lines)
+            path = self.folder / f"{self.prefix}-{self._next_shard:05d}.jsonl"
+            if path.exists():
+                raise ValueError(
+                    f"{path}: another job writes here; let it end and give the command again, or name another --output"
+                )
+            write_text(path, self._lines)
             self._next_shard += 1
             self._lines = []
         self._last_flush = time.monotonic()

@@ -84,6 +84,16 @@ def test_two_writers_with_their_own_prefix(tmp_path):
     assert [row["question_id"] for row, _ in read_rows(tmp_path / "out")] == ["q0", "q1"]
 
 
+def test_two_writers_of_one_prefix_do_not_overwrite_each_other(tmp_path):
+    one, other = ShardWriter(tmp_path / "out"), ShardWriter(tmp_path / "out")
+    one.write(SCORES[0])
+    other.write(SCORES[1])
+    one.flush()
+    with pytest.raises(ValueError, match=r"part-00000\.jsonl: another job writes here; let it end and give the command again"):
+        other.flush()
+    assert list(read_records(tmp_path / "out", StepScores)) == SCORES[:1]
+
+
 def test_written_before_knows_keys_and_content(tmp_path):
     row = {"question_id": "q", "sample_index": 0, "step_scores": [0.5], "answer": "4"}
     with ShardWriter(tmp_path / "out") as writer:
