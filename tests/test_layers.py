@@ -1,8 +1,12 @@
 """The house has shelves: a module imports only from its own shelf and those below, and the light ones pull in no torch."""
 
 import ast
+import builtins
+import dis
+import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,21 @@ def test_imports_come_from_the_same_shelf_or_below(path):
         assert not name.startswith("scripts"), f"{path} imports {name}"
         if name.startswith("prm."):
             assert SHELF[name.split(".")[1]] <= shelf_of(path), f"{path.relative_to(PACKAGE)} imports {name} from a higher shelf"
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """Names that functions look up in their module."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    return own.union(*map(global_names, inner))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_name_is_defined(path):
+    """The linter cannot tell: jaxtyping's shapes are names to it."""
+    module = importlib.import_module(".".join(("prm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"))
+    names = global_names(compile(path.read_text(), path, "exec"))
+    assert names <= vars(module).keys() | vars(builtins).keys()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

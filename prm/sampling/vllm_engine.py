@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prm.sampling.base import EngineConfig, SamplingConfig, stop_token_ids
+from prm.sampling.processes import exit_with_parent
 from prm.steps import load_tokenizer
 
 if TYPE_CHECKING:
