@@ -140,7 +140,7 @@ def test_windows_grow_while_they_are_quick(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("option", [{"token_budget": 100}, {"recipe": "qwen"}])
+@pytest.mark.parametrize("option", [{"token_budget": 100}, {"recipe": "qwen"}, {"device": "cpu"}, {"device": "cuda:1"}])
 def test_options_of_the_torch_engine_are_refused_for_vllm(option):
     with pytest.raises(ValueError, match=f"--{next(iter(option))} is of --engine torch"):
         ScoringConfig(model="m", input="i", output="o", engine="vllm", **option)
