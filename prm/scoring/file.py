@@ -43,10 +43,13 @@ class ScoringConfig(ModelConfig, ShareConfig):
         super().__post_init__()
         if self.max_step_length is not None and self.max_step_length < 1:
             raise ValueError(f"--max_step_length {self.max_step_length}: must be at least 1 token")
-        if self.engine == "vllm" and (ignored := [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]):
-            raise ValueError(f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself; leave it out")
-        if self.engine == "vllm" and self.device != "auto":
-            raise ValueError(f"--device {self.device} is of --engine torch: vLLM runs on what its build is for; leave it out")
+        ignored = [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]
+        ignored += ["device"] * (self.device != "auto")
+        if self.engine == "vllm" and ignored:
+            raise ValueError(
+                f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself and runs on what its build is for; "
+                "leave it out"
+            )
         if self.num_processes < 1:
             raise ValueError(f"--num_processes {self.num_processes}: at least 1")
 
