@@ -6,8 +6,8 @@ then see the keys and values of that beginning before its own, as if it stood th
 `PACKED` is an attention implementation of transformers (`attn_implementation=PACKED`). It is registered as an attention only, not
 as a mask, so transformers builds no mask at all; the boundaries reach every layer as keyword arguments of the backbone's forward.
 
-Shapes: 1 is the row, `tokens` all its tokens, `documents` the packed sequences, `h`/`kv` query and key-value heads, `d` head size,
-`keys` the tokens that the documents see.
+Shapes: 1 is the row, `tokens` all its tokens, `queries` these or some of them, `documents` the packed sequences,
+`h`/`kv` query and key-value heads, `d` head size, `keys` the tokens that the documents see.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
 
-from prm.attention.documents import attention_by_document
+from prm.attention.documents import attention_at_reads, attention_by_document
 from prm.attention.varlen import Boundaries, fits_varlen, varlen_attention
 
 PACKED = "packed"
@@ -76,7 +76,7 @@ def check_packable(config: PreTrainedConfig) -> None:
 
 def packed_attention(
     module: nn.Module,
-    query: Float[Tensor, "1 h tokens d"],
+    query: Float[Tensor, "1 h queries d"],
     key: Float[Tensor, "1 kv tokens d"],
     value: Float[Tensor, "1 kv tokens d"],
     attention_mask: Tensor | None,
@@ -88,13 +88,15 @@ def packed_attention(
     max_length_q: int | None = None,
     max_length_k: int | None = None,
     key_index: Int[Tensor, " keys"] | None = None,
+    query_index: Int[Tensor, " queries"] | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "1 tokens h d"], None]:
+) -> tuple[Float[Tensor, "1 queries h d"], None]:
     """Causal attention within each document, in the signature of transformers' attention functions.
 
     Half precision on CUDA takes the varlen kernel, everything else a loop over documents, whose results equal those of each
     document alone bit for bit where it continues no other. `sliding_window` counts the tokens seen, the query itself included, as
-    in transformers' masks.
+    in transformers' masks. `query_index`, for inference, are the places in the row of the queries where not every token has one;
+    no kernel takes it.
     """
     if cu_seq_lens_q is None or cu_seq_lens_k is None or max_length_q is None or max_length_k is None:
         raise ValueError(
@@ -109,16 +111,19 @@ def packed_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     window = sliding_window if sliding_window is not None and sliding_window < max_length_k else None
-    if fits_varlen(query):
+    if query_index is None and fits_varlen(query):
         if dropout:
             raise ValueError(f"attention dropout {dropout} on CUDA: the varlen kernel has none; set attention_dropout to 0")
         query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
         if key_index is not None:
             key, value = key[key_index], value[key_index]
-        boundaries = Boundaries(cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k)
-        return varlen_attention(query, key, value, boundaries, scaling, window)[None], None
+        documents = Boundaries(cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k)
+        return varlen_attention(query, key, value, documents, scaling, window)[None], None
     places = None if key_index is None else key_index.split(cu_seq_lens_k.diff().tolist())
-    return attention_by_document(query, key, value, cu_seq_lens_q.tolist(), scaling, window, dropout, places), None
+    boundaries = cu_seq_lens_q.tolist()
+    if query_index is not None:
+        return attention_at_reads(query, key, value, boundaries, scaling, window, query_index, places), None
+    return attention_by_document(query, key, value, boundaries, scaling, window, dropout, places), None
 
 
 AttentionInterface.register(PACKED, packed_attention)

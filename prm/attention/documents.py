@@ -1,10 +1,11 @@
 """Attention without a kernel for packed sequences: states of a row and its boundaries in, a document at a time out.
 
-Shapes: `tokens` those of the row, `h`/`kv` query and key-value heads, `group` queries that share a key-value head, `d` head size.
+Shapes: `tokens` those of the row, `reads` the tokens that are asked for, `h`/`kv` query and key-value heads, `group` queries that
+share a key-value head, `d` head size.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,20 +31,11 @@ def attention_by_document(
 
     `places` are those in the row of all that each document sees, where one sees more than its own tokens, which come last.
     """
-    lengths = [end - start for start, end in itertools.pairwise(boundaries)]
-    heads = (key.shape[1], query.shape[1] // key.shape[1])
-    # Key-value heads are the batch: each is shared by its group of queries without a copy. `enable_gqa` takes 2.5 times as long.
-    query = query[0].unflatten(0, heads)
-    key, value = key[0][:, None], value[0][:, None]
-    seen = lengths if places is None else [len(where) for where in places]
+    lengths, seen = count_tokens(boundaries, places)
     options = {"dropout_p": dropout, "scale": scaling}
     mask, outputs = None, []
-    # One split, and not a slice per document, whose gradient would be a row of zeros for each.
-    documents = (states.split(lengths, 2) for states in (query, key, value))
-    for index, (q, k, v) in enumerate(zip(*documents, strict=True)):
-        if places is not None and seen[index] > lengths[index]:
-            k, v = key.index_select(2, places[index]), value.index_select(2, places[index])
-        k, v = k.expand(*heads, -1, -1), v.expand(*heads, -1, -1)
+    queries = by_group(query, key.shape[1]).split(lengths, 2)
+    for q, (k, v) in zip(queries, document_keys(query, key, value, boundaries, places), strict=True):
         if k.shape[2] == q.shape[2] and (window is None or q.shape[2] <= window):
             output = F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
         else:
@@ -52,6 +44,68 @@ def attention_by_document(
             output = attention_by_block(q, k, v, mask, window, options)
         outputs.append(output.permute(2, 0, 1, 3))
     return torch.cat(outputs).flatten(1, 2)[None]
+
+
+def attention_at_reads(
+    query: Float[Tensor, "1 h reads d"],
+    key: Float[Tensor, "1 kv tokens d"],
+    value: Float[Tensor, "1 kv tokens d"],
+    boundaries: Sequence[int],
+    scaling: float | None,
+    window: int | None,
+    reads: Int[Tensor, " reads"],
+    places: Sequence[Int[Tensor, " _"]] | None = None,
+) -> Float[Tensor, "1 reads h d"]:
+    """`attention_by_document` without dropout at some tokens of the row: `reads`, in any order, one as often as wished."""
+    lengths, seen = count_tokens(boundaries, places)
+    reads, order = reads.sort()
+    counts = torch.searchsorted(reads, torch.tensor(boundaries, device=reads.device)).diff().tolist()
+    queries = by_group(query, key.shape[1])[:, :, order].split(counts, 2)
+    keys = document_keys(query, key, value, boundaries, places)
+    outputs = []
+    for index, (q, (k, v), at) in enumerate(zip(queries, keys, reads.split(counts), strict=True)):
+        positions = at + (seen[index] - lengths[index] - boundaries[index])
+        for block, queried in zip(q.split(QUERY_BLOCK, 2), positions.split(QUERY_BLOCK), strict=True):
+            if not len(queried):
+                continue
+            first, end = 0 if window is None else max(0, int(queried[0]) + 1 - window), int(queried[-1]) + 1
+            distance = queried[:, None] - torch.arange(first, end, device=q.device)
+            mask = additive(distance >= 0 if window is None else (distance >= 0) & (distance < window), q.dtype)
+            output = F.scaled_dot_product_attention(block, k[:, :, first:end], v[:, :, first:end], mask, scale=scaling)
+            outputs.append(output.permute(2, 0, 1, 3))
+    return torch.cat(outputs)[order.argsort()].flatten(1, 2)[None]
+
+
+def count_tokens(boundaries: Sequence[int], places: Sequence[Int[Tensor, " _"]] | None) -> tuple[list[int], list[int]]:
+    """Tokens that each document has, and that it sees."""
+    lengths = [end - start for start, end in itertools.pairwise(boundaries)]
+    return lengths, lengths if places is None else [len(where) for where in places]
+
+
+def by_group(query: Float[Tensor, "1 h queries d"], num_heads: int) -> Float[Tensor, "kv group queries d"]:
+    """The query heads under the one of `num_heads` key-value heads that they share."""
+    return query[0].unflatten(0, (num_heads, -1))
+
+
+def document_keys(
+    query: Float[Tensor, "1 h queries d"],
+    key: Float[Tensor, "1 kv tokens d"],
+    value: Float[Tensor, "1 kv tokens d"],
+    boundaries: Sequence[int],
+    places: Sequence[Int[Tensor, " _"]] | None,
+) -> Iterator[tuple[Float[Tensor, "kv group keys d"], Float[Tensor, "kv group keys d"]]]:
+    """Keys and values that each document sees, before every query of a group.
+
+    Key-value heads are the batch: each is shared by its group of queries without a copy. `enable_gqa` takes 2.5 times as long.
+    """
+    heads = (key.shape[1], query.shape[1] // key.shape[1])
+    lengths, seen = count_tokens(boundaries, places)
+    key, value = key[0][:, None], value[0][:, None]
+    # One split, and not a slice per document, whose gradient would be a row of zeros for each.
+    for index, (k, v) in enumerate(zip(key.split(lengths, 2), value.split(lengths, 2), strict=True)):
+        if places is not None and seen[index] > lengths[index]:
+            k, v = key.index_select(2, places[index]), value.index_select(2, places[index])
+        yield k.expand(*heads, -1, -1), v.expand(*heads, -1, -1)
 
 
 def attention_by_block(

@@ -1,7 +1,7 @@
 """Inference: a model in, the same weights out in layers that are faster where no gradients are asked for.
 
-On a CPU linear layers by oneDNN, in a process that keeps freed memory; on CUDA norms of one kernel. Everywhere the last MLP only
-where the model is read.
+On a CPU linear layers by oneDNN, in a process that keeps freed memory; on CUDA norms of one kernel. Of the last layer the MLP only
+where the model is read, on a CPU the queries too.
 """
 
 import ctypes
@@ -11,9 +11,12 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, rotate_half
+
+from prm.attention import PACKED
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -84,8 +87,42 @@ class LastLayer(nn.Module):
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
+class LastLayerAtReads(LastLayer):
+    """The same with queries at the `reads` alone, which attention by document can serve, and the varlen kernel cannot."""
+
+    @no_type_check
+    def forward(self, hidden_states: Tensor, reads: Tensor | None = None, **kwargs: Any) -> Tensor:
+        if reads is None:
+            return super().forward(hidden_states, **kwargs)
+        attended = self.attend(self.input_layernorm(hidden_states), reads, **kwargs)
+        hidden_states = hidden_states[:, reads] + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+    @no_type_check
+    def attend(
+        self, normed: Tensor, reads: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask: None = None, **kwargs: Any
+    ) -> Tensor:
+        """What `self_attn` gives at the `reads`; of the others only keys and values are computed."""
+        attention = self.self_attn
+        cos, sin = (angles[:, None] for angles in position_embeddings)
+
+        def heads(states: Tensor) -> Tensor:
+            return states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+        def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            return states * cos + rotate_half(states) * sin
+
+        query = rotated(heads(attention.q_proj(normed[:, reads])), cos[:, :, reads], sin[:, :, reads])
+        key, value = rotated(heads(attention.k_proj(normed)), cos, sin), heads(attention.v_proj(normed))
+        # Qwen2 has a window per layer, Mistral one for all, Llama none.
+        window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+        kwargs |= {"scaling": attention.scaling, "sliding_window": window, "query_index": reads}
+        attended, _ = ALL_ATTENTION_FUNCTIONS[PACKED](attention, query, key, value, attention_mask, **kwargs)
+        return attention.o_proj(attended.flatten(2))
+
+
 LAST_LAYERS = (Qwen2DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
-"""Decoder layers in whose place `LastLayer` does the same."""
+"""Decoder layers in whose place a `LastLayer` does the same."""
 FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "cpu": {nn.Linear: OneDNNLinear},
     "cuda": dict.fromkeys((Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm), FusedRMSNorm),
@@ -94,7 +131,7 @@ FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
 
 
 def prepare_for_inference(model: nn.Module, device: str) -> None:
-    """Put the layers that are `FASTER` on `device` (cpu, cuda) and the `LastLayer` in their place.
+    """Put the layers that are `FASTER` on `device` (cpu, cuda) and a `LastLayer` in their place.
 
     On a CPU also `keep_freed_memory`.
     """
@@ -103,7 +140,7 @@ def prepare_for_inference(model: nn.Module, device: str) -> None:
             module.__class__ = faster
         layers = getattr(module, "layers", None)
         if isinstance(layers, nn.ModuleList) and type(layers[-1]) in LAST_LAYERS:
-            layers[-1].__class__ = LastLayer
+            layers[-1].__class__ = LastLayerAtReads if device == "cpu" else LastLayer
     if device == "cpu":
         keep_freed_memory()
 

@@ -38,25 +38,33 @@ def forward_flops(
     num_labels: int = 1,
     num_targets: int = 0,
     first_positions: Iterable[int] | None = None,
-    num_reads: int | None = None,
+    reads: Sequence[int] | None = None,
+    queries_at_reads: bool = False,
 ) -> int:
     """FLOPs of one forward pass over documents of `lengths` tokens, each under its own causal attention.
 
     Per token 2 for every weight of the layers' linear maps; per document 4 * heads * head_dim for every pair of a query and a key
     it sees, n^2 / 2 of them in a layer without a window. A document whose first position is p > 0 continues p tokens computed
     before: its queries see their keys too. `num_steps` step ends add the two-layer head with `num_labels` outputs,
-    `num_targets` response tokens the lm_head (implicit PRM). With `num_reads` the last MLP is computed at so many tokens only. For
-    decoders with gated MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
+    `num_targets` response tokens the lm_head (implicit PRM). With `reads`, positions of tokens in their documents, the last MLP is
+    computed at these only, and with `queries_at_reads` the last layer's queries, attention and output, too. For decoders with gated
+    MLPs: Qwen, Llama, Mistral, Gemma, Phi-3.
     """
     hidden, lengths = config.hidden_size, list(lengths)
     firsts = [0] * len(lengths) if first_positions is None else list(first_positions)
     ends = [first + length for first, length in zip(firsts, lengths, strict=True)]
     linear = 2 * sum(lengths) * config.num_hidden_layers * weights_per_layer(config)
-    if num_reads is not None:
-        linear -= 2 * (sum(lengths) - num_reads) * mlp_weights(config)
-    windows = layer_windows(config)
-    spans = sum(squared_span(e, w) - squared_span(first, w) for w in windows for first, e in zip(firsts, ends, strict=True))
-    attention = 2 * query_width(config) * spans
+    if reads is not None:
+        saved = mlp_weights(config) + 2 * config.hidden_size * query_width(config) * queries_at_reads
+        linear -= 2 * (sum(lengths) - len(reads)) * saved
+    spans = [
+        sum(squared_span(e, w) - squared_span(first, w) for first, e in zip(firsts, ends, strict=True))
+        for w in layer_windows(config)
+    ]
+    if reads is not None and queries_at_reads:
+        window = layer_windows(config)[-1]
+        spans[-1] = sum(squared_span(at + 1, window) - squared_span(at, window) for at in reads)
+    attention = 2 * query_width(config) * sum(spans)
     head = 2 * num_steps * hidden * (hidden + num_labels)
     return linear + attention + head + 2 * num_targets * hidden * config.vocab_size
 

@@ -67,6 +67,19 @@ def test_a_continued_document_equals_the_whole_one(monkeypatch, window, block):
     torch.testing.assert_close(output_of_row(window), expected_output(window))
 
 
+@pytest.mark.parametrize("window", [None, 22, 21, 5, 2, 1])
+@pytest.mark.parametrize("block", [1, 2, 128])
+def test_queries_of_some_tokens(monkeypatch, window, block):
+    """In any order, one twice, none in the fourth document; no kernel takes them."""
+    monkeypatch.setattr(prm.attention.documents, "QUERY_BLOCK", block)
+    places = torch.tensor([43, 3, 24, 23, 0, 24, 22, 42, 21, 38])
+    (query, key, value), expected = states_of_row()[0], output_of_row(window)
+    monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
+    kwargs = document_kwargs(ROW["cu_seqlens"], ROW["max_seqlen"], ROW["shared"]) | {"sliding_window": window}
+    output, _ = packed_attention(torch.nn.Identity(), query[:, :, places], key, value, None, **kwargs, query_index=places)
+    torch.testing.assert_close(output, expected[:, places])
+
+
 @pytest.mark.parametrize("window", [None, 22, 5])
 @pytest.mark.parametrize("kernel", [varlen_2_10, varlen_2_11, varlen_2_12, flash_2])
 def test_every_varlen_kernel_sees_the_prefix(monkeypatch, kernel, window):

@@ -31,7 +31,16 @@ def test_heads_by_hand():
     body = forward_flops(QWEN_1_5B, [10])
     assert forward_flops(QWEN_1_5B, [10], num_steps=2, num_labels=3) - body == 2 * 2 * (1536 * 1536 + 1536 * 3)
     assert forward_flops(QWEN_1_5B, [10], num_targets=7) - body == 2 * 7 * 1536 * 151936
-    assert body - forward_flops(QWEN_1_5B, [10], num_reads=4) == 2 * 6 * 3 * 1536 * 8960
+
+
+def test_a_last_layer_at_reads_by_hand():
+    body, mlp, queries = forward_flops(QWEN_1_5B, [10]), 3 * 1536 * 8960, 2 * 1536 * 12 * 128
+    assert body - forward_flops(QWEN_1_5B, [10], reads=[1, 4, 5, 9]) == 2 * 6 * mlp
+    pairs = 10**2 - (2**2 - 1**2) - (6**2 - 4**2) - (10**2 - 9**2)
+    saved = body - forward_flops(QWEN_1_5B, [10], reads=[1, 4, 5, 9], queries_at_reads=True)
+    assert saved == 2 * 6 * (mlp + queries) + 2 * 12 * 128 * pairs
+    everywhere = forward_flops(QWEN_1_5B, [4, 6], first_positions=[0, 4], reads=list(range(10)), queries_at_reads=True)
+    assert everywhere == body
 
 
 @pytest.mark.parametrize("config", [Qwen2Config(**SMALL, num_key_value_heads=2), LlamaConfig(**SMALL, head_dim=24)])
@@ -60,6 +69,8 @@ def test_sliding_windows_see_fewer_pairs():
     full = Qwen2Config(**small, num_key_value_heads=4)
     assert forward_flops(full, [10]) - forward_flops(config, [10]) == 2 * 64 * (100 - 64)
     assert forward_flops(full, [4]) == forward_flops(config, [4])
+    full, config = (forward_flops(c, [10], reads=[2, 9], queries_at_reads=True) for c in (full, config))
+    assert full - config == 2 * 64 * ((10**2 - 9**2) - 2 * 4)
 
 
 def test_a_continuation_sees_the_keys_of_its_prompt():

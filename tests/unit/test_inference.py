@@ -95,24 +95,44 @@ def test_compiled_layers_take_it_as_one_operator(tiny_backbone):
 SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
 
 
-@pytest.mark.parametrize("config", [Qwen2Config, LlamaConfig, MistralConfig, Qwen3Config])
+WINDOW = {"sliding_window": 6}
+LAST_WINDOW = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        (Qwen2Config, {}),
+        (Qwen2Config, LAST_WINDOW),
+        (LlamaConfig, {"attention_bias": True}),
+        (MistralConfig, WINDOW),
+        (MistralConfig, {"sliding_window": None}),
+        (Qwen3Config, {}),
+    ],
+)
 @pytest.mark.parametrize("kind", [RewardModel, ImplicitPRM])
 @pytest.mark.parametrize("share_prefixes", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @torch.no_grad()
-def test_the_last_mlp_runs_where_it_is_read(config, kind, share_prefixes):
+def test_the_last_layer_runs_where_it_is_read(config, options, kind, share_prefixes, device):
+    """Its MLP everywhere, its queries on a CPU; the model computes here whatever it is prepared for."""
     torch.manual_seed(0)
-    model = kind(config(**SMALL, num_key_value_heads=2, head_dim=12, num_labels=2, attn_implementation=PACKED)).eval()
-    rows = []
-    model.model.layers[-1].mlp.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1]))
+    options = options | SMALL | {"num_key_value_heads": 2, "head_dim": 12, "num_labels": 2, "attn_implementation": PACKED}
+    model = kind(config(**options)).eval()
+    last = model.model.layers[-1]
+    rows: dict[str, list[int]] = {"mlp": [], "q_proj": [], "k_proj": []}
+    for name, part in (("mlp", last.mlp), ("q_proj", last.self_attn.q_proj), ("k_proj", last.self_attn.k_proj)):
+        part.register_forward_hook(lambda module, inputs, output, name=name: rows[name].append(output.shape[1]))
     prompt = list(range(20))
     row = [EncodedResponse([*prompt, *range(n, 2 * n)], [22, 19 + n], 20) for n in (5, 9, 14)]
     batch = model.inputs(pack_responses(row, kind is ImplicitPRM, share_prefixes))
     expected = model(**batch)
-    prepare_for_inference(model, "cpu")
+    prepare_for_inference(model, device)
     assert model.reads_early is (config is not Qwen3Config), "others keep their last layer"
     torch.testing.assert_close(model(**batch), expected, rtol=1e-4, atol=1e-5)
     whole = batch["input_ids"].shape[1]
-    assert rows == [whole, len(expected) if model.reads_early else whole]
+    reads = len(expected) if model.reads_early else whole
+    assert rows == {"mlp": [whole, reads], "q_proj": [whole, reads if device == "cpu" else whole], "k_proj": [whole, whole]}
     assert len(expected) < whole
 
 

@@ -124,27 +124,28 @@ def test_computed_work_by_hand(tmp_path):
     prompt = list(range(2, 22))
     first = EncodedResponse([*prompt, *range(30, 40)], [24, 29], 20)
     candidates = [first, EncodedResponse([*prompt, 30, 31, *range(50, 53)], [24], 20), first]
-    mlp = 3 * 128 * 256
-    per_token = 2 * (2 * 128 * (2 * 2 + 2 * 1) * 64 + mlp)  # the last of the two layers has its MLP where it is read
+    keys, queries = 2 * 128 * 1 * 64, 2 * 128 * 2 * 64 + 3 * 128 * 256  # with values, with output and MLP
 
-    def flops(tokens: int, spans: int, num_steps: int = 0, num_targets: int = 0, num_reads: int | None = None) -> int:
+    def flops(tokens: int, spans: int, reads: int, last_spans: int, num_steps: int = 0, num_targets: int = 0) -> int:
+        """The last of the two layers has queries, attention and MLP where it is read."""
+        linear = 2 * tokens * (2 * keys + queries) + 2 * reads * queries
         heads = 2 * num_steps * 128 * (128 + 1) + 2 * num_targets * 128 * 256
-        reads = num_steps + num_targets if num_reads is None else num_reads
-        return tokens * per_token + 2 * reads * mlp + 2 * 2 * 2 * 64 * spans + heads
+        return linear + 2 * 2 * 64 * (spans + last_spans) + heads
 
     def computed(name: str) -> Computed:
         return computed_work(VARIANTS[name](config, tmp_path), candidates, config.model_config)
 
-    assert computed("shared") == Computed(2, 33, flops(33, 30**2 + (25**2 - 22**2), num_steps=3))
-    assert computed("packed") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
-    padded = Computed(3, 85, flops(85, 2 * 30**2 + 25**2, num_steps=5, num_reads=85))
+    at_reads = (25**2 - 24**2) + (30**2 - 29**2) + (25**2 - 24**2)
+    assert computed("shared") == Computed(2, 33, flops(33, 30**2 + (25**2 - 22**2), 3, at_reads, num_steps=3))
+    assert computed("packed") == Computed(2, 55, flops(55, 30**2 + 25**2, 3, at_reads, num_steps=3))
+    padded = Computed(3, 85, flops(85, 2 * 30**2 + 25**2, 85, 2 * 30**2 + 25**2, num_steps=5))
     assert computed("padded") == computed("padded_sorted") == padded
     # The first token of its own is predicted at the last common one, which the second response therefore has for itself.
-    once = flops(34, 30**2 + (25**2 - 21**2), num_targets=13)
+    once = flops(34, 30**2 + (25**2 - 21**2), 13, (29**2 - 19**2) + (24**2 - 21**2), num_targets=13)
     assert (computed("implicit_cached"), computed("implicit")) == (Computed(2, 34, once), Computed(2, 34, 2 * once))
     # Rows that hold one response each have no other to share its prompt with.
     config = ScoringSpeedConfig(**TINY, token_budget=24)
-    assert computed("shared") == Computed(2, 55, flops(55, 30**2 + 25**2, num_steps=3))
+    assert computed("shared") == Computed(2, 55, flops(55, 30**2 + 25**2, 3, at_reads, num_steps=3))
 
 
 def test_inference_time_by_hand():

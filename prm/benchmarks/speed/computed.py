@@ -3,10 +3,13 @@
 Copies that an engine scores once and beginnings that it computes once a row count once; padding, which serves nobody, never.
 """
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedConfig
 
+from prm.models.inference import LastLayerAtReads
 from prm.models.packing import pack_responses
 from prm.scoring import Scorer, ScoringEngine, TorchEngine
 from prm.scoring.scorer import without_copies
@@ -34,18 +37,21 @@ def computed_work(engine: ScoringEngine, encoded: list[EncodedResponse], config:
         return computed_work(engine.engine, list(without_copies(encoded).values()), config)
     documents, first_positions = [response.input_ids for response in encoded], [0] * len(encoded)
     heads, num_models = {"num_steps": sum(len(response.step_ends) for response in encoded)}, 1
-    num_reads = None
+    last: dict[str, Any] = {}
     if isinstance(engine, TorchEngine):
         rows = [[encoded[index] for index in row] for row in engine.rows(encoded)]
         layouts = [engine.lay_out(row) for row in rows]
         documents = [document for layout in layouts for document in layout.documents]
         first_positions = [first for layout in layouts for first in layout.first_positions]
+        batches = [pack_responses(row, engine.is_implicit, engine.share_prefixes) for row in rows]
         if engine.is_implicit:
-            batches = [pack_responses(row, with_targets=True, share_prefixes=engine.share_prefixes) for row in rows]
             heads = {"num_targets": sum(len(batch["target_positions"]) for batch in batches)}
             num_models = 1 if engine.reference is None else 2
         if engine.model.reads_early:
-            (num_reads,) = heads.values()
+            reads = [batch["target_positions"] - 1 if engine.is_implicit else batch["step_ends"] for batch in batches]
+            positions = [batch["position_ids"][0, read].tolist() for batch, read in zip(batches, reads, strict=True)]
+            at_reads = isinstance(engine.model.model.layers[-1], LastLayerAtReads)
+            last = {"reads": list(itertools.chain(*positions)), "queries_at_reads": at_reads}
     lengths = [len(document) for document in documents]
-    flops = num_models * forward_flops(config, lengths, **heads, first_positions=first_positions, num_reads=num_reads)
+    flops = num_models * forward_flops(config, lengths, **heads, first_positions=first_positions, **last)
     return Computed(len(encoded), sum(lengths), flops)
