@@ -271,12 +271,25 @@ def test_grouping_of_answers():
         ({"x": replaced(1, step_scores=[0.5, float("inf")])}, r"\('a', 1\) has the step scores \[0\.5, inf\]"),
         ({"x": ROWS, "y": ROWS[:4]}, r"x and y score different candidates: 2 stand in one only, such as \('b', 1\)"),
         ({"x": ROWS, "y": replaced(0, correct=True)}, r"\('a', 0\): the PRMs' files disagree about 'correct'"),
+        (
+            {"x": [StepScores("a", 0, [0.1], True, "7"), StepScores("a", 1, [0.1], False, "8")]},
+            r"question 'a': its candidates have 2 reference answers, such as '7' and '8'; give two questions two ids",
+        ),
+        (
+            {"x": [StepScores("a", 0, [0.1], True, "7")], "y": [StepScores("a", 0, [0.1], True, "8")]},
+            r"question 'a': its candidates have 2 reference answers",
+        ),
         ({"x": [StepScores("a", 0, [0.1])]}, r"no candidate has an outcome.*grade_rollouts"),
     ],
 )
 def test_errors_name_the_candidate(records, message):
     with pytest.raises(ValueError, match=message):
         build_pool(records)
+
+
+def test_one_reference_in_two_spellings_is_one():
+    rows = [StepScores("a", i, [0.5], True, answer) for i, answer in enumerate(["1,000", "$1000$", None])]
+    assert build_pool({"x": rows}).sizes.tolist() == [3]
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
 
     Raises:
         ValueError: no records, a duplicate key, PRMs that cover different candidates or contradict each other about one,
-            a response without scores or with one that is not finite, or no candidate with an outcome.
+            a response without scores or with one that is not finite, a question with two reference answers, or no candidate
+            with an outcome.
     """
     by_prm = {prm: _by_key(prm, rows) for prm, rows in records.items()}
     if not by_prm or not all(by_prm.values()):
@@ -123,6 +124,8 @@ def build_pool(records: Mapping[str, Sequence[StepScores]], grouping: str = "spe
             "no candidate has an outcome (`correct`): grade the rollouts (scripts/grade_rollouts.py) and give them with --rollouts"
         )
     groups = [list(group) for _, group in groupby(keys, key=lambda key: key[0])]
+    for group in groups:
+        _check_reference(group[0][0], [rows[key].answer for rows in by_prm.values() for key in group])
     return CandidatePool(
         [group[0][0] for group in groups],
         groups,
@@ -195,6 +198,15 @@ def _common_keys(by_prm: Mapping[str, Mapping[Key, StepScores]]) -> list[Key]:
                 "score the same candidates with both"
             )
     return sorted(by_prm[first])
+
+
+def _check_reference(question_id: str, answers: Answers) -> None:
+    references = {normalize_answer(answer): answer for answer in answers if answer is not None}
+    if len(references) > 1:
+        raise ValueError(
+            f"question {question_id!r}: its candidates have {len(references)} reference answers, such as "
+            f"{' and '.join(map(repr, list(references.values())[:2]))}; give two questions two ids, and score one set of rollouts"
+        )
 
 
 def _agreed(by_prm: Mapping[str, Mapping[Key, StepScores]], key: Key, field: str) -> Any:
