@@ -35,12 +35,13 @@ from prm.metrics.resampling import (
     PairedDifference,
     bootstrap_interval,
     paired_difference,
+    paired_test,
     percentile_interval,
     ratio_interval,
     resampled_means,
 )
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.ties import first_of_highest
+from prm.metrics.ties import first_of_highest, without_noise
 from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "over_ragged",
     "pair_wins",
     "paired_difference",
+    "paired_test",
     "pass_at_n",
     "percent_ranks",
     "percentile_interval",
@@ -104,4 +106,5 @@ __all__ = [
     "to_logits",
     "vote",
     "vote_each",
+    "without_noise",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from prm.metrics.ties import without_noise
 
@@ -91,19 +91,29 @@ def paired_difference(
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> PairedDifference:
-    """Paired bootstrap of mean(first - second) over questions; `p_value` is two-sided.
+    """Paired bootstrap of mean(first - second) over questions, `paired_test` of it."""
+    gaps = without_noise(first - second)
+    return paired_test(np.asarray(gaps.mean(axis=0)), resampled_means(gaps, num_draws, seed), len(gaps), confidence)
+
+
+def paired_test(
+    difference: Float[np.ndarray, "*curves"],
+    draws: Float[np.ndarray, "draws *curves"],
+    num_questions: int | Int[np.ndarray, "*curves"],
+    confidence: float,
+) -> PairedDifference:
+    """Interval and two-sided p-value of a difference from the same difference in resamples of both systems' common questions.
 
     The p-value is twice the smaller share of resamples on either side of zero, counting zeros on both sides and one added draw, so
     that two identical systems give 1 and none less than 2 / (num_draws + 1). Nor does any fall below 2^(1 - questions), the least
     that the signs of so many differences can give: where all differences are alike or point one way, so do all resamples, and their
     share says nothing of how few questions there were. One question has no spread to resample: its p-value is nan.
     """
-    gaps = without_noise(first - second)
-    means = resampled_means(gaps, num_draws, seed)
-    low, high = percentile_interval(means, confidence)
-    tail = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
-    p_value = np.clip(2 * (tail + 1) / (num_draws + 1), 2.0 ** (1 - len(gaps)), 1.0)
-    return PairedDifference(np.asarray(gaps.mean(axis=0)), low, high, np.where(len(gaps) > 1, p_value, np.nan))
+    low, high = percentile_interval(draws, confidence)
+    tail = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
+    p_value = np.clip(2 * (tail + 1) / (len(draws) + 1), 2.0 ** (1 - num_questions), 1.0)
+    is_defined = (num_questions > 1) & ~np.isnan(difference)
+    return PairedDifference(difference, low, high, np.where(is_defined, p_value, np.nan))
 
 
 def percentile_interval(

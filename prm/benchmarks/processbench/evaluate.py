@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from prm import metrics
 from prm.benchmarks.baselines import position_scores, random_scores, step_number_scores
@@ -154,6 +154,18 @@ def first_errors(subsets: Mapping[str, Subset], thresholds: Mapping[str, float])
     return predicted
 
 
+def resampled(
+    subsets: Mapping[str, Subset], predicted: Int[np.ndarray, " items"], config: ProcessBenchConfig
+) -> dict[str, Float[np.ndarray, " draws"]]:
+    """F1 of each subset in resamples of its items, the same ones whatever is predicted."""
+    # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the average's interval too wide.
+    seeds = {name: config.seed + 2 * index for index, name in enumerate(subsets)}
+    return {
+        name: metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, seeds[name])
+        for name, subset in subsets.items()
+    }
+
+
 def _thresholds(rule: str, subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> dict[str, float]:
     if rule == "fixed":
         return dict.fromkeys(subsets, config.used_threshold)
@@ -170,16 +182,14 @@ def _rule_result(
     rule: str, subsets: Mapping[str, Subset], thresholds: Mapping[str, float], config: ProcessBenchConfig
 ) -> dict[str, Any]:
     predicted = first_errors(subsets, thresholds)
-    by_subset, draws = {}, []
-    for index, (name, subset) in enumerate(subsets.items()):
-        # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the average's interval too wide.
-        draws.append(metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, config.seed + 2 * index))
-        low, high = metrics.percentile_interval(draws[-1], config.confidence)
+    by_subset, draws = {}, resampled(subsets, predicted, config)
+    for name, subset in subsets.items():
+        low, high = metrics.percentile_interval(draws[name], config.confidence)
         found = vars(metrics.first_error_score(predicted[subset.places], subset.labels))
         scores = {"threshold": thresholds.get(name), **found, "low": float(low), "high": float(high)}
         by_subset[name] = scores | {"is_tuned_here": rule == "oracle" or rule == name == "gsm8k"}
     averaged = {key: np.mean([score[key] for score in by_subset.values()]) for key in ("f1", "acc_error", "acc_correct")}
-    low, high = metrics.percentile_interval(np.mean(draws, axis=0), config.confidence)
+    low, high = metrics.percentile_interval(np.mean(list(draws.values()), axis=0), config.confidence)
     return {"subsets": by_subset, "average": averaged | {"low": float(low), "high": float(high)}}
 
 

@@ -12,7 +12,7 @@ from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
-from prm.benchmarks.tables import Table, interval, percent
+from prm.benchmarks.tables import Table, interval, p_value, percent
 from prm.figures import curve_look
 
 BASELINES = {
@@ -24,8 +24,10 @@ BASELINES = {
 
 
 def processbench_tables(result: Mapping[str, Any]) -> list[Table]:
-    """F1 per subset and rule with the baselines, calibration, and F1 per generator and number of steps."""
+    """F1 per subset and rule with the baselines; differences from other PRMs, calibration, F1 per generator and number of steps."""
     tables = [_main_table(result)]
+    if result.get("comparisons"):
+        tables.append(_comparison_table(result))
     if result["calibration"]:
         note = "Up to the first error only: what stands behind it is not judged."
         tables.append(calibration_table(result["calibration"], note))
@@ -96,6 +98,28 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         rows.append([name, *(percent(result[key]["subsets"][subset]) for subset in subsets), percent(result[key]["average"])])
     rows += [[f"published: {label}", *[""] * len(subsets), percent(value)] for label, value in result["published"].items()]
     return Table("ProcessBench: F1 of the first wrong step (%)", rows, _notes(result))
+
+
+def _comparison_table(result: Mapping[str, Any]) -> Table:
+    subsets = list(result["step_auc"]["subsets"])
+    rows = [["", *subsets, "average", "interval", "p"]]
+    for rule in result["results"]:
+        for other, by_rule in result["comparisons"].items():
+            found = by_rule[rule]
+            theirs = "" if found["rule"] == rule else f" ({_rule_name(found['rule'])})"
+            columns = [*(found["subsets"][name] for name in subsets), found["average"]]
+            gaps = [_points(column["difference"], "+.1f") for column in columns]
+            low, high = (None if (end := found["average"][name]) is None else 100 * end for name in ("low", "high"))
+            ends = "-" if low is None else interval(low, high, "+.1f")
+            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *gaps, ends, p_value(found["average"]["p_value"])])
+    note = "Interval and p of the average, both PRMs on the same resampled items; tuned thresholds stay as they are."
+    if len(rows) > 2:
+        note += " p is not corrected for the number of tests."
+    return Table("F1 minus that of other PRMs, points, paired over items", rows, note)
+
+
+def _points(share: float | None, form: str) -> str:
+    return "-" if share is None else format(100 * share, form)
 
 
 def _number(value: float | None) -> str:
