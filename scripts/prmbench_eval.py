@@ -4,7 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from prm.benchmarks.predictions import PredictionsConfig, noted_contract, score_items
+from prm.benchmarks.comparison import ComparisonConfig
+from prm.benchmarks.predictions import noted_contract, score_items
+from prm.benchmarks.prmbench.compare import compare, evaluation_of, load_evaluation
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import load_items, load_predictions
 from prm.benchmarks.prmbench.report import plot_prmbench, prmbench_items, prmbench_tables
@@ -19,7 +21,7 @@ logger = logging.getLogger("prm.prmbench_eval")
 
 
 @dataclass
-class PRMBenchEvalConfig(PredictionsConfig, PRMBenchConfig):
+class PRMBenchEvalConfig(ComparisonConfig, PRMBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: str = "prmbench"
@@ -43,8 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(PRMBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
-    check_output_dir(config.output_dir, [config.data, config.predictions], config.models)
+    check_output_dir(config.output_dir, [config.data, config.predictions, *config.compare], config.models)
     items, left_out = load_items(config.data)
+    others = {folder: load_evaluation(folder, items) for folder in config.compare}
     if config.predictions:
         config.take_defaults_of(noted_contract(config.predictions))
         predictions, counts = load_predictions(config.predictions, items)
@@ -53,13 +56,15 @@ def main(argv: list[str] | None = None) -> None:
         responses = [item.as_response(config.strip_numbering) for item in items]
         predictions, counts = score_items(config, responses, output_dir)
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}
+    own = evaluation_of(result, predictions)
+    result["comparisons"] = {folder: compare(items, own, other, config) for folder, other in others.items()}
     tables = prmbench_tables(result)
     write_results(output_dir, result, tables, prmbench_items(items, predictions, config))
     if "fixed" in result["results"]:
         plot_prmbench(items, predictions, result, output_dir / "prm_score")
     else:
         remove_figure(output_dir / "prm_score")
-    inputs = hash_sources([config.data, *([config.predictions] if config.predictions else [])])
+    inputs = hash_sources([config.data, *([config.predictions] if config.predictions else []), *config.compared_files])
     extra = {"model": config.model}
     write_manifest(output_dir, config, inputs=inputs, counts={"num_items": len(items), **result["left_out"]}, extra=extra)
     logger.info("wrote %s", output_dir)

@@ -4,12 +4,13 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prm.benchmarks.predictions import PredictionsConfig, noted_contract, score_items
+from prm.benchmarks.comparison import ComparisonConfig
+from prm.benchmarks.predictions import noted_contract, score_items
 from prm.benchmarks.processbench.compare import Evaluation, compare, load_evaluation, thresholds_of
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
-from prm.benchmarks.results import ITEMS, METRICS, check_output_dir, write_results
+from prm.benchmarks.results import check_output_dir, write_results
 from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
@@ -20,25 +21,15 @@ logger = logging.getLogger("prm.processbench_eval")
 
 
 @dataclass
-class ProcessBenchEvalConfig(PredictionsConfig, ProcessBenchConfig):
+class ProcessBenchEvalConfig(ComparisonConfig, ProcessBenchConfig):
     """Where items and predictions come from and where the results go."""
 
     data: list[str] = field(default_factory=lambda: ["data/processbench"])
     """Folder with one file per subset (gsm8k.json, math.json, ...), subsets' files, or the hub's dataset: `processbench` (all four
     subsets), `processbench:gsm8k`."""
-    compare: list[str] = field(default_factory=list)
-    """Folders of other PRMs' evaluations on the same items: F1 minus theirs, with paired intervals and tests."""
     output_dir: str = "results/processbench"
     """Folder for metrics.json, tables.json, items.jsonl, f1.png and .svg, manifest.json and, with --model, predictions.jsonl
     and scores/, from where the same command goes on and other options of the report take what is scored."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        folders = [Path(folder).resolve() for folder in [self.output_dir, *self.compare]]
-        for index, folder in enumerate(folders):
-            if folder in folders[:index]:
-                name = self.compare[index - 1]
-                raise ValueError(f"--compare {name}: given twice, or the --output_dir itself; name other evaluations' folders")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
         plot_processbench(items, predictions, result, output_dir / "f1")
     else:
         remove_figure(output_dir / "f1")
-    compared = [str(Path(folder) / name) for folder in config.compare for name in (METRICS, ITEMS)]
-    inputs = hash_sources([*data_sources(config.data), *([config.predictions] if config.predictions else []), *compared])
+    read = [*([config.predictions] if config.predictions else []), *config.compared_files]
+    inputs = hash_sources([*data_sources(config.data), *read])
     counts = {"num_items": len(items), **left_out}
     write_manifest(output_dir, config, inputs=inputs, counts=counts, extra={"model": config.model})
     logger.info("wrote %s", output_dir)

@@ -169,11 +169,13 @@ def test_what_cannot_be_compared(folder):
     with pytest.raises(ValueError, match="b: evaluates other items: 1 stand there or here only, such as 'gsm8k-11'"):
         load_evaluation(folder / "b", items[:11])
     relabelled = [FirstErrorItem("gsm8k-0", "gsm8k", "p", STEPS, (items[0].label + 2) % 4 - 1), *items[1:]]
-    with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another subset, label or text there"):
+    with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another group, text or labels there"):
         load_evaluation(folder / "b", relabelled)
     metrics = folder / "b" / "metrics.json"
     metrics.write_text(json.dumps({"results": {"fixed": {}}, "baselines": {}}))
-    with pytest.raises(ValueError, match=r"metrics\.json: not of ProcessBench; give the --output_dir of scripts/processbench_eval"):
+    with pytest.raises(
+        ValueError, match=r"metrics\.json: is of another benchmark; give the --output_dir of scripts/processbench_eval"
+    ):
         load_evaluation(folder / "b", items)
     metrics.write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json: not valid JSON.*run the evaluation again"):

@@ -21,6 +21,8 @@ from prm.benchmarks.results import without_nan
 from prm.benchmarks.step_calibration import step_calibration
 from prm.metrics.prm_score import ratio
 
+ALL = "all"
+"""Name of the PRMScore over all items with errors, beside those of areas and categories."""
 DIFFERENCE_THRESHOLD = -0.05
 """The `fixed` one of rule `difference`, as in the benchmark's code for Skywork's PRMs."""
 
@@ -129,27 +131,70 @@ def lay_out(items: Sequence[PRMBenchItem]) -> Steps:
         is_good=np.array([good for item in items for good in item.is_good], dtype=bool),
         is_scored=is_error[of_item],
         first_error=np.array(first, dtype=np.int64),
-        correct_item=np.array([places.get(item.correct_id, -1) if e else -1 for item, e in zip(items, is_error, strict=True)]),
+        correct_item=np.array(
+            [places.get(item.correct_id, -1) if e else -1 for item, e in zip(items, is_error, strict=True)], dtype=np.int64
+        ),
     )
 
 
 def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig | None = None) -> dict[str, Any]:
     """What the benchmark reports of one way of calling steps good; with a config, intervals beside every PRMScore."""
-    counts = metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
+    counts = _count(steps, called_good)
     is_found = np.where(steps.first_error >= 0, ~called_good[steps.first_error], np.nan)
     similarity = _similarity(steps, counts)
-    categories = np.array(steps.category)
-    groups = {name: np.flatnonzero(categories == name) for name in (*CATEGORIES, CORRECT) if name in categories}
+    groups = _by_category(steps)
     by_category = {name: _measure_group(counts[own], is_found[own], similarity[own], name) for name, own in groups.items()}
-    scored = np.flatnonzero(categories != CORRECT)
+    scored = np.flatnonzero(np.array(steps.category) != CORRECT)
     measured = {
         **_measure_group(counts[scored], is_found[scored], similarity[scored]),
         "areas": {area: {"prm_score": _mean_of(by_category, own)} for area, own in AREAS.items()},
         "categories": by_category,
     }
     if config is not None:
-        _add_intervals(measured, {name: counts[own] for name, own in groups.items() if name != CORRECT}, config)
+        of_area, of_category = measured["areas"], measured["categories"]
+        for name, draws in resampled_scores(steps, called_good, measured, config).items():
+            found = measured if name == ALL else of_area[name] if name in of_area else of_category[name]
+            low, high = metrics.percentile_interval(draws, config.confidence)
+            found |= {"low": float(low), "high": float(high)}
     return measured
+
+
+def prm_scores(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The PRMScores that there are: of `ALL` items, of areas and of categories."""
+    of_area = {area: found["prm_score"] for area, found in measured["areas"].items() if found["prm_score"] is not None}
+    of_category = {name: found["prm_score"] for name, found in measured["categories"].items() if name != CORRECT}
+    return {ALL: measured["prm_score"], **of_area, **of_category}
+
+
+def resampled_scores(
+    steps: Steps, called_good: Bool[np.ndarray, " steps"], measured: Mapping[str, Any], config: PRMBenchConfig
+) -> dict[str, Float[np.ndarray, " draws"]]:
+    """`prm_scores` of resamples, the same ones whatever is called good; `measured` is what `measure` finds.
+
+    The items of each category are resampled apart: their numbers are the benchmark's.
+    """
+    counts = _count(steps, called_good)
+    groups = {name: own for name, own in _by_category(steps).items() if name != CORRECT}
+    draws, total = {}, np.zeros((config.num_bootstrap, 4))
+    for index, (name, own) in enumerate(groups.items()):
+        sums = metrics.resampled_means(counts[own].astype(np.float64), config.num_bootstrap, config.seed + index) * len(own)
+        draws[name] = _score_of(_without_placeholders(metrics.step_measures(sums), measured["categories"][name]), name)
+        total += sums
+    draws[ALL] = _score_of(_without_placeholders(metrics.step_measures(total), measured), "")
+    for area, categories in AREAS.items():
+        if measured["areas"][area]["prm_score"] is not None:
+            draws[area] = np.mean([draws[name] for name in categories], axis=0)
+    return draws
+
+
+def _count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
+    return metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
+
+
+def _by_category(steps: Steps) -> dict[str, Int[np.ndarray, " _"]]:
+    """The items of each category that there is, in the benchmark's order."""
+    categories = np.array(steps.category)
+    return {name: np.flatnonzero(categories == name) for name in (*CATEGORIES, CORRECT) if name in categories}
 
 
 def _similarity(steps: Steps, counts: Int[np.ndarray, "items 4"]) -> Float[np.ndarray, " items"]:
@@ -203,29 +248,10 @@ def _mean_of(by_category: Mapping[str, Mapping[str, Any]], categories: Sequence[
     return sum(by_category[name]["prm_score"] for name in categories) / len(categories)
 
 
-def _add_intervals(measured: dict[str, Any], counts: Mapping[str, Int[np.ndarray, "_ 4"]], config: PRMBenchConfig) -> None:
-    """Put `low` and `high` beside each PRMScore, resampling the items of each category apart: their numbers are the benchmark's."""
-    draws, total = {}, np.zeros((config.num_bootstrap, 4))
-    for index, (name, own) in enumerate(counts.items()):
-        sums = metrics.resampled_means(own.astype(np.float64), config.num_bootstrap, config.seed + index) * len(own)
-        draws[name] = _score_of(_without_placeholders(metrics.step_measures(sums), measured["categories"][name]), name)
-        total += sums
-        _set_interval(measured["categories"][name], draws[name], config.confidence)
-    _set_interval(measured, _score_of(_without_placeholders(metrics.step_measures(total), measured), ""), config.confidence)
-    for area, categories in AREAS.items():
-        if measured["areas"][area]["prm_score"] is not None:
-            _set_interval(measured["areas"][area], np.mean([draws[name] for name in categories], axis=0), config.confidence)
-
-
 def _without_placeholders(draws: metrics.StepMeasures, measured: Mapping[str, Any]) -> metrics.StepMeasures:
     """A resample without a hit has an F1 of 0, where the benchmark's -1 would reach far into an interval around a defined score."""
     names = [name for name in ("f1", "negative_f1") if measured[name] >= 0]
     return replace(draws, **{name: np.maximum(getattr(draws, name), 0.0) for name in names})
-
-
-def _set_interval(measured: dict[str, Any], draws: Float[np.ndarray, " draws"], confidence: float) -> None:
-    low, high = metrics.percentile_interval(draws, confidence)
-    measured |= {"low": float(low), "high": float(high)}
 
 
 def _baselines(steps: Steps, config: PRMBenchConfig) -> dict[str, Any]:

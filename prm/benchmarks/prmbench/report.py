@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from prm import metrics
+from prm.benchmarks.comparison import COMPARED, NO_TEST, SEVERAL, interval_and_p, points
 from prm.benchmarks.plots import Curve, Panel, draw
-from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, called_good, judged_scores
+from prm.benchmarks.prmbench.evaluate import ALL, PRMBenchConfig, called_good, judged_scores
 from prm.benchmarks.prmbench.items import AREAS, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
@@ -34,8 +35,9 @@ MAX_POINTS = 1000
 
 
 def prmbench_tables(result: Mapping[str, Any]) -> list[Table]:
-    """PRMScore of every threshold and baseline, the same per category, the counts behind it, and calibration."""
-    tables = [_main_table(result), _category_table(result), _count_table(result)]
+    """PRMScore of every threshold and baseline, differences from other PRMs, the same per category, counts, and calibration."""
+    compared = [_comparison_table(result)] if result.get("comparisons") else []
+    tables = [_main_table(result), *compared, _category_table(result), _count_table(result)]
     return [*tables, calibration_table(result["calibration"])] if result["calibration"] else tables
 
 
@@ -75,6 +77,23 @@ def _main_table(result: Mapping[str, Any]) -> Table:
     rows += [[f"published: {label}", _share(value), *[""] * (len(rows[0]) - 2)] for label, value in result["published"].items()]
     title = f"PRMBench: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
     return _with_note(title, rows, _notes(result))
+
+
+def _comparison_table(result: Mapping[str, Any]) -> Table:
+    rows = [["", "PRMScore", "interval", "p", *AREAS, "items"]]
+    for rule in result["results"]:
+        for other, by_rule in result["comparisons"].items():
+            found = by_rule[rule]
+            theirs = "" if found["rule"] == rule else f" ({_rule_name(found['rule'])})"
+            tests = [found["tests"].get(name, NO_TEST) for name in (ALL, *AREAS)]
+            gaps = [points(tests[0]), *interval_and_p(tests[0]), *map(points, tests[1:])]
+            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *gaps, str(found["num_items"])])
+    note = f"{COMPARED} Items that one of the two could not read are left out." + (f" {SEVERAL}" if len(rows) > 2 else "")
+    return Table("PRMScore minus that of other PRMs, points, paired over items", rows, note)
+
+
+def _rule_name(rule: str) -> str:
+    return rule if rule == "prediction" else f"{rule} threshold"
 
 
 def _notes(result: Mapping[str, Any]) -> str:
@@ -119,7 +138,7 @@ def _count_table(result: Mapping[str, Any]) -> Table:
 
 def _systems(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The PRM under each rule, then the baselines."""
-    rules = {rule if rule == "prediction" else f"{rule} threshold": found for rule, found in result["results"].items()}
+    rules = {_rule_name(rule): found for rule, found in result["results"].items()}
     return rules | {name: result["baselines"][key] for key, name in BASELINES.items()}
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from prm import metrics
+from prm.benchmarks.comparison import other_truth, read_evaluation
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, first_errors, resampled, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
-from prm.benchmarks.results import METRICS, check_finished, read_items, without_nan
-from prm.files import read_json
+from prm.benchmarks.results import without_nan
 
+METRICS_KEYS = {"results", "random_oracle_f1", "all_correct_f1"}
+"""What metrics.json of ProcessBench has."""
 Thresholds = dict[str, dict[str, float]]
 """Of each rule the threshold of every subset; none of given predictions, nan of a subset that the model could not read."""
 
@@ -36,32 +38,15 @@ def thresholds_of(result: Mapping[str, Any]) -> Thresholds:
 
 
 def load_evaluation(folder: str | Path, items: Sequence[FirstErrorItem]) -> Evaluation:
-    """Read the folder of an evaluation of the same `items`.
-
-    Raises FileNotFoundError where there is no finished evaluation, ValueError for one of another kind or of other items.
-    """
-    check_finished(folder)
-    path = Path(folder) / METRICS
-    result = read_json(path, "run the evaluation again")
-    if not {"results", "random_oracle_f1", "all_correct_f1"} <= result.keys():
-        raise ValueError(f"{path}: not of ProcessBench; give the --output_dir of scripts/processbench_eval.py")
-    thresholds = thresholds_of(result)
-    found = {item.id: item for item in read_items(folder)}
-    if strangers := {item.id for item in items} ^ found.keys():
-        raise ValueError(
-            f"{folder}: evaluates other items: {len(strangers)} stand there or here only, such as {min(strangers)!r}; "
-            "evaluate both PRMs on the same --data"
-        )
-    for item in items:
-        theirs = found[item.id]
+    """Read the folder of an evaluation of the same `items`; raises as `read_evaluation`."""
+    result, found = read_evaluation(folder, [item.id for item in items], METRICS_KEYS, "processbench_eval.py")
+    for item, theirs in zip(items, found, strict=True):
         if (theirs.group, theirs.first_error, theirs.steps) != (item.subset, item.label, item.steps):
-            raise ValueError(
-                f"{folder}: item {item.id!r} has another subset, label or text there; evaluate both PRMs on the same --data"
-            )
-    shown = [found[item.id] for item in items]
+            raise other_truth(folder, item.id)
+    thresholds = thresholds_of(result)
     if "prediction" in thresholds:
-        return Evaluation([metrics.UNPARSABLE if one.predicted is None else one.predicted for one in shown], thresholds)
-    return Evaluation([one.step_scores for one in shown], thresholds)
+        return Evaluation([metrics.UNPARSABLE if item.predicted is None else item.predicted for item in found], thresholds)
+    return Evaluation([item.step_scores for item in found], thresholds)
 
 
 def compare(items: Sequence[FirstErrorItem], own: Evaluation, other: Evaluation, config: ProcessBenchConfig) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from prm import metrics
+from prm.benchmarks.comparison import COMPARED, SEVERAL, interval_and_p, points
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
-from prm.benchmarks.tables import Table, interval, p_value, percent
+from prm.benchmarks.tables import Table, interval, percent
 from prm.figures import curve_look
 
 BASELINES = {
@@ -108,18 +109,9 @@ def _comparison_table(result: Mapping[str, Any]) -> Table:
             found = by_rule[rule]
             theirs = "" if found["rule"] == rule else f" ({_rule_name(found['rule'])})"
             columns = [*(found["subsets"][name] for name in subsets), found["average"]]
-            gaps = [_points(column["difference"], "+.1f") for column in columns]
-            low, high = (None if (end := found["average"][name]) is None else 100 * end for name in ("low", "high"))
-            ends = "-" if low is None else interval(low, high, "+.1f")
-            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *gaps, ends, p_value(found["average"]["p_value"])])
-    note = "Interval and p of the average, both PRMs on the same resampled items; tuned thresholds stay as they are."
-    if len(rows) > 2:
-        note += " p is not corrected for the number of tests."
+            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *map(points, columns), *interval_and_p(columns[-1])])
+    note = f"{COMPARED} They are of the average." + (f" {SEVERAL}" if len(rows) > 2 else "")
     return Table("F1 minus that of other PRMs, points, paired over items", rows, note)
-
-
-def _points(share: float | None, form: str) -> str:
-    return "-" if share is None else format(100 * share, form)
 
 
 def _number(value: float | None) -> str:
