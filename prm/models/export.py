@@ -51,7 +51,8 @@ class ExportConfig:
     output: str
     """Folder to write; it must not exist yet."""
     recipe: str | None = None
-    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
+    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published, or a YAML
+    file that names one (`like`) and the fields of the contract in which the model differs."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the written weights, and of serving; auto is the checkpoint's own."""
     temperature: float = 1.0

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import metadata_load
 from safetensors import safe_open
 from torch import Tensor
+from yaml import YAMLError
 
 from prm.files import read_json
 from prm.models.backbone import CONFIG_FILE, is_path
 
+CARD = "README.md"
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 """Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
-SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model"]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD]
 
 
 def model_folder(name_or_path: str | Path, with_weights: bool = True) -> Path:
@@ -76,6 +79,17 @@ class ModelFiles:
         """Names of the checkpoint in lower case, each behind a slash: its own, its folder's, and what config.json remembers."""
         names = [*Path(self.name).absolute().parts[-2:], *Path(self.config.get("_name_or_path") or "").parts[-2:]]
         return "".join(f"/{name}" for name in names).lower().replace("_", "-")
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """What the model's card is tagged with; nothing without a card, or with one that cannot be read."""
+        path = self.folder / CARD
+        try:
+            metadata = metadata_load(path) if path.is_file() else None
+        except (ValueError, YAMLError):
+            return []
+        tags = (metadata or {}).get("tags")
+        return tags if isinstance(tags, list) else []
 
     @cached_property
     def weights(self) -> dict[str, str]:

@@ -15,7 +15,8 @@ class ModelConfig:
     model: str | None = None
     """Checkpoint folder written by scripts/train.py, or a published PRM: a folder, or owner/name[@revision] on the hub."""
     recipe: str | None = None
-    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published."""
+    """How to read a published PRM, where neither its files nor its name tell: a key of RECIPES in prm/models/published, or a YAML
+    file that names one (`like`) and the fields of the contract in which the model differs."""
     reference: str | None = None
     """Reference model of an implicit PRM. Default: the one named in the checkpoint."""
     token_budget: int | None = None

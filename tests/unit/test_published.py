@@ -20,6 +20,7 @@ from tiny_published import (
     write_pqm,
     write_qwen,
     write_skywork,
+    write_trl,
 )
 from transformers import AutoModelForTokenClassification, LlamaTokenizer, PreTrainedTokenizerFast
 
@@ -290,6 +291,106 @@ def test_pure_reads_the_difference_of_both_classes(tmp_path):
         return probabilities[:, 1] - probabilities[:, 0]
 
     assert_equal(scores(path), references(score))
+
+
+# Models of TRL's PRMTrainer
+
+
+def trl_scores(path, separator="\n"):
+    """As the trainer tokenizes a row, and as transformers' own token classification reads it."""
+    tokenizer = load_tokenizer(path)
+    model = AutoModelForTokenClassification.from_pretrained(path).eval()
+
+    def score(question, steps):
+        ids = tokenizer(question, add_special_tokens=False)["input_ids"]
+        ids, ends = [tokenizer.bos_token_id] * (tokenizer.bos_token_id is not None) + ids, []
+        for step in steps:
+            ids += tokenizer(step, add_special_tokens=False)["input_ids"] + tokenizer.encode(separator, add_special_tokens=False)
+            ends.append(len(ids) - 1)
+        return model(torch.tensor([ids])).logits[0, ends].softmax(-1)[:, 1]
+
+    return score
+
+
+@pytest.mark.parametrize(("family", "starts_with_bos"), [("qwen2", False), ("llama", True)])
+def test_trl_s_models_start_as_their_tokenizer_does(family, starts_with_bos, tmp_path):
+    path = write_trl(tmp_path / "my-prm", family)
+    assert_equal(scores(path), references(trl_scores(path)))
+    assert load_model(path)[1].starts_with_bos == starts_with_bos
+
+
+def test_pure_and_trl_are_told_apart_by_card_and_name(tmp_path):
+    path = write_trl(tmp_path / "some-prm")
+    assert find_recipe(ModelFiles(path)) == "trl"
+    (path / "README.md").write_text("---\ntags: [unclosed\n---\n")
+    assert find_recipe(ModelFiles(path)) == "pure"
+    (path / "README.md").unlink()
+    assert find_recipe(ModelFiles(path)) == "pure"
+    assert find_recipe(ModelFiles(write_trl(tmp_path / "PURE-PRM-7B"))) == "pure"
+
+
+# Recipe files
+
+
+def write_recipe(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    return str(tmp_path / "recipe.yaml")
+
+
+def test_a_recipe_file_changes_what_it_names_and_nothing_else(tmp_path):
+    path = write_trl(tmp_path / "my-prm", "llama")
+    recipe = write_recipe(tmp_path, 'like: trl\nseparator: "\\n\\n"\naggregation: product\n')
+    ours = scores(path, recipe)
+    assert_equal(ours, references(trl_scores(path, "\n\n")))
+    assert ours != scores(path)
+    contract = read_contract(path, recipe)
+    assert contract["recipe"] == 'trl {"aggregation": "product", "separator": "\\n\\n"}'
+    assert contract["aggregation"] == "product"
+    model, encoder = load_model(path, recipe=recipe)
+    assert encoder.recipe == contract["recipe"]
+    assert encoder.starts_with_bos
+    save_model(model, encoder, tmp_path / "ours")
+    again, saved = load_model(tmp_path / "ours")
+    assert score_batch(again, saved, saved.encode_batch(RESPONSES))[0] == pytest.approx(ours[0], abs=1e-5)
+
+
+def test_a_recipe_file_may_set_what_the_tokenizer_would_decide(tmp_path):
+    path = write_trl(tmp_path / "my-prm", "llama")
+    assert load_model(path, recipe=write_recipe(tmp_path, "like: trl"))[1].recipe == "trl"
+    assert not load_model(path, recipe=write_recipe(tmp_path, "like: trl\nstarts_with_bos: false\n"))[1].starts_with_bos
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"expected `like: RECIPE`, one of reasonflux, .*; found None"),
+        ("- trl", r"expected `like: RECIPE`"),
+        ("like: ours\n", r"found 'ours'"),
+        ("like: [trl]\n", r"found \['trl'\]"),
+        ("like: trl\nseperator: x\n", r"'seperator' is no field of a contract; expected like and any of .*separator"),
+        ("like: trl\ntokenizer: x\n", r"'tokenizer' is no field"),
+        ("like: trl\nmax_length: long\n", r"max_length is 'long', expected <class 'int'>"),
+        ("like: trl\nactivation: relu\n", r"activation is 'relu', expected"),
+        ("like: trl\naggregation: median\n", r"unknown aggregation 'median': choose from min"),
+        ("like: trl\ntau: 0\n", r"tau is 0: the temperature"),
+        ("like: trl\nquestion_template: '\\boxed{} {question}'\n", r"has braces that are not {question}; double those"),
+        ("like: trl\nquestion_template: 'Solve: '\n", r"question_template 'Solve: ' has no {question}"),
+        ("like: trl\nquestion_template: '{ {question}'\n", r"double those that stand for themselves"),
+        ("like: {\n", r"not valid YAML in UTF-8"),
+    ],
+)
+def test_recipe_files_that_say_something_else(text, message, tmp_path):
+    path = write_trl(tmp_path / "my-prm")
+    with pytest.raises(ValueError, match=rf"(?s)recipe.yaml: .*{message}"):
+        load_model(path, recipe=write_recipe(tmp_path, text))
+
+
+def test_a_recipe_file_that_is_not_there_or_reads_other_outputs(tmp_path):
+    path = write_trl(tmp_path / "my-prm")
+    with pytest.raises(FileNotFoundError, match=r"--recipe none.yaml: no such file"):
+        load_model(path, recipe="none.yaml")
+    with pytest.raises(ValueError, match=r"its head has 2 outputs, recipe trl .*num_labels.* reads 3; it is another kind"):
+        load_model(path, recipe=write_recipe(tmp_path, "like: trl\nnum_labels: 3\n"))
 
 
 # All of them

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from prm.attention import PACKED
@@ -12,6 +13,7 @@ from prm.models.backbone import PackedModel, check_complete, load_config
 from prm.models.files import ModelFiles, model_folder
 from prm.models.implicit import ImplicitPRM
 from prm.models.published.heads import EMBEDDINGS, WRAPPER
+from prm.models.published.recipe_file import SUFFIXES, read_recipe
 from prm.models.published.recipes import RECIPES, Recipe
 from prm.models.reward_model import RewardModel
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
@@ -38,6 +40,14 @@ def find_recipe(files: ModelFiles, name: str | None = None) -> str:
     )
 
 
+def pick_recipe(files: ModelFiles, given: str | None = None) -> tuple[str, Recipe]:
+    """Name and recipe: those of a file, if `given` is one, else as `find_recipe` has them. Raises as it and `read_recipe` do."""
+    if given is not None and given.endswith(SUFFIXES):
+        return read_recipe(given)
+    name = find_recipe(files, given)
+    return name, RECIPES[name]
+
+
 def load_published(
     name_or_path: str | Path, recipe: str | None = None, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu"
 ) -> tuple[PackedModel, StepEncoder]:
@@ -47,21 +57,21 @@ def load_published(
     of its kind.
     """
     files = ModelFiles(name_or_path)
-    name = find_recipe(files, recipe)
-    encoder = build_encoder(files, name)
-    logger.info("%s: read as %s (%s)", files.name, name, RECIPES[name].models)
-    if RECIPES[name].head is None:
+    name, known = pick_recipe(files, recipe)
+    encoder = build_encoder(files, name, known)
+    logger.info("%s: read as %s (%s)", files.name, name, known.models)
+    if known.head is None:
         model: PackedModel = ImplicitPRM.from_backbone(model_folder(files.name), dtype)
     else:
-        model = build_reward_model(files, RECIPES[name], encoder, dtype)
+        model = build_reward_model(files, known, encoder, dtype)
     return model.to(device).eval(), encoder
 
 
 def published_contract(name_or_path: str | Path, recipe: str | None = None) -> dict[str, Any]:
     """What `prm_config.json` would say of a published PRM: read from its config, without its weights or tokenizer."""
     files = ModelFiles(name_or_path)
-    name = find_recipe(files, recipe)
-    return {"recipe": name, "reference_model": reference_of(files, RECIPES[name]), **RECIPES[name].contract}
+    name, known = pick_recipe(files, recipe)
+    return {"recipe": name, "reference_model": reference_of(files, known), **known.contract}
 
 
 def reference_of(files: ModelFiles, recipe: Recipe) -> str | None:
@@ -69,9 +79,8 @@ def reference_of(files: ModelFiles, recipe: Recipe) -> str | None:
     return dict(recipe.references).get(files.config.get("model_type", ""))
 
 
-def build_encoder(files: ModelFiles, name: str) -> StepEncoder:
+def build_encoder(files: ModelFiles, name: str, recipe: Recipe) -> StepEncoder:
     """The contract. Raises FileNotFoundError without tokenizer.json, ValueError for a tokenizer without the recipe's tokens."""
-    recipe = RECIPES[name]
     if not (files.folder / "tokenizer.json").is_file():
         raise FileNotFoundError(
             f"{files.name}: no tokenizer.json; write one beside the weights with "
@@ -80,6 +89,8 @@ def build_encoder(files: ModelFiles, name: str) -> StepEncoder:
     tokenizer = load_tokenizer(files.folder)
     options = {"recipe": name, "max_length": MAX_LENGTH, "reference_model": reference_of(files, recipe), **recipe.contract}
     encoder = StepEncoder(tokenizer=tokenizer, **options)
+    if recipe.starts_as_tokenizer and "starts_with_bos" not in recipe.contract:
+        encoder.starts_with_bos = tokenizer.bos_token is not None
     if recipe.adds_separator:
         add_last_token(tokenizer, encoder.separator.strip(), files)
     if encoder.starts_with_bos and tokenizer.bos_token is None and (bos := files.config.get("bos_token_id")) is not None:
@@ -119,6 +130,7 @@ def build_reward_model(files: ModelFiles, recipe: Recipe, encoder: StepEncoder, 
     """Decoder and head, from the checkpoint's weights under whatever names they have; the lm_head stays on disk."""
     assert recipe.head is not None
     head = recipe.head(files, encoder)
+    check_outputs(head, encoder, files)
     config = load_config(files.folder)
     config.vocab_size = embedding_rows(files)
     if hasattr(config, "auto_map"):
@@ -126,6 +138,16 @@ def build_reward_model(files: ModelFiles, recipe: Recipe, encoder: StepEncoder, 
     decoder = load_decoder(files, config, dtype)
     decoder.config.num_labels = encoder.num_labels
     return RewardModel.from_parts(decoder, head.to(decoder.dtype))
+
+
+def check_outputs(head: nn.Module, encoder: StepEncoder, files: ModelFiles) -> None:
+    """Raises ValueError for a head of another number of outputs than the recipe reads."""
+    outputs = [*head.modules()][-1].out_features
+    if outputs != encoder.num_labels:
+        raise ValueError(
+            f"{files.name}: its head has {outputs} outputs, recipe {encoder.recipe} reads {encoder.num_labels}; it is another kind "
+            "of model, or wants a recipe file with its num_labels and activation (--recipe FILE.yaml)"
+        )
 
 
 def decoder_names(files: ModelFiles) -> dict[str, str]:

@@ -52,6 +52,8 @@ class Recipe:
     """None: an implicit PRM, which has none."""
     adds_separator: bool = False
     """Whether training appended the separator to the backbone's vocabulary."""
+    starts_as_tokenizer: bool = False
+    """Whether the BOS token stands before a prompt where the tokenizer names one, unless the contract says `starts_with_bos`."""
     references: tuple[tuple[str, str], ...] = ()
     """model_type and reference model of an implicit PRM."""
 
@@ -59,6 +61,12 @@ class Recipe:
 def is_named(*parts: str, architecture: str = "ForCausalLM") -> Callable[[ModelFiles], bool]:
     """Causal LMs that nothing but their name tells from any other."""
     return lambda files: files.architecture.endswith(architecture) and any(part in files.known_as for part in parts)
+
+
+def is_trl(files: ModelFiles) -> bool:
+    """Token classification, of Qwen2 only with TRL's tag in its card: PURE's has the same architecture."""
+    is_tagged = files.architecture != "Qwen2ForTokenClassification" or "trl" in files.tags
+    return files.architecture.endswith("ForTokenClassification") and is_tagged and "/pure-" not in files.known_as
 
 
 def has_process_head(files: ModelFiles) -> bool:
@@ -115,6 +123,27 @@ PRMBench's wrapper calls a step good if its score falls by less than 0.05. Sourc
 `model_utils/io_utils.py` and `prm_model.py`.
 """
 
+RECIPES["trl"] = Recipe(
+    models="models of TRL's PRMTrainer",
+    matches=is_trl,
+    contract=dict(
+        loss="step_ce",
+        num_labels=2,
+        activation="softmax",
+        aggregation="min",
+        separator="\n",
+        question_template="{question}",
+    ),
+    head=one_layer("score"),
+    starts_as_tokenizer=True,
+)
+"""The prompt as it is, behind the BOS token of a tokenizer that names one; then every step, tokenized alone, and the separator,
+at which a linear head of two classes is read: P(good). The separator is the default of the trainer's `step_separator`, which no
+file of the model tells: for another one write a recipe file. Steps stand as the data had them, `Step 1: ` included where it had
+that. The trainer fixes no aggregation. Source: TRL 1.13 (the last release that has it), `trl/experimental/prm/prm_trainer.py`,
+`tokenize_row`.
+"""
+
 RECIPES["pure"] = Recipe(
     models="jinachris/PURE-PRM-7B, earlier named jinachris/Qwen2.5-Math-7B-PRM800K",
     matches=lambda files: files.architecture == "Qwen2ForTokenClassification",
@@ -130,7 +159,7 @@ RECIPES["pure"] = Recipe(
     head=one_layer("score"),
 )
 """The question as it is, then every step, tokenized alone, and a newline, at which a linear head of two classes is
-read: P(good) - P(bad), in [-1, 1], good above 0. TRL's PRMTrainer trains and encodes like this. PRMBench's wrapper puts a
+read: P(good) - P(bad), in [-1, 1], good above 0. Encoded as `trl`, whose trainer it was trained with. PRMBench's wrapper puts a
 blank line in the place of the newline, in which card and training differ from it. The card weights steps by softmax(-score /
 0.1), for which softmin stands here. Source: card of jinachris/PURE-PRM-7B; CJReinforce/PURE, `experience_maker.py` and
 `utils.py` (Cheng et al. 2025).

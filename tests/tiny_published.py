@@ -170,11 +170,24 @@ def write_pure(folder):
     return write(folder, random_lm("qwen2", tokenizer), tokenizer, "Qwen2ForTokenClassification", linear_head("score", 2))
 
 
+TRL_CARD = "---\nlibrary_name: transformers\ntags:\n- generated_from_trainer\n- trl\n- prm\n---\n# Model Card\n"
+
+
+def write_trl(folder, family="qwen2", tokenizer=None):
+    """As `PRMTrainer` leaves it, its card included; Qwen2's tokenizer names no BOS token, Llama's does."""
+    tokenizer = tokenizer or {"qwen2": qwen_tokenizer, "llama": llama_tokenizer}[family]()
+    lm, head = random_lm(family, tokenizer), linear_head("score", 2)
+    write(folder, lm, tokenizer, f"{family.capitalize()}ForTokenClassification", head)
+    (folder / "README.md").write_text(TRL_CARD)
+    return folder
+
+
 WRITERS = {
     "qwen": lambda folder: write_qwen(folder / "renamed")[-1],
     "reasonflux": lambda folder: write_qwen(folder / "ReasonFlux-PRM-7B")[-1],
     "skywork": lambda folder: write_skywork(folder / "renamed")[-1],
     "pqm": lambda folder: write_pqm(folder / "renamed")[-1],
+    "trl": lambda folder: write_trl(folder / "renamed"),
     "pure": lambda folder: write_pure(folder / "renamed"),
     "math_shepherd": lambda folder: write_lm(folder / "math-shepherd-mistral-7b-prm", "mistral", mistral_tokenizer()),
     "er_prm": lambda folder: write_lm(folder / "Llama3.1-Math-PRM"),

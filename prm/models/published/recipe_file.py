@@ -1,0 +1,64 @@
+"""A YAML file of how a PRM of one's own is read in, a recipe out: a known one, and the fields in which the model differs."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prm.aggregation import check_aggregation
+from prm.models.published.recipes import RECIPES, Recipe
+from prm.records import is_instance
+from prm.steps import StepEncoder
+
+SUFFIXES = (".yaml", ".yml")
+LIKE = "like"
+CHOICES = {f.name: f.type for f in fields(StepEncoder) if f.name not in ("tokenizer", "recipe")}
+"""Fields of the contract that a file may set, and their types."""
+TEMPLATES = {"question_template": "question", "step_prefix": "number"}
+"""Fields with a place in braces, and its name."""
+
+
+def read_recipe(path: str | Path) -> tuple[str, Recipe]:
+    """The recipe in a file, and its name, which says all of it: `trl {"separator": "\\n\\n"}`.
+
+    `like` names the recipe that the model resembles, every other key a field of StepEncoder. Raises FileNotFoundError for no file,
+    ValueError, which names the file, for one that says something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--recipe {path}: no such file")
+    try:
+        choices = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML in UTF-8: {error}") from error
+    like = choices.pop(LIKE, None) if isinstance(choices, dict) else None
+    if not isinstance(like, str) or like not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise ValueError(f"{path}: expected `{LIKE}: RECIPE`, one of {known}, and what differs from it; found {like!r}")
+    for field, value in choices.items():
+        check_choice(field, value, str(path))
+    contract = {**RECIPES[like].contract, **choices}
+    try:
+        check_aggregation(contract["aggregation"], contract.get("tau", StepEncoder.tau))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    recipe = replace(RECIPES[like], models=str(path), contract=contract)
+    return (f"{like} {json.dumps(choices, sort_keys=True)}" if choices else like), recipe
+
+
+def check_choice(field: str, value: Any, path: str) -> None:
+    """Raises ValueError for a value that the field of the contract cannot take."""
+    if field not in CHOICES:
+        raise ValueError(f"{path}: {field!r} is no field of a contract; expected {LIKE} and any of {', '.join(CHOICES)}")
+    if not is_instance(value, CHOICES[field]):
+        raise ValueError(f"{path}: {field} is {value!r:.80}, expected {CHOICES[field]}")
+    if (place := TEMPLATES.get(field)) and value:
+        try:
+            value.format(**{place: 1})
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"{path}: {field} {value!r:.80} has braces that are not {{{place}}}; double those that stand for themselves"
+            ) from error
+    if field == "question_template" and value is not None and "{question}" not in value:
+        raise ValueError(f"{path}: question_template {value!r:.80} has no {{question}}")
