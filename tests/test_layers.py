@@ -17,13 +17,13 @@ SHELVES = [
     {"aggregation", "losses", "metrics", "grading", "attention"},
     {"models", "sampling"},
     {"scoring", "data", "annotation"},
-    {"training"},
+    {"training", "serving"},
     {"benchmarks", "simulation", "planning"},
     {"miniature"},
 ]
 SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
 HEAVY_HOMES = {
-    "vllm": {"sampling/vllm_engine.py", "sampling/vllm_pooler.py"},
+    "vllm": {"sampling/vllm_engine.py", "scoring/vllm_worker.py"},
     "math_verify": {"grading/answers.py"},
     "wandb": set(),
     "deepspeed": {"training/zero.py"},

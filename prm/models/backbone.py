@@ -14,11 +14,10 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as zero_integration
 
 from prm.attention import PACKED, SharedKeys, check_packable, document_kwargs
+from prm.models.files import CONFIG_FILE, is_path
 from prm.models.inference import LastLayer
 from prm.models.packing import Batch
 from prm.steps import read_prm_config
-
-CONFIG_FILE = "config.json"
 
 
 class PackedModel(PreTrainedModel):
@@ -114,11 +113,6 @@ class PackedModel(PreTrainedModel):
         if is_main_process:
             self.config.architectures = [self.architecture]
             self.config.save_pretrained(save_directory)
-
-
-def is_path(name: str) -> bool:
-    """Whether a model is named by its place on disk and not as `owner/name` on the hub."""
-    return Path(name).is_dir() or name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def load_config(name_or_path: str | Path) -> PreTrainedConfig:

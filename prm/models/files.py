@@ -1,5 +1,6 @@
 """The name or path of a model in; its folder on disk, its config and its weights by name out. No remote code, no open pickles."""
 
+import hashlib
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,12 +13,19 @@ from torch import Tensor
 from yaml import YAMLError
 
 from prm.files import read_json
-from prm.models.backbone import CONFIG_FILE, is_path
+from prm.steps import CONFIG_NAME
+from prm.tracking import hash_path
 
+CONFIG_FILE = "config.json"
 CARD = "README.md"
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 """Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD]
+
+
+def is_path(name: str) -> bool:
+    """Whether a model is named by its place on disk and not as `owner/name` on the hub."""
+    return Path(name).is_dir() or name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def model_folder(name_or_path: str | Path, with_weights: bool = True) -> Path:
@@ -119,6 +127,17 @@ class ModelFiles:
         for name in names:
             by_file.setdefault(self.file_of(name), []).append(name)
         return {name: tensor for file, wanted in by_file.items() for name, tensor in read_tensors(file, wanted).items()}
+
+
+def hash_model(name_or_path: str | Path) -> str:
+    """SHA-256 over the weights, config, tokenizer and contract of a model, wherever its folder lies and whatever else is in it."""
+    folder = model_folder(name_or_path)
+    digest = hashlib.sha256()
+    weights = weight_files(folder)
+    for file in sorted(folder.iterdir()):
+        if file in weights or file.suffix == ".safetensors" or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
+            digest.update(f"{file.name}\0{hash_path(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import torch
 from prm.attention.varlen import aligns_right
 from prm.models import ImplicitPRM, load_model
 from prm.models.backbone import PackedModel
+from prm.models.files import model_folder
 from prm.models.inference import prepare_for_inference
 from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
@@ -75,7 +76,7 @@ class TorchEngine:
         """Load a checkpoint or a published PRM and, for an implicit PRM, its reference."""
         device = resolve_device(device)
         model, encoder = load_model(directory, resolve_dtype(dtype, device), device, recipe)
-        loaded = None if reference is None else ImplicitPRM.from_backbone(reference, model.dtype).to(device).eval()
+        loaded = None if reference is None else ImplicitPRM.from_backbone(model_folder(reference), model.dtype).to(device).eval()
         for part in (model, loaded):
             if torch_compile and part is not None:
                 compile_layers(part)

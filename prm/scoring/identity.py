@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prm.models.files import model_folder
-from prm.models.implicit import hash_model
+from prm.models.files import hash_model, model_folder
 from prm.records import Response
 from prm.scoring.engines import resolve_device, resolve_dtype
 from prm.scoring.options import ModelConfig

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prm.metrics.degenerate import DegenerateDetector
 from prm.models import read_contract
-from prm.models.backbone import is_path
+from prm.models.files import is_path
 from prm.records import Response, StepScores
 from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
@@ -62,7 +62,7 @@ class Scorer:
         if engine == "vllm":
             if reference is not None:
                 raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
-            from prm.models.vllm_pooling import VLLMScoringEngine
+            from prm.scoring.vllm_engine import VLLMScoringEngine
 
             if torch_compile:
                 raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")

@@ -14,7 +14,6 @@ from prm.data.examples import StoredEncodings, StoredExamples
 from prm.models import ImplicitPRM
 from prm.models.adapt import add_lora, check_start, freeze_backbone, start_reward_model
 from prm.models.backbone import PackedModel, load_config
-from prm.models.implicit import cached_ref_logps
 from prm.models.kernels import LIGER_OPTIONS, check_liger, compile_layers
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
 from prm.tracking import code_version, is_main_process, write_manifest
@@ -24,6 +23,7 @@ from prm.training.dataset import SPLITS, TrainingData, encode, load_dataset
 from prm.training.estimate import estimate_of_run
 from prm.training.estimate import report as report_memory
 from prm.training.preemption import EXIT_CODE
+from prm.training.ref_logps import cached_ref_logps
 from prm.training.trainer import PRMTrainer
 from prm.training.zero import prepare_deepspeed_on_cpu
 

@@ -14,10 +14,10 @@ from vllm_server import vllm_serve
 
 from prm.files import read_records, write_jsonl
 from prm.models import RewardModel, load_model, save_model
-from prm.models.export import write_served
-from prm.models.parity import check_parity
 from prm.models.step_scores import score_batch
 from prm.records import Response, StepScores
+from prm.serving.export import write_served
+from prm.serving.parity import check_parity
 from prm.steps import StepEncoder, load_tokenizer
 
 pytestmark = pytest.mark.slow

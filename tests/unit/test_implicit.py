@@ -6,12 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-import prm.models.implicit
+import prm.training.ref_logps
 from prm.models import ImplicitPRM, RewardModel, load_model, save_model
-from prm.models.implicit import cached_ref_logps, compute_ref_logps, hash_model, sum_by_step
+from prm.models.files import hash_model
+from prm.models.implicit import compute_ref_logps, sum_by_step
 from prm.models.packing import pack_responses
 from prm.models.step_scores import score_batch
 from prm.steps import EncodedResponse, StepEncoder
+from prm.training.ref_logps import cached_ref_logps
 
 RESPONSES = [
     EncodedResponse([5, 9, 30, 31, 32, 33], [3, 5], 2),
@@ -86,7 +88,7 @@ def test_reference_log_probs_come_in_the_order_of_the_responses(policy):
 def test_cache_is_used_for_the_same_reference_and_tokens_only(policy, tiny_backbone, tmp_path, monkeypatch):
     computed = []
     original = compute_ref_logps
-    monkeypatch.setattr(prm.models.implicit, "compute_ref_logps", lambda *a: computed.append(1) or original(*a))
+    monkeypatch.setattr(prm.training.ref_logps, "compute_ref_logps", lambda *a: computed.append(1) or original(*a))
     first = cached_ref_logps(str(tiny_backbone), RESPONSES, tmp_path)
     again = cached_ref_logps(str(tiny_backbone), RESPONSES, tmp_path)
     assert len(computed) == 1
@@ -110,7 +112,7 @@ def test_ranks_share_the_work_and_get_the_whole(policy, monkeypatch):
         shares[:] = [[whole[0], whole[2]], mine]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    shared = prm.models.implicit._over_ranks(policy, RESPONSES, 100)
+    shared = prm.training.ref_logps._over_ranks(policy, RESPONSES, 100)
     for ours, expected in zip(shared, whole, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 

@@ -173,7 +173,7 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
             self.made_of = (directory, encoder.loss, dtype)
             self.max_length = 120
 
-    monkeypatch.setitem(sys.modules, "prm.models.vllm_pooling", types.SimpleNamespace(VLLMScoringEngine=VLLMScoringEngine))
+    monkeypatch.setitem(sys.modules, "prm.scoring.vllm_engine", types.SimpleNamespace(VLLMScoringEngine=VLLMScoringEngine))
     scorer = Scorer.load(checkpoint, dtype="bfloat16", engine="vllm")
     assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
     assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3

@@ -12,11 +12,12 @@ from tiny_published import WRITERS
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig
 
-from prm.models import ImplicitPRM, RewardModel, export, load_model, parity, save_model
-from prm.models.export import ExportConfig, divide_outputs, export_checkpoint, is_chat_alike, served_architecture, write_served
-from prm.models.parity import ParityError, built_in_responses, check_parity
+from prm.models import ImplicitPRM, RewardModel, load_model, save_model
 from prm.models.step_scores import largest_difference, score_batch
 from prm.scoring import Scorer
+from prm.serving import export, parity
+from prm.serving.export import ExportConfig, divide_outputs, export_checkpoint, is_chat_alike, served_architecture, write_served
+from prm.serving.parity import ParityError, built_in_responses, check_parity
 from prm.steps import StepEncoder, load_tokenizer
 
 

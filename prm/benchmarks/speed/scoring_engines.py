@@ -106,7 +106,7 @@ def packed(share_prefixes: bool, torch_compile: bool = False) -> Build:
 
 def vllm(is_eager: bool) -> Build:
     def build(config: ScoringSpeedConfig, folder: Path) -> ScoringEngine:
-        from prm.models.vllm_pooling import VLLMScoringEngine
+        from prm.scoring.vllm_engine import VLLMScoringEngine
 
         discriminative(config).save_pretrained(folder)
         encoder = replace(stub_encoder("asym"), max_length=VLLM_LIMIT)

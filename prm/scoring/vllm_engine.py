@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from prm.models.backbone import CONFIG_FILE
+from prm.models.files import CONFIG_FILE
 from prm.models.step_scores import ACTIVATIONS
 from prm.sampling.base import EngineError
 from prm.sampling.processes import PipedProcess, num_cores, visible_gpus, vllm_environment
-from prm.sampling.vllm_pooler import Job, Outputs, PoolingSettings
+from prm.scoring.vllm_worker import Job, Outputs, PoolingSettings
 from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
 
-WORKER = "from prm.sampling.vllm_pooler import main; main()"
+WORKER = "from prm.scoring.vllm_worker import main; main()"
 HANG_SECONDS = 600.0
 """A loaded worker that finishes no forward pass for this long counts as hung."""
 CLASSIFIERS = ("Qwen2ForRewardModel", "Qwen2ForProcessRewardModel", "ForTokenClassification")

@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prm.models import vllm_pooling
-from prm.models.vllm_pooling import VLLMScoringEngine, pooling_task, resolve
 from prm.sampling.base import EngineError
-from prm.sampling.vllm_pooler import Job, pick
+from prm.scoring import vllm_engine
+from prm.scoring.vllm_engine import VLLMScoringEngine, pooling_task, resolve
+from prm.scoring.vllm_worker import Job, pick
 from prm.steps import EncodedResponse, StepEncoder
 
 FAKE_WORKER = """
 import sys, time
 import numpy as np
 from multiprocessing.connection import Connection
-from prm.sampling.vllm_pooler import Outputs
+from prm.scoring.vllm_worker import Outputs
 connection = Connection(int(sys.argv[1]))
 settings = connection.recv()
 name = settings.dtype
@@ -49,7 +49,7 @@ def encoder(tiny_tokenizer):
 
 @pytest.fixture
 def start(folder, encoder, monkeypatch):
-    monkeypatch.setattr(vllm_pooling, "WORKER", FAKE_WORKER)
+    monkeypatch.setattr(vllm_engine, "WORKER", FAKE_WORKER)
     engines = []
 
     def start(name="sound", **contract):
@@ -92,7 +92,7 @@ def test_the_contract_s_activation_reads_the_good_class(start):
 def test_a_worker_that_fails_ends_the_call_and_is_gone(start, monkeypatch, name, message):
     engine = start(name)
     if name == "stuck":
-        monkeypatch.setattr(vllm_pooling, "HANG_SECONDS", 0.3)
+        monkeypatch.setattr(vllm_engine, "HANG_SECONDS", 0.3)
     with pytest.raises(EngineError, match=message):
         engine.score_encoded(ENCODED)
     assert engine.process.poll() is not None

@@ -24,12 +24,12 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from prm.files import write_json, write_text
-from prm.models.backbone import CONFIG_FILE
 from prm.models.checkpoint import EXAMPLE, load_model, read_contract, save_model
-from prm.models.parity import Parity, check_parity
+from prm.models.files import CONFIG_FILE
 from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
-from prm.models.vllm_pooling import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
 from prm.records import Response
+from prm.scoring.vllm_engine import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
+from prm.serving.parity import Parity, check_parity
 from prm.steps import StepEncoder
 from prm.tracking import check_output
 

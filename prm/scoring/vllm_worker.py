@@ -1,6 +1,6 @@
 """vLLM pooling in a process of its own: prompts of token ids from a pipe in, the head's outputs at the asked positions back.
 
-`prm.models.vllm_pooling` starts `main` in a new interpreter, with the pipe's descriptor as argument, and speaks this protocol:
+`prm.scoring.vllm_engine` starts `main` in a new interpreter, with the pipe's descriptor as argument, and speaks this protocol:
 
     parent -> worker    PoolingSettings, once; then lists of Job
     worker -> parent    ("ready", None) once loaded; after every forward pass ("outputs", [Outputs]) until all have come

@@ -10,8 +10,8 @@ import torch
 from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
 from prm.models.step_scores import largest_difference, score_batch
-from prm.models.vllm_pooling import VLLMScoringEngine, served_length
 from prm.records import Response
+from prm.scoring.vllm_engine import VLLMScoringEngine, served_length
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
 
 LIMITS = {"float32": 1e-4, "bfloat16": 1e-2, "float16": 1e-2}
