@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralAttention, MistralDecoderLayer, MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, rotate_half
 
 from prm.attention import PACKED
@@ -114,8 +114,9 @@ class LastLayerAtReads(LastLayer):
 
         query = rotated(heads(attention.q_proj(normed[:, reads])), cos[:, :, reads], sin[:, :, reads])
         key, value = rotated(heads(attention.k_proj(normed)), cos, sin), heads(attention.v_proj(normed))
-        # Qwen2 has a window per layer, Mistral one for all, Llama none.
-        window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+        # Qwen2 has a window per layer, Mistral one for all; Llama has none, whatever its config was converted from.
+        config = attention.config if isinstance(attention, MistralAttention) else None
+        window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
         kwargs |= {"scaling": attention.scaling, "sliding_window": window, "query_index": reads}
         attended, _ = ALL_ATTENTION_FUNCTIONS[PACKED](attention, query, key, value, attention_mask, **kwargs)
         return attention.o_proj(attended.flatten(2))

@@ -105,6 +105,7 @@ LAST_WINDOW = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
         (Qwen2Config, {}),
         (Qwen2Config, LAST_WINDOW),
         (LlamaConfig, {"attention_bias": True}),
+        (LlamaConfig, WINDOW),  # an entry that Llama does not know
         (MistralConfig, WINDOW),
         (MistralConfig, {"sliding_window": None}),
         (Qwen3Config, {}),
