@@ -1,18 +1,40 @@
 """Aggregations: the scores of a response's steps in, one response score out."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 Scores = Float[Tensor, "*batch steps"]
 Mask = Bool[Tensor, "*batch steps"]
 Pooled = Float[Tensor, "*batch"]
+
+
+TAU = 0.1
+"""Temperature of softmin where nothing else is said, in units of the scores."""
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A way to make one score of a response's steps, as a contract or a user names it."""
+
+    name: str
+    tau: float = TAU
+    """Temperature of softmin; others ignore it."""
+
+    @classmethod
+    def of(cls, contract: Mapping[str, Any]) -> "Aggregation":
+        """What a PRM was trained for."""
+        return cls(contract["aggregation"], contract.get("tau", TAU))
+
+    def __str__(self) -> str:
+        return f"{self.name}, tau {self.tau:g}" if self.name == "softmin" else self.name
 
 
 def pad_steps(
@@ -34,43 +56,43 @@ def pad_steps(
     return padded, mask
 
 
-def minimum(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def minimum(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The weakest step. `amin` shares the gradient between ties; `min` would give it to one of them."""
     return scores.masked_fill(~mask, torch.inf).amin(-1)
 
 
-def maximum(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def maximum(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The strongest step."""
     return scores.masked_fill(~mask, -torch.inf).amax(-1)
 
 
-def total(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def total(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The sum over steps: favors long responses when scores are positive."""
     return scores.masked_fill(~mask, 0).sum(-1)
 
 
-def mean(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def mean(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The arithmetic mean over steps."""
     return total(scores, mask) / mask.sum(-1)
 
 
-def product(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def product(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The probability that every step is right, were they independent (Lightman et al. 2023)."""
     return scores.masked_fill(~mask, 1).prod(-1)
 
 
-def geometric_mean(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def geometric_mean(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The product without its preference for short responses; for scores >= 0."""
     return mean(scores.masked_fill(~mask, 1).log(), mask).exp()
 
 
-def last(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def last(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """The score at the last step: how an outcome reward model is read."""
     columns = torch.arange(1, mask.shape[-1] + 1, device=mask.device)
     return scores.gather(-1, (mask * columns).argmax(-1, keepdim=True)).squeeze(-1)
 
 
-def softmin(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
+def softmin(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
     """`-tau log mean exp(-s / tau)`: the minimum as tau goes to 0, the mean as tau goes to infinity.
 
     Small results keep their relative precision: the exponents are taken relative to a pivot within the scores' range,
@@ -89,38 +111,6 @@ def softmin(scores: Scores, mask: Mask, tau: float = 0.1) -> Pooled:
     return value + total(weights * (scores - scores.detach()), mask)
 
 
-# Logarithms of pooled scores, finite with finite gradients at every logit: what the losses are made of.
-
-
-def log_mean_exp(x: Scores, mask: Mask) -> Pooled:
-    """`log mean exp(x)` over steps."""
-    return x.masked_fill(~mask, -torch.inf).logsumexp(-1) - mask.sum(-1).log()
-
-
-def log_softplus(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`log log(1 + exp(x))`, which is x to float32 precision below -15."""
-    return torch.where(x < -15, x, (-logsigmoid(-x.clamp(min=-15))).log())
-
-
-def log1mexp(u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`log(1 - exp(-u))` for u > 0; each branch sees only inputs at which its gradient is finite."""
-    split = 0.6931
-    near_zero = (-torch.expm1(-u.clamp(max=split))).log()
-    return torch.where(u < split, near_zero, torch.log1p(-torch.exp(-u.clamp(min=split))))
-
-
-def log_softmin(z: Scores, mask: Mask, tau: float, sign: int = 1) -> Pooled:
-    """`log A` with A = softmin(sigmoid(z)); with sign -1 `log(1 - A)`, where 1 - A is the soft maximum of sigmoid(-z)."""
-    log_scores = logsigmoid(sign * z)
-    pooled = sign * softmin(sign * log_scores.exp(), mask, tau)
-    complement = -sign * softmin(-sign * logsigmoid(-sign * z).exp(), mask, tau)
-    near_one = torch.log1p(-complement.clamp(max=0.5))
-    # Far below tau the pool is the plain mean, whose logarithm exists where exp underflows.
-    is_mean = maximum(log_scores, mask) < math.log(1e-7 * tau)
-    elsewhere = torch.where(is_mean, log_mean_exp(log_scores, mask), pooled.clamp(min=1e-37).log())
-    return torch.where(complement < 0.5, near_one, elsewhere)
-
-
 AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
     "min": minimum,
     "geometric_mean": geometric_mean,
@@ -137,7 +127,7 @@ PICKS = ("min", "last", "max")
 BITS = 40
 
 
-def check_aggregation(name: str, tau: float = 0.1, signed: bool = False) -> None:
+def check_aggregation(name: str, tau: float = TAU, signed: bool = False) -> None:
     """Raises ValueError for an unknown name, a temperature <= 0, or a product of signed scores (implicit PRM)."""
     if name not in AGGREGATIONS:
         raise ValueError(f"unknown aggregation {name!r}: choose from {', '.join(AGGREGATIONS)}")
@@ -155,7 +145,7 @@ def is_signed(step_scores: Iterable[Sequence[float]]) -> bool:
 def aggregate_lists(
     step_scores: Sequence[Sequence[float]],
     name: str,
-    tau: float = 0.1,
+    tau: float = TAU,
     signed: bool = False,
     chunk_size: int = 65_536,
 ) -> Float[np.ndarray, "responses"]:

@@ -7,26 +7,21 @@ from pathlib import Path
 from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
-from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.results import check_output_dir
-from prm.benchmarks.score_files import ScoringNotes, read_scores, score_all, scoring_notes, split_name
+from prm.benchmarks.score_files import ScoresConfig
 from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
-from prm.scoring import ModelConfig
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.bon_eval")
 
 
-@dataclass
-class BonEvalConfig(ModelConfig, BestOfNReportConfig):
+@dataclass(kw_only=True)
+class BonEvalConfig(ScoresConfig, BestOfNReportConfig):
     """Where the scores come from and where the results go."""
 
-    scores: list[str] | None = None
-    """Step scores, FILE or NAME=FILE: one curve per file, named after it, and per PRM in a file of candidate pools."""
-    prm: list[str] | None = None
-    """PRMs to take from candidate pools; all by default."""
+    scored = "rollouts"
     rollouts: str | None = None
     """Graded rollouts (file or folder) that --model scores. With --scores, their outcomes hold, even if the scores were made before
     they were graded, and those without scores stay in the pool, ranked last."""
@@ -34,29 +29,14 @@ class BonEvalConfig(ModelConfig, BestOfNReportConfig):
     """Folder for metrics.json, tables.json, items.jsonl, the figures, manifest.json and, with --model, scores.jsonl and
     scores/, from where the same command goes on and other options of the report take what is scored."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool(self.scores) == bool(self.model) or (self.model and not self.rollouts):
-            raise ValueError("give either --scores FILE... or both --model OUT and --rollouts FILE")
-        self.check_unused("--scores")
-        if self.scores:
-            self.check_tau()
-        if self.model and self.prm:
-            raise ValueError("--prm chooses among the PRMs of candidate pools, but --model scores: leave one of the two out")
-
 
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BonEvalConfig, argv, __doc__)
-    output_dir, files = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
+    output_dir, files = Path(config.output_dir), config.score_files
     check_output_dir(config.output_dir, [*files, config.rollouts, config.questions], config.models)
     responses = load_graded(config.rollouts) if config.rollouts else []
-    if config.scores:
-        records, notes = read_scores(config.scores, config.prm), scoring_notes(config.scores)
-    else:
-        config.take_defaults_of(config.contract)
-        records = {config.model_name: score_all(config, responses, output_dir)}
-        notes = {config.model_name: ScoringNotes(OwnAggregation.of(config.contract))}
+    records, notes = config.load_scores(responses)
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     if responses:
         records = {prm: with_unscored(prm, rows, responses) for prm, rows in records.items()}

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from prm.benchmarks.calibration.evaluate import READ_AS, CalibrationConfig
+from prm.benchmarks.calibration.evaluate import CalibrationConfig
 from prm.benchmarks.calibration.perturbations import PERTURBATIONS, check_perturbations, choose_questions, evaluate_perturbations
 from prm.benchmarks.calibration.report import report_calibration
 from prm.benchmarks.results import check_output_dir
-from prm.benchmarks.score_files import holds_any, read_scores, score_all, scoring_notes, split_name
+from prm.benchmarks.score_files import ScoresConfig, holds_any
 from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.data.sources import RESPONSE_SHAPES, load_responses
 from prm.models.files import model_folder
 from prm.records import Key, Response
-from prm.scoring import ModelConfig, score_kept
+from prm.scoring import score_kept
 from prm.tracking import setup_logging, write_manifest
 
 NUM_PERTURBED = 2000
@@ -25,17 +25,14 @@ NUM_PERTURBED = 2000
 logger = logging.getLogger("prm.calibration_report")
 
 
-@dataclass
-class CalibrationReportConfig(ModelConfig, CalibrationConfig):
+@dataclass(kw_only=True)
+class CalibrationReportConfig(ScoresConfig, CalibrationConfig):
     """Where scores and truth come from and where the report goes."""
 
+    scored = "responses"
     responses: list[str] | None = None
     """Responses with step labels or outcomes (graded rollouts, ProcessBench, PRM800K, candidate pools, ...), file or folder; by
     default the score files, where they are candidate pools."""
-    scores: list[str] | None = None
-    """Step scores, FILE or NAME=FILE, one PRM per file or, in candidate pools, one per name."""
-    prm: list[str] | None = None
-    """PRMs to take from candidate pools; all by default."""
     perturbations: list[str] = field(default_factory=lambda: list(PERTURBATIONS))
     """What --model scores anew: merge (two steps as one), split (a step per sentence), filler (steps that say nothing)."""
     num_perturbed: int = NUM_PERTURBED
@@ -51,13 +48,6 @@ class CalibrationReportConfig(ModelConfig, CalibrationConfig):
         check_perturbations(self.perturbations)
         if self.num_perturbed < 0:
             raise ValueError(f"--num_perturbed {self.num_perturbed}: give 0 (no responses) or more")
-        if bool(self.scores) == bool(self.model) or (self.model and not self.responses):
-            raise ValueError("give either --scores FILE... or both --model OUT and --responses FILE...")
-        self.check_unused("--scores")
-        if self.scores:
-            self.check_tau()
-        if self.model and self.prm:
-            raise ValueError("--prm chooses among the PRMs of candidate pools, but --model scores: leave one of the two out")
         if self.scores and (self.perturbations, self.num_perturbed) != (list(PERTURBATIONS), NUM_PERTURBED):
             raise ValueError(
                 "--perturbations and --num_perturbed say what --model scores anew, but --scores is given: leave them out"
@@ -77,31 +67,27 @@ def all_responses(files: Sequence[str]) -> list[Response]:
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(CalibrationReportConfig, argv, __doc__)
-    output_dir, scores = Path(config.output_dir), [split_name(entry)[1] for entry in config.scores or []]
+    output_dir, scores = Path(config.output_dir), config.score_files
     files = config.responses or scores
     check_output_dir(config.output_dir, [*files, *scores], config.models)
     if config.scores and not config.responses and (bare := [file for file in files if not holds_any(file, RESPONSE_SHAPES)]):
         raise ValueError(f"--scores {bare[0]}: holds no texts; give --responses, the file that was scored")
     responses = all_responses(files)
     tokenizer = config.tokenizer and str(model_folder(config.tokenizer, with_weights=False))
+    load = cache(config.load_scorer)
+    records, notes = config.load_scores(responses, load)
     perturbed = None
-    if config.model:
-        config.take_defaults_of(config.contract)
-        load = cache(config.load_scorer)
-        records = {config.model_name: score_all(config, responses, output_dir, load)}
-        if config.num_perturbed and config.perturbations:
-            chosen = choose_questions(responses, config.num_perturbed, config.seed)
-            folder = f"perturbed-{config.num_perturbed}-{config.seed}"
-            perturbed = evaluate_perturbations(
-                lambda name, form: score_kept(config, form, output_dir, f"{folder}/{name}", load)[0],
-                chosen,
-                config.perturbations,
-                config,
-            )
-    else:
-        records = read_scores(config.scores, config.prm)
-    noted = scoring_notes(config.scores or [])
-    readings = {prm: READ_AS[notes.activation] for prm, notes in noted.items() if notes.activation}
+    if config.model and config.num_perturbed and config.perturbations:
+        chosen = choose_questions(responses, config.num_perturbed, config.seed)
+        folder = f"perturbed-{config.num_perturbed}-{config.seed}"
+        perturbed = evaluate_perturbations(
+            lambda name, form: score_kept(config, form, output_dir, f"{folder}/{name}", load)[0],
+            chosen,
+            records[config.model_name],
+            config.perturbations,
+            config,
+        )
+    readings = {prm: noted.reading for prm, noted in notes.items() if noted.reading}
     result, tables = report_calibration(records, responses, config, output_dir, tokenizer, perturbed, readings)
     inputs = hash_sources(dict.fromkeys([*files, *scores]))
     counts = {f"num_unscored {prm}": found["num_unscored"] for prm, found in result["prms"].items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prm.benchmarks.comparison import ComparisonConfig
-from prm.benchmarks.predictions import noted_contract, score_items
+from prm.benchmarks.predictions import score_items
 from prm.benchmarks.prmbench.compare import compare, evaluation_of, load_evaluation
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import load_items, load_predictions
@@ -15,6 +15,7 @@ from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.figures import remove_figure
+from prm.scoring import ScoringNotes, notes_of
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.prmbench_eval")
@@ -49,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     items, left_out = load_items(config.data)
     others = {folder: load_evaluation(folder, items) for folder in config.compare}
     if config.predictions:
-        config.take_defaults_of(noted_contract(config.predictions))
+        config.take_defaults_of(notes_of(config.predictions))
         predictions, counts = load_predictions(config.predictions, items)
     else:
-        config.take_defaults_of(config.contract)
+        config.take_defaults_of(ScoringNotes.of(config.contract))
         responses = [item.as_response(config.strip_numbering) for item in items]
         predictions, counts = score_items(config, responses, output_dir)
     result = evaluate_prmbench(items, predictions, config) | {"left_out": dict(left_out + counts)}

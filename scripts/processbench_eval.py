@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prm.benchmarks.comparison import ComparisonConfig
-from prm.benchmarks.predictions import noted_contract, score_items
+from prm.benchmarks.predictions import score_items
 from prm.benchmarks.processbench.compare import Evaluation, compare, load_evaluation, thresholds_of
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
@@ -15,6 +15,7 @@ from prm.benchmarks.tables import render
 from prm.config import parse_args, run
 from prm.data.hub import hash_sources
 from prm.figures import remove_figure
+from prm.scoring import ScoringNotes, notes_of
 from prm.tracking import setup_logging, write_manifest
 
 logger = logging.getLogger("prm.processbench_eval")
@@ -40,11 +41,11 @@ def main(argv: list[str] | None = None) -> None:
     items = load_items(config.data)
     others = {folder: load_evaluation(folder, items) for folder in config.compare}
     if config.predictions:
-        config.take_defaults_of(noted_contract(config.predictions))
+        config.take_defaults_of(notes_of(config.predictions))
         predictions, left_out = load_predictions(config.predictions, items)
     else:
         check_rules(items, config)
-        config.take_defaults_of(config.contract)
+        config.take_defaults_of(ScoringNotes.of(config.contract))
         predictions, left_out = score_items(config, [item.as_response() for item in items], output_dir)
     result = evaluate_processbench(items, predictions, config)
     result["num_other_predictions"] = left_out["other_items"]

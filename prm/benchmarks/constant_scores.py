@@ -19,7 +19,7 @@ def constant_notes(step_scores: Mapping[str, Sequence[Sequence[float]]]) -> list
     """
     notes = []
     for name, responses in step_scores.items():
-        detector = DegenerateDetector(name, "identity" if is_signed(responses) else "sigmoid")
+        detector = DegenerateDetector(name, "logits" if is_signed(responses) else "probabilities")
         for index, scores in enumerate(responses):
             detector.update((f"{index}.{step}" for step in range(len(scores))), scores)
         if detector.is_degenerate or detector.is_one_value:

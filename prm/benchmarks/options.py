@@ -1,12 +1,12 @@
 """Options that evaluations share: what stands beside a result, and of how many bins its calibration error is."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from prm import metrics
 from prm.benchmarks.published_values import parse_published
+from prm.scoring import ScoringNotes
+from prm.steps import Reading
 
 MAX_BINS, MAX_DRAWS = 10_000, 10_000
 
@@ -27,9 +27,9 @@ class CalibrationBinsConfig(metrics.BootstrapConfig):
 FIXED_THRESHOLD = 0.5
 
 
-def natural_threshold(contract: Mapping[str, Any]) -> float:
-    """Where a PRM of this contract is undecided about a step: 0.5 of probabilities, 0 of differences and of raw values."""
-    return FIXED_THRESHOLD if contract["activation"] in ("sigmoid", "softmax") else 0.0
+def natural_threshold(reading: Reading) -> float:
+    """Where a PRM of such scores is undecided about a step: 0.5 of probabilities, 0 of differences and of raw values."""
+    return FIXED_THRESHOLD if reading == "probabilities" else 0.0
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,9 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
     """Draws of uniform random scores behind the content-free baseline."""
     published: list[str] = field(default_factory=list)
     """Published results to show beside the measured one, LABEL=VALUE (a share, such as 0.4699)."""
+
+    reading: Reading | None = field(default=None, init=False)
+    """What the scores are, where it is known; nothing to choose."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +62,13 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         """Threshold of the `fixed` rule."""
         return FIXED_THRESHOLD if self.fixed_threshold is None else self.fixed_threshold
 
-    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in the threshold that the user left open, as the contract of a checkpoint or behind scores has it, if known."""
-        if self.fixed_threshold is None and "activation" in contract:
-            self.fixed_threshold = natural_threshold(contract)
+    @property
+    def has_natural_threshold(self) -> bool:
+        """Whether the `fixed` rule, left open, follows what the scores are."""
+        return self.fixed_threshold is None
+
+    def take_defaults_of(self, notes: ScoringNotes | None) -> None:
+        """Fill in what the user left open, by what scoring noted of the PRM or its contract says, if that is known."""
+        self.reading = notes.reading if notes else None
+        if self.reading is not None and self.has_natural_threshold:
+            self.fixed_threshold = natural_threshold(self.reading)

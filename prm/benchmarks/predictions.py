@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prm.benchmarks.results import ITEMS, TABLES
-from prm.benchmarks.score_files import notes_of
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import LARGEST, Response, Row, is_number
-from prm.scoring import ModelConfig, score_kept
+from prm.scoring import ModelConfig, notes_of, score_kept
 
 Item = TypeVar("Item")
 ID_KEYS = ("id", "question_id", "idx")
@@ -64,18 +63,14 @@ def read_predictions(
             else:
                 raise ValueError(f"{place}: a second prediction for item {name!r}; keep one of the two")
     missing, notes = [name for name in items if name not in found], notes_of(path)
-    if missing and not (notes and notes.num_left_out == len(missing)):  # scripts/score.py leaves out what it cannot read
+    # scripts/score.py leaves out what it cannot read; it may have scored more than these items, but the file must be whole.
+    is_whole = notes is not None and len(found) + left_out.total() == notes.num_scored
+    if missing and not (is_whole and len(missing) <= notes.num_left_out):
         raise ValueError(
             f"{path}: {len(missing)} of {len(items)} items have no prediction, such as {missing[0]!r}; "
             'write {"id", "step_scores": null} for an item that the model cannot read'
         )
     return [found.get(name, []) for name in items], left_out
-
-
-def noted_contract(path: str | Path) -> dict[str, Any]:
-    """What scripts/score.py noted of the PRM behind its scores, as far as a threshold depends on it; nothing of other files."""
-    notes = notes_of(path)
-    return {"activation": notes.activation} if notes and notes.activation else {}
 
 
 def prediction_files(path: str | Path) -> list[Path]:

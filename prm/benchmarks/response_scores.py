@@ -1,32 +1,16 @@
-"""How an evaluation makes one score of a response's steps: options and a checkpoint's contract in, aggregations and tau out."""
+"""How an evaluation makes one score of a response's steps: options and a PRM's own aggregation in, those to report out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from prm import metrics
-from prm.aggregation import check_aggregation
+from prm.aggregation import TAU, check_aggregation
+from prm.scoring import ScoringNotes
 
 REPORTED = ("min", "mean", "last")
 """What the field reports."""
-TAU = 0.1
 OWN = "own"
 """In place of an aggregation: of each PRM its own."""
-
-
-@dataclass(frozen=True)
-class OwnAggregation:
-    """What a PRM's contract says of its scores."""
-
-    name: str
-    tau: float = TAU
-
-    @classmethod
-    def of(cls, contract: Mapping[str, Any]) -> "OwnAggregation":
-        return cls(contract["aggregation"], contract.get("tau", TAU))
-
-    def __str__(self) -> str:
-        return f"{self.name}, tau {self.tau:g}" if self.name == "softmin" else self.name
 
 
 def of_step_scores(aggregation: str) -> str:
@@ -70,9 +54,9 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
         if self.tau is not None and "softmin" not in self.aggregations:
             raise ValueError(f"--tau {self.tau}: the temperature of softmin, but --aggregation is {' '.join(self.aggregations)}")
 
-    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in what the user left open, as a checkpoint's contract has it."""
-        own = OwnAggregation.of(contract)
+    def take_defaults_of(self, notes: ScoringNotes) -> None:
+        """Fill in what the user left open, by what the PRM was trained for."""
+        own = notes.aggregation
         if self.aggregation is None:
             self.aggregation = [*REPORTED] if own.name in REPORTED else [own.name, *REPORTED]
         self.check_tau()

@@ -10,13 +10,12 @@ import numpy as np
 from prm.benchmarks.tables import Table
 from prm.files import read_json, read_rows, write_json, write_jsonl
 from prm.records import Response, to_record
+from prm.scoring.notes import SCORED
 from prm.steps import join_steps
 from prm.tracking import check_output, manifest_path
 
 METRICS, TABLES, ITEMS = "metrics.json", "tables.json", "items.jsonl"
 WRITTEN = (METRICS, TABLES, ITEMS, manifest_path("").name)
-SCORED = ("scores.jsonl", "predictions.jsonl")
-"""What an evaluation with a model leaves in its folder beside them, and what one of scores may read from there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prm.aggregation import AGGREGATIONS, last, log1mexp, log_mean_exp, log_softmin, log_softplus, mean, minimum, total
+from prm.aggregation import AGGREGATIONS, last, mean, minimum, total
 from prm.losses.common import Logits, Mask, PerResponse, bce_with_logits, probability, squared_error
+from prm.losses.log_pooling import log1mexp, log_mean_exp, log_softmin, log_softplus
 
 
 def neg_log_not_geometric_mean(z: Logits, mask: Mask, tau: float) -> PerResponse:

@@ -2,7 +2,6 @@
 
 from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
 from prm.metrics.calibration import (
-    Reading,
     ReliabilityBin,
     apply_temperature,
     as_logits,
@@ -51,7 +50,6 @@ __all__ = [
     "BootstrapConfig",
     "FirstErrorScore",
     "PairedDifference",
-    "Reading",
     "ReliabilityBin",
     "StepMeasures",
     "VoteEstimate",

@@ -8,12 +8,11 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from prm.metrics.association import equal_mass_bins
+from prm.steps import Reading
 
 NUM_BINS = 10
 CLIP = 1e-6
 """Nearest that a probability may come to 0 or 1 before its logit is taken: stored scores are often rounded to 1.0."""
-Reading = Literal["probabilities", "differences", "logits"]
-"""What a PRM's scores may be: probabilities of a good step, P(good) - P(bad), or raw values."""
 Binning = Literal["width", "mass"]
 
 Scores = Float[np.ndarray, " items"]

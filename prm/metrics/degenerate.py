@@ -7,6 +7,11 @@ hardly depends on the step, and every benchmark turns it into a number that look
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from prm.metrics.calibration import as_logits
+from prm.steps import Reading
+
 MIN_STEPS = 100
 """Different steps before anything is said: a few steps may well deserve one score."""
 LOGIT_DEVIATION = 0.01
@@ -20,11 +25,11 @@ RELATIVE_DEVIATION = 1e-3
 class DegenerateDetector:
     """Watches a run, response by response: hold scores back until `has_enough`, and `check` before they are passed on.
 
-    `activation` is the contract's: `sigmoid` and `softmax` give probabilities p, `difference` 2p - 1, `identity` anything.
+    `reading` says what the scores are.
     """
 
-    def __init__(self, model: str, activation: str):
-        self.model, self.activation = model, activation
+    def __init__(self, model: str, reading: Reading):
+        self.model, self.reading = model, reading
         self.different_steps: set[str] = set()
         self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, 0.0
         self.lowest_score, self.highest_score = math.inf, -math.inf
@@ -33,21 +38,13 @@ class DegenerateDetector:
         """Take the scores of one response in."""
         if not self.has_enough:
             self.different_steps.update(steps)
-        for score in scores:
-            value = self._value(score)
+        for score, value in zip(scores, as_logits(np.asarray(scores, dtype=np.float64), self.reading).tolist(), strict=True):
             self.count += 1
             offset = value - self.mean
             self.mean += offset / self.count
             self.squares += offset * (value - self.mean)  # Welford's sum: no cancellation where all are alike
             self.largest = max(self.largest, abs(value))
             self.lowest_score, self.highest_score = min(self.lowest_score, score), max(self.highest_score, score)
-
-    def _value(self, score: float) -> float:
-        if self.activation == "identity":
-            return score
-        probability = (1 + score) / 2 if self.activation == "difference" else score
-        probability = min(max(probability, 1e-7), 1 - 1e-7)
-        return math.log(probability / (1 - probability))
 
     @property
     def has_enough(self) -> bool:
@@ -60,7 +57,7 @@ class DegenerateDetector:
         if not self.has_enough:
             return False
         deviation = math.sqrt(self.squares / self.count)
-        if self.activation == "identity":
+        if self.reading == "logits":
             return deviation <= RELATIVE_DEVIATION * self.largest
         return deviation <= LOGIT_DEVIATION and abs(self.mean) < SATURATION
 

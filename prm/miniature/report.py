@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from prm import metrics
+from prm.aggregation import Aggregation
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
-from prm.benchmarks.response_scores import OWN, OwnAggregation
+from prm.benchmarks.response_scores import OWN
 from prm.benchmarks.tables import align, interval, percent
 from prm.data.sources import load_responses
 from prm.figures import MARKERS, PALETTE, new_figure
@@ -40,7 +41,7 @@ def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
     judged = {r.key: r for r in read_records(root / "labels" / "eval.jsonl", Response)}
     rollouts = load_responses(root / "graded" / "eval.jsonl")
     scores = {name: list(read_records(root / "scores" / f"{name}.jsonl", StepScores)) for name in names}
-    own = {name: OwnAggregation.of(read_prm_config(root / "models" / name)) for name in names}
+    own = {name: Aggregation.of(read_prm_config(root / "models" / name)) for name in names}
     candidates = {name: with_unscored(name, scores[name], rollouts) for name in names}
     return {
         "best_of_n": evaluate_best_of_n(candidates, BestOfNConfig(aggregation=[OWN]), own),

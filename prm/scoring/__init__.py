@@ -2,6 +2,7 @@
 
 from prm.scoring.engines import ScoringEngine, TorchEngine
 from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.notes import ScoringNotes, notes_of
 from prm.scoring.options import ModelConfig
 from prm.scoring.processes import score_in_processes
 from prm.scoring.scorer import Scorer, reference_of, score_responses
@@ -12,7 +13,9 @@ __all__ = [
     "Scorer",
     "ScoringConfig",
     "ScoringEngine",
+    "ScoringNotes",
     "TorchEngine",
+    "notes_of",
     "reference_of",
     "score_file",
     "score_in_processes",

@@ -122,7 +122,7 @@ class Scorer:
 
     def new_detector(self) -> DegenerateDetector:
         """One that has seen no scores yet."""
-        return DegenerateDetector(self.name, self.encoder.activation)
+        return DegenerateDetector(self.name, self.encoder.reading)
 
     def _next_readable(
         self, remaining: Iterator[Response], size: int, dropped: Counter[str] | None

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prm.aggregation import Aggregation
 from prm.files import KeySet, read_records
 from prm.metrics.degenerate import DegenerateDetector
 from prm.records import Response, StepScores
 from prm.scoring.identity import hash_responses, run_identity
+from prm.scoring.notes import SCORES, ScoringNotes
 from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import Scorer, scores_of
 from prm.shards import ShardWriter, row_key
@@ -22,8 +24,6 @@ from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix
 
 logger = logging.getLogger(__name__)
 
-SCORES = "scores"
-"""Folder in an evaluation's own for the scores of the responses as they are."""
 Prepare = Callable[[Response, StepEncoder], Response]
 
 
@@ -74,7 +74,7 @@ def score_into(
             return counts
         scorer = dataclasses.replace(load())  # with a speed of its own
         encoder = scorer.encoder
-        own = {"aggregation": {"name": encoder.aggregation, "tau": encoder.tau}, "activation": encoder.activation}
+        notes = ScoringNotes(Aggregation(encoder.aggregation, encoder.tau), encoder.activation).to_manifest()
         logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
         detector = detector_of(scorer, writer, keys, read, prepare)
         missing = (response for response in read() if response.key not in writer.finished_keys)
@@ -83,7 +83,7 @@ def score_into(
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             for window in scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size()):
                 if not place.exists():  # nothing stays of a model that did not load, or gave a constant
-                    write_manifest(place.parent, config, extra={"run": run, **own}, name=place.name)
+                    write_manifest(place.parent, config, extra={"run": run, **notes}, name=place.name)
                 for scores in window:
                     writer.write(scores)
                 writer.flush()
@@ -91,7 +91,7 @@ def score_into(
                 bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
     counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
     logger.info("%s", scorer.speed)
-    extra = {"run": run, **own, "speed": scorer.speed.summary()}
+    extra = {"run": run, **notes, "speed": scorer.speed.summary()}
     write_manifest(place.parent, config, counts=counts, extra=extra, name=place.name)
     return counts
 

@@ -39,6 +39,16 @@ CONTRACTS: dict[str, dict[str, Any]] = {
 }
 """What each objective fixes about encoding and reading."""
 
+Reading = Literal["probabilities", "differences", "logits"]
+"""What scores may be: probabilities of a good step, P(good) - P(bad), or raw values."""
+READ_AS: dict[str, Reading] = {
+    "sigmoid": "probabilities",
+    "softmax": "probabilities",
+    "difference": "differences",
+    "identity": "logits",
+}
+"""What the scores of a contract are, by its activation."""
+
 ENCODING_FIELDS = (
     *("layout", "separator", "system_prompt", "question_template", "starts_with_bos"),
     *("step_prefix", "step_joint", "reads_lines", "boundary"),
@@ -113,9 +123,14 @@ class StepEncoder:
         return max(self.num_labels - 1, 0)
 
     @property
+    def reading(self) -> Reading:
+        """What the scores are."""
+        return READ_AS[self.activation]
+
+    @property
     def is_signed(self) -> bool:
         """Whether scores leave [0, 1]."""
-        return self.activation in ("difference", "identity")
+        return self.reading != "probabilities"
 
     @cached_property
     def separator_id(self) -> int:

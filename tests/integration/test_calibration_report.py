@@ -48,7 +48,7 @@ def test_checkpoint_on_labelled_responses(tmp_path, checkpoint, tiny_backbone, c
     figures = {f"{name}.{suffix}" for name in ("reliability", "bias", "perturbations") for suffix in ("png", "svg")}
     files = {"metrics.json", "tables.json", "items.jsonl", "calibration.json", "scores.jsonl", "manifest.json"}
     assert names == figures | files | {"scores", "perturbed-2000-0"}
-    assert {path.name for path in (tmp_path / "out" / "perturbed-2000-0").iterdir()} == {"original", "merge", "split", "filler"}
+    assert {path.name for path in (tmp_path / "out" / "perturbed-2000-0").iterdir()} == {"merge", "split", "filler"}
     text = capsys.readouterr().out
     for table in read_tables(tmp_path / "out"):
         assert table.title in text

@@ -59,6 +59,12 @@ class TestBestOfN:
         flags = ["--scores", tmp_path / "good.jsonl", f"flipped={tmp_path / 'bad.jsonl'}", "--aggregation", "last", "min"]
         result = run_bon(tmp_path, *flags, "--num_candidates", 1, 4)
         assert list(result["prms"]) == ["good", "flipped"]
+        (tmp_path / "lr=1e-5").mkdir()
+        shutil.copy(tmp_path / "good.jsonl", tmp_path / "lr=1e-5" / "s.jsonl")
+        odd = [f"asym={tmp_path / 'lr=1e-5' / 's.jsonl'}", f"a=b={tmp_path / 'good.jsonl'}", tmp_path / "lr=1e-5" / "s.jsonl"]
+        assert list(run_bon(tmp_path, "--scores", *odd)["prms"]) == ["asym", "a=b", "s"]
+        with pytest.raises(FileNotFoundError, match=r"lr=1/none\.jsonl"):
+            run_bon(tmp_path, "--scores", "x=lr=1/none.jsonl")
         assert result["prms"]["good"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 1.0}
         assert result["prms"]["flipped"]["last"]["best_of_n"]["accuracy"] == {"1": 0.25, "4": 0.25}
         names = {p.name for p in (tmp_path / "out").iterdir()}
@@ -132,6 +138,14 @@ class TestBestOfN:
         assert {item.group for item in read_items(tmp_path / "out")} == {"level 0", "level unknown"}
         write_jsonl(tmp_path / "questions.jsonl", [{**row, "id": "other"} for row in questions[:1]])
         assert "level" in run_bon(tmp_path, *flags)["breakdown"], "found by its text"
+        pool = [
+            {"question": f"Question {q}?", "answer": "1", "problem_id": f"q{q}", "level": q, "candidates": candidates}
+            for q, candidates in enumerate([[{"text": "x", "step_scores": [0.5], "correct": True}] * 4] * 3)
+        ]
+        write_jsonl(tmp_path / "pool.jsonl", pool)
+        bare = ["--scores", tmp_path / "s.jsonl", tmp_path / "pool.jsonl"]
+        write_jsonl(tmp_path / "s.jsonl", [StepScores(f"q{q}", i, [0.1 * i], True) for q in range(3) for i in range(4)])
+        assert list(run_bon(tmp_path, *bare, "--breakdown", "level")["breakdown"]["level"]) == ["0", "1", "2"], "of any file"
         with pytest.raises(ValueError, match=r"--breakdown color: no question in .* has that field; they have answer, id, level"):
             run_bon(tmp_path, *flags, "--breakdown", "level", "color")
         write_jsonl(tmp_path / "questions.jsonl", [{"id": "z", "question": "Who?", "answer": "1"}])
@@ -290,6 +304,15 @@ class TestProcessBench:
         score.main(["--model", checkpoint, "--input", str(tmp_path / "first_error.json"), "--output", str(tmp_path / "s.jsonl")])
         by_file = ["--data", tmp_path / "first_error.json", "--threshold", "oracle", "--predictions", tmp_path / "s.jsonl"]
         assert self.run(tmp_path, *by_file)["results"] == result["results"]
+        # It may hold more items than are evaluated, but then it must be whole.
+        write_json(tmp_path / "fewer.json", [item | {"final_answer_correct": True} for item in (self.ITEMS[0], long)])
+        fewer = ["--data", tmp_path / "fewer.json", "--threshold", "fixed", "--predictions", tmp_path / "s.jsonl"]
+        assert self.run(tmp_path, *fewer)["num_unreadable"] == {"fewer": 1}
+        lines = (tmp_path / "s.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "s.jsonl").write_text(lines[0])
+        with pytest.raises(ValueError, match="1 of 2 items have no prediction, such as 'z'"):
+            self.run(tmp_path, *fewer)
+        (tmp_path / "s.jsonl").write_text("".join(lines))
         (tmp_path / "s.manifest.json").unlink()
         with pytest.raises(ValueError, match="1 of 3 items have no prediction, such as 'z'"):
             self.run(tmp_path, *by_file)

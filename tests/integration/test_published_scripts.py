@@ -111,6 +111,8 @@ def test_scores_in_a_file_are_read_as_the_model_that_made_them(tmp_path, write_r
     by_model = run(processbench_eval.main, "model", *items, "--model", model)["results"]["fixed"]
     assert run(processbench_eval.main, "file", *items, "--predictions", scored)["results"]["fixed"] == by_model
     assert by_model["subsets"]["gsm8k"]["threshold"] == 0
+    for kept in (tmp_path / "model" / "predictions.jsonl", tmp_path / "model"):
+        assert run(processbench_eval.main, "kept", *items, "--predictions", kept)["results"]["fixed"] == by_model
     bare = write_rows(*read(scored), name="bare.jsonl")
     assert (
         run(processbench_eval.main, "bare", *items, "--predictions", bare)["results"]["fixed"]["subsets"]["gsm8k"]["threshold"]
@@ -119,6 +121,12 @@ def test_scores_in_a_file_are_read_as_the_model_that_made_them(tmp_path, write_r
 
     calibrated = run(calibration_report.main, "calibration", "--scores", scored, bare, "--responses", data, "--aggregation", "min")
     assert {name: prm["read_as"] for name, prm in calibrated["prms"].items()} == {"scores": "differences", "bare": "logits"}
+    flags = ["--responses", data, "--aggregation", "min", "--num_perturbed", 0]
+    assert run(calibration_report.main, "with_model", "--model", model, *flags)["prms"]["pure"]["read_as"] == "differences"
+    again = run(calibration_report.main, "again", "--scores", tmp_path / "with_model" / "scores.jsonl", *flags[:4])
+    assert again["prms"]["scores"]["read_as"] == "differences"
+    with pytest.raises(ValueError, match=r"--aggregation sum: a sum of differences is none \(scores\)"):
+        run(calibration_report.main, "sum", "--scores", scored, "--responses", data, "--aggregation", "sum")
 
     item = {"idx": "circular_1", "question": "What is 3 + 4?", "steps": STEPS, "error_steps": [1], "classification": "circular"}
     assembled = write_rows(item, name="prmbench.jsonl")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from prm import metrics
+from prm.aggregation import Aggregation
 from prm.benchmarks.best_of_n.breakdown import evaluate_breakdown, length_groups
 from prm.benchmarks.best_of_n.candidates import build_pool, group_by_spelling, group_by_value, with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n, measure_best_of_n
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
-from prm.benchmarks.response_scores import OwnAggregation
 from prm.benchmarks.tables import render
 from prm.records import Response, StepScores
 
@@ -232,7 +232,7 @@ def test_a_prm_that_read_nothing_of_the_pools_that_are_kept():
 def test_each_prm_under_its_own_aggregation():
     """Last step scores are right, minima wrong: an outcome model and a process model on one plot."""
     rows = [StepScores("a", i, [0.9 - 0.1 * i, 0.1 * i], i == 3) for i in range(4)]
-    own = {"orm": OwnAggregation("last"), "prm": OwnAggregation("softmin", 0.01)}
+    own = {"orm": Aggregation("last"), "prm": Aggregation("softmin", 0.01)}
     result = evaluate_best_of_n({"orm": rows, "prm": rows}, config(aggregation=["own", "last", "min"]), own)
     for prm, name in (("orm", "last"), ("prm", "min")):
         assert result["prms"][prm]["own"]["best_of_n"] == result["prms"][prm][name]["best_of_n"]
@@ -244,7 +244,7 @@ def test_each_prm_under_its_own_aggregation():
         evaluate_best_of_n({"prm": rows}, config(aggregation=["own"]))
     signed = [StepScores("a", i, [-1.0], i == 3) for i in range(4)]
     with pytest.raises(ValueError, match="prm has step scores outside"):
-        evaluate_best_of_n({"prm": signed}, config(aggregation=["own"]), {"prm": OwnAggregation("product")})
+        evaluate_best_of_n({"prm": signed}, config(aggregation=["own"]), {"prm": Aggregation("product")})
 
 
 def test_grouping_of_answers():

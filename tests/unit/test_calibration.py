@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from prm.aggregation import Aggregation
 from prm.benchmarks.calibration.bias import evaluate_bias
 from prm.benchmarks.calibration.evaluate import CalibrationConfig, evaluate_calibration, exportable_temperature
 from prm.benchmarks.calibration.report import calibration_items, report_calibration
 from prm.benchmarks.calibration.scored_steps import join_scores, soft_labels, truth_of
 from prm.benchmarks.results import read_items, read_tables
 from prm.records import Response, StepScores
+from prm.scoring import ScoringNotes
 
 CONFIG = CalibrationConfig(aggregation=["min", "last"], num_bootstrap=200)
 
@@ -134,9 +136,9 @@ class TestJoin:
         assert join_scores("x", scores(TWO[:1], [values]), TWO[:1], read_as=read_as).read_as == used
 
     def test_scores_that_are_not_what_they_are_to_be_read_as(self):
-        with pytest.raises(ValueError, match=r"x: --read_as probabilities, but its scores reach from -1 to 0\.5"):
+        with pytest.raises(ValueError, match=r"x: its scores are to be read as probabilities, but reach from -1 to 0\.5"):
             join_scores("x", scores(TWO[:1], [[0.5, -1.0]]), TWO[:1], read_as="probabilities")
-        with pytest.raises(ValueError, match=r"x: --read_as differences, but its scores reach from -1\.5 to 0\.5"):
+        with pytest.raises(ValueError, match=r"x: its scores are to be read as differences, but reach from -1\.5 to 0\.5"):
             join_scores("x", scores(TWO[:1], [[0.5, -1.5]]), TWO[:1], read_as="differences")
 
     def test_scores_without_any_truth_are_refused(self):
@@ -177,7 +179,7 @@ class TestCalibration:
             CalibrationConfig(aggregation=["sum"], read_as="differences")
         config = CalibrationConfig(aggregation=["min", "sum"])
         with pytest.raises(ValueError, match="--aggregation sum: a sum of probabilities is none"):
-            config.take_defaults_of({"aggregation": "min", "activation": "sigmoid"})
+            config.take_defaults_of(ScoringNotes(Aggregation("min"), "sigmoid"))
 
     def test_bins_know_their_places(self):
         """The mean of equal scores on an edge may lie below it: a bin's place is not that of its mean."""
@@ -185,12 +187,6 @@ class TestCalibration:
         joined = join_scores("x", scores(rows, [[(i // 10) / 10] for i in range(100)]), rows)
         bins = evaluate_calibration(joined, CONFIG)["steps"]["before"]["bins"]
         assert [b["index"] for b in bins] == list(range(10))
-
-    def test_a_contract_says_what_its_scores_are(self):
-        for activation, reading in (("difference", "differences"), ("identity", "logits"), ("softmax", "probabilities")):
-            config = CalibrationConfig()
-            config.take_defaults_of({"aggregation": "min", "activation": activation})
-            assert config.read_as == reading
 
     def test_by_hand(self):
         joined = join_scores("x", scores(TWO, [[0.9, 0.2], [0.8, 0.6, 0.4]]), TWO)

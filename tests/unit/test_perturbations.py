@@ -52,8 +52,13 @@ def by_form(name, responses):
     ]
 
 
+def perturb(score, responses, names):
+    """Every form scored, the originals too."""
+    return evaluate_perturbations(score, responses, score("original", responses), names, CONFIG)
+
+
 def test_a_prm_that_reads_is_not_moved():
-    found = evaluate_perturbations(by_content, candidates(), ["merge", "split", "filler"], CONFIG)
+    found = perturb(by_content, candidates(), ["merge", "split", "filler"])
     assert (found["num_responses"], found["num_left_out"], found["has_outcomes"]) == (6, 0, True)
     assert {name: perturbed["share_changed"] for name, perturbed in found["perturbations"].items()} == {
         "merge": 1,
@@ -71,7 +76,7 @@ def test_a_prm_that_reads_is_not_moved():
 
 
 def test_a_prm_that_goes_by_form_is_found_out():
-    found = evaluate_perturbations(by_form, candidates(), ["merge", "split", "filler"], CONFIG)["perturbations"]
+    found = perturb(by_form, candidates(), ["merge", "split", "filler"])["perturbations"]
     assert found["merge"]["responses"]["last"]["change"]["value"] > 0
     assert found["split"]["responses"]["last"]["change"]["value"] < 0
     # Steps 3, 2, 2 become 5, 3, 3: 1/4, 1/3, 1/3 fall to 1/6, 1/4, 1/4.
@@ -86,15 +91,15 @@ def test_what_cannot_be_scored_in_every_form_is_left_out():
     def short(name, responses):
         return by_content(name, [r for r in responses if len(r.steps) < 5])
 
-    found = evaluate_perturbations(short, candidates(), ["filler"], CONFIG)
+    found = perturb(short, candidates(), ["filler"])
     assert (found["num_responses"], found["num_left_out"]) == (4, 2)
     with pytest.raises(ValueError, match="no response can be scored in its own steps and in every perturbed form"):
-        evaluate_perturbations(lambda name, responses: [], candidates(), ["filler"], CONFIG)
+        perturb(lambda name, responses: [], candidates(), ["filler"])
 
 
 def test_without_outcomes_only_scores_are_compared():
     bare = [Response(r.question_id, r.sample_index, "?", r.steps) for r in candidates()]
-    change = evaluate_perturbations(by_form, bare, ["filler"], CONFIG)["perturbations"]["filler"]["responses"]["min"]
+    change = perturb(by_form, bare, ["filler"])["perturbations"]["filler"]["responses"]["min"]
     assert change["auc"] is None
     assert change["best_of_n"] is None
     assert change["change"]["value"] < 0
@@ -102,7 +107,7 @@ def test_without_outcomes_only_scores_are_compared():
 
 def test_one_question_gives_no_p_value(tmp_path):
     one = candidates()[:3]
-    found = evaluate_perturbations(by_form, one, ["split"], CONFIG)
+    found = perturb(by_form, one, ["split"])
     best = found["perturbations"]["split"]["responses"]["last"]["best_of_n"]
     assert (best["num_questions"], best["p_value"]) == (1, None)
     _, tables = report_calibration({"prm": by_form("original", one)}, one, CONFIG, tmp_path, perturbations=found)
@@ -121,4 +126,4 @@ def test_whole_questions_are_chosen():
 
 def test_an_unknown_perturbation_is_refused():
     with pytest.raises(ValueError, match="--perturbations shuffle: choose from merge, split, filler"):
-        evaluate_perturbations(lambda name, responses: [], candidates(), ["shuffle"], CONFIG)
+        perturb(lambda name, responses: [], candidates(), ["shuffle"])

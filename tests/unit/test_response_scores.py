@@ -2,11 +2,12 @@
 
 import pytest
 
-from prm.aggregation import check_aggregation
-from prm.benchmarks.response_scores import OwnAggregation, ResponseScoreConfig
-from prm.benchmarks.score_files import ScoringNotes, scoring_notes
+from prm.aggregation import Aggregation, check_aggregation
+from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.benchmarks.score_files import scoring_notes
 from prm.files import write_json
 from prm.models.published import RECIPES
+from prm.scoring import ScoringNotes
 from prm.steps.contract import CONTRACTS
 
 PUBLISHED = {name: recipe.contract for name, recipe in RECIPES.items()}
@@ -16,7 +17,7 @@ PUBLISHED = {name: recipe.contract for name, recipe in RECIPES.items()}
 def test_every_contract_s_own_aggregation_is_reported(name):
     contract = {**CONTRACTS, **PUBLISHED}[name]
     config = ResponseScoreConfig()
-    config.take_defaults_of(contract)
+    config.take_defaults_of(ScoringNotes.of(contract))
     own = contract["aggregation"]
     assert config.aggregations == (["min", "mean", "last"] if own in ("min", "mean", "last") else [own, "min", "mean", "last"])
     assert config.softmin_tau == 0.1
@@ -25,11 +26,11 @@ def test_every_contract_s_own_aggregation_is_reported(name):
 
 def test_what_the_user_gives_stays():
     config = ResponseScoreConfig(aggregation=["last", "softmin"], tau=0.5)
-    config.take_defaults_of(PUBLISHED["qwen"])
+    config.take_defaults_of(ScoringNotes.of(PUBLISHED["qwen"]))
     assert (config.aggregations, config.softmin_tau) == (["last", "softmin"], 0.5)
     config = ResponseScoreConfig()
     assert (config.aggregations, config.softmin_tau) == (["min", "mean", "last"], 0.1)
-    config.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
+    config.take_defaults_of(ScoringNotes(Aggregation("softmin", 0.3)))
     assert (config.aggregations, config.softmin_tau) == (["softmin", "min", "mean", "last"], 0.3)
 
 
@@ -45,9 +46,9 @@ def test_a_temperature_that_nothing_has():
         ResponseScoreConfig(aggregation=["last"], tau=0.5)
     config = ResponseScoreConfig(tau=0.5)
     with pytest.raises(ValueError, match="but --aggregation is product min mean last"):
-        config.take_defaults_of(PUBLISHED["qwen"])
+        config.take_defaults_of(ScoringNotes.of(PUBLISHED["qwen"]))
     given = ResponseScoreConfig(tau=0.5)
-    given.take_defaults_of({"aggregation": "softmin", "tau": 0.3})
+    given.take_defaults_of(ScoringNotes(Aggregation("softmin", 0.3)))
     assert given.softmin_tau == 0.5
 
 
@@ -62,7 +63,7 @@ def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
     own = {"aggregation": {"name": "softmin", "tau": 0.2}}
     for name, scored in (("manifest.json", 3), ("manifest-00000-of-00002.json", 4), ("manifest-00001-of-00002.json", 4)):
         write_json(tmp_path / "x" / name, {**own, "counts": {"responses": 10 if name == "manifest.json" else 5, "scored": scored}})
-    assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(OwnAggregation("softmin", 0.2), 2)}
+    assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(Aggregation("softmin", 0.2), None, 8, 2)}
     # Stopped in four, it ended in two.
     for index, counts in enumerate(({"responses": 3, "scored": 3}, None, None, None)):
         write_json(tmp_path / "x" / f"manifest-{index:05d}-of-00004.json", {**own, "counts": counts})

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from prm.aggregation import Aggregation
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig
 from prm.benchmarks.results import (
@@ -17,6 +18,7 @@ from prm.benchmarks.results import (
 )
 from prm.benchmarks.tables import Table, align, interval, p_value, percent, render
 from prm.records import Response
+from prm.scoring import ScoringNotes
 from prm.tracking import write_manifest
 
 ITEM = Item("q1 #0", "gsm8k", "1 + 1?", ["2.", "So \\boxed{2}."], [0.9, 0.8], first_error=-1, correct=True)
@@ -123,12 +125,12 @@ def test_tables_stand_apart_with_title_and_note():
 @pytest.mark.parametrize("name", ["sigmoid", "softmax", "difference", "identity"])
 def test_the_fixed_threshold_is_where_the_contract_is_undecided(name):
     undecided = 0.5 if name in ("sigmoid", "softmax") else 0.0
-    contract = {"activation": name}
+    notes = ScoringNotes(Aggregation("min"), name)
     bench, steps = ProcessBenchConfig(), PRMBenchConfig()
     for config in (bench, steps):
-        config.take_defaults_of(contract)
+        config.take_defaults_of(notes)
     assert (bench.used_threshold, steps.used_threshold) == (undecided, undecided)
     given, skywork = ProcessBenchConfig(fixed_threshold=0.3), PRMBenchConfig(rule="difference")
     for config in (given, skywork):
-        config.take_defaults_of(contract)
+        config.take_defaults_of(notes)
     assert (given.used_threshold, skywork.used_threshold) == (0.3, -0.05)

@@ -1,14 +1,68 @@
 """Best-of-N by groups of questions: measured curves and every question's source, level or length in, one curve per group out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, curve_of
+from prm.data.hub import read_source
+from prm.data.shapes import Place
+from prm.data.sources import question_text
+from prm.records import Row
 
+ID_KEYS = ("question_id", "unique_id", "problem_id", "id", "idx")
 NUM_LENGTH_GROUPS = 4
 RESPONSE_LENGTH = "response length"
+
+
+@dataclass(frozen=True)
+class QuestionFields:
+    """Fields such as source, level or subject, found by a question's id or, for a file with other ids, by its text."""
+
+    by_id: dict[str, Row]
+    by_text: dict[str, Row]
+
+    def of(self, question_id: str, text: str | None) -> Row:
+        """The fields of a question, none if it is unknown."""
+        return self.by_id.get(question_id) or self.by_text.get(_plain(text or ""), {})
+
+
+def load_question_fields(sources: Iterable[str]) -> QuestionFields:
+    """The plain fields (strings, numbers) of rows of question files, candidate pools or rollouts; a field's first value counts."""
+    by_id, by_text = {}, {}
+    for index, (row, where) in (numbered for source in sources for numbered in enumerate(read_source(source))):
+        place = Place(where, index)
+        fields = {name: value for name, value in row.items() if isinstance(value, str | int | float)}
+        given = [row[name] for name in ID_KEYS if row.get(name) is not None]
+        for question_id in {place.question_id(name) for name in given or [None]}:
+            by_id[question_id] = fields | by_id.get(question_id, {})
+        if any(isinstance(row.get(name), str) for name in ("question", "problem")):
+            text = _plain(question_text(row, where))
+            by_text[text] = fields | by_text.get(text, {})
+    return QuestionFields(by_id, by_text)
+
+
+def groups_by_field(
+    fields: QuestionFields,
+    questions: Sequence[tuple[str, str | None]],
+    names: Sequence[str] | None,
+    defaults: Sequence[str],
+    source: str,
+) -> dict[str, list[str]]:
+    """The value of each named field for every question (id, text); "unknown" where a question has none.
+
+    Without `names`, those of `defaults` that there are. Raises ValueError if no question is found, or none has a field asked for.
+    """
+    rows = [fields.of(question_id, text) for question_id, text in questions]
+    if not any(rows):
+        raise ValueError(f"{source}: holds none of the {len(rows)} questions, such as {questions[0][0]!r}, by id or by text")
+    found = {name: [_value(row.get(name)) for row in rows] for name in names or defaults}
+    if missing := [name for name in names or () if not any(name in row for row in rows)]:
+        known = sorted({name for row in rows for name in row})
+        raise ValueError(f"--breakdown {missing[0]}: no question in {source} has that field; they have {', '.join(known)}")
+    return {name: values for name, values in found.items() if set(values) != {"unknown"}}
 
 
 def evaluate_breakdown(measured: MeasuredCurves, groups: Mapping[str, Sequence[str]], config: BestOfNConfig) -> dict[str, Any]:
@@ -47,3 +101,11 @@ def _natural(value: str) -> tuple[int, float, str]:
     digits = "".join(c if c.isdecimal() or c == "." else " " for c in value).split()
     number = next((float(d) for d in digits if d.replace(".", "", 1).isdecimal()), None)
     return (1, 0.0, value) if number is None else (0, number, value)
+
+
+def _value(value: Any) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

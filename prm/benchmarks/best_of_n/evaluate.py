@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from prm import metrics
-from prm.aggregation import NEEDS_PROBABILITIES, aggregate_lists
+from prm.aggregation import NEEDS_PROBABILITIES, Aggregation, aggregate_lists
 from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
-from prm.benchmarks.response_scores import OWN, OwnAggregation, ResponseScoreConfig
+from prm.benchmarks.response_scores import OWN, ResponseScoreConfig
 from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
@@ -65,14 +65,14 @@ class MeasuredCurves:
 
 
 def evaluate_best_of_n(
-    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, OwnAggregation] | None = None
+    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, Aggregation] | None = None
 ) -> dict[str, Any]:
     """All curves of all PRMs as plain nested dicts: `summarize` of `measure_best_of_n`."""
     return summarize(measure_best_of_n(records, config, own), config)
 
 
 def measure_best_of_n(
-    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, OwnAggregation] | None = None
+    records: Mapping[str, Sequence[StepScores]], config: BestOfNConfig, own: Mapping[str, Aggregation] | None = None
 ) -> MeasuredCurves:
     """Every curve per question. `own` has what the aggregation `own` stands for under each PRM.
 
@@ -155,9 +155,9 @@ def _can_vote(pool: CandidatePool) -> bool:
     return any((answers >= 0).any() for answers in pool.answers)
 
 
-def _resolve(prm: str, name: str, config: BestOfNConfig, own: Mapping[str, OwnAggregation]) -> OwnAggregation:
+def _resolve(prm: str, name: str, config: BestOfNConfig, own: Mapping[str, Aggregation]) -> Aggregation:
     if name != OWN:
-        return OwnAggregation(name, config.softmin_tau)
+        return Aggregation(name, config.softmin_tau)
     if prm not in own:
         raise ValueError(
             f"--aggregation {OWN}: nothing says what {prm} was trained for (the manifest of scripts/score.py beside its scores "
@@ -174,7 +174,7 @@ def _refuse_signed(prm: str, pool: CandidatePool, aggregation: str) -> None:
         )
 
 
-def _response_scores(prm: str, pool: CandidatePool, aggregation: OwnAggregation) -> list[np.ndarray]:
+def _response_scores(prm: str, pool: CandidatePool, aggregation: Aggregation) -> list[np.ndarray]:
     """Scores of every question's candidates; those that the PRM could not read have one below all others."""
     flat = [scores for group in pool.step_scores[prm] for scores in group]
     scores = aggregate_lists(flat, aggregation.name, aggregation.tau, signed=pool.is_signed(prm))

@@ -5,17 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.best_of_n.breakdown import RESPONSE_LENGTH, evaluate_breakdown, length_groups
+from prm.benchmarks.best_of_n.breakdown import (
+    RESPONSE_LENGTH,
+    evaluate_breakdown,
+    groups_by_field,
+    length_groups,
+    load_question_fields,
+)
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, MeasuredCurves, measure_best_of_n, summarize
 from prm.benchmarks.best_of_n.items import best_of_n_items, describe_choice, named_groups
 from prm.benchmarks.best_of_n.length import LengthUnit, candidate_lengths, evaluate_length, plot_length
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
 from prm.benchmarks.results import write_results
-from prm.benchmarks.score_files import ScoringNotes, Texts, check_steps, groups_by_field, load_question_fields, load_texts
+from prm.benchmarks.score_files import Texts, check_steps, load_texts
 from prm.benchmarks.tables import Table
 from prm.figures import remove_figure
 from prm.records import StepScores
+from prm.scoring import ScoringNotes
 
 QUESTION_FIELDS = ("source", "level", "subject", "type")
 
@@ -59,7 +66,7 @@ def report_best_of_n(
     for prm, rows in records.items():
         check_steps(prm, rows, texts.responses)
     notes = notes or {}
-    measured = measure_best_of_n(records, config, {prm: noted.own for prm, noted in notes.items() if noted.own})
+    measured = measure_best_of_n(records, config, {prm: noted.aggregation for prm, noted in notes.items()})
     left_out = {prm: noted.num_left_out for prm, noted in notes.items() if prm in records and noted.num_left_out}
     unit, lengths = candidate_lengths(measured.pool, texts, config.length_unit)
     groups = _question_groups(measured, texts, files, config)
@@ -94,5 +101,5 @@ def _question_groups(
         (question_id, texts.responses[keys[0]].question if keys[0] in texts.responses else None)
         for question_id, keys in zip(measured.pool.questions, measured.pool.keys, strict=True)
     ]
-    source = config.questions or files[0]
-    return groups_by_field(load_question_fields(source), questions, config.breakdown, QUESTION_FIELDS, source)
+    sources = [config.questions] if config.questions else files
+    return groups_by_field(load_question_fields(sources), questions, config.breakdown, QUESTION_FIELDS, ", ".join(sources))

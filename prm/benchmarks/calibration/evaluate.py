@@ -11,13 +11,11 @@ from prm import metrics
 from prm.benchmarks.calibration.scored_steps import UNKNOWN, BehindError, Neutral, ScoredResponses
 from prm.benchmarks.options import CalibrationBinsConfig
 from prm.benchmarks.response_scores import ResponseScoreConfig
+from prm.scoring import ScoringNotes
+from prm.steps import Reading
 
 COMMUTES = ("min", "max", "last")
 """Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
-
-
-READ_AS = {"sigmoid": "probabilities", "softmax": "probabilities", "difference": "differences", "identity": "logits"}
-"""Activation of a contract -> what its scores are."""
 
 
 @dataclass
@@ -36,19 +34,18 @@ class CalibrationConfig(ResponseScoreConfig, CalibrationBinsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_sum()
+        if self.read_as != "auto":
+            self.check_sum("--read_as", self.read_as)
 
-    def check_sum(self) -> None:
+    def take_defaults_of(self, notes: ScoringNotes) -> None:
+        super().take_defaults_of(notes)
+        if self.read_as == "auto" and notes.reading is not None:
+            self.check_sum("--model", notes.reading)
+
+    def check_sum(self, prm: str, reading: Reading) -> None:
         """Raises ValueError for a sum of what is no logit: it would be no probability, nor a difference of two."""
-        if "sum" in self.aggregations and self.read_as in ("probabilities", "differences"):
-            raise ValueError(f"--aggregation sum: a sum of {self.read_as} is none; choose others, or --read_as logits")
-
-    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        """Fill in what the user left open, as a checkpoint's contract has it."""
-        super().take_defaults_of(contract)
-        if self.read_as == "auto":
-            self.read_as = READ_AS[contract["activation"]]
-            self.check_sum()
+        if "sum" in self.aggregations and reading != "logits":
+            raise ValueError(f"--aggregation sum: a sum of {reading} is none ({prm}); choose others, or --read_as logits")
 
 
 def evaluate_calibration(scored: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ FILLER = "Let me think about this."
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 ENUMERATION = re.compile(r"\W*\d+\.")
 Score = Callable[[str, list[Response]], Iterable[StepScores]]
-"""The name of a form (`original`, or a perturbation) and its responses in, their scores out; what cannot be scored is left out."""
+"""The name of a perturbation and the perturbed responses in, their scores out; what cannot be scored is left out."""
 
 
 def merge_neighbours(steps: Sequence[str]) -> list[str]:
@@ -76,9 +76,13 @@ def choose_questions(responses: Sequence[Response], num_responses: int, seed: in
 
 
 def evaluate_perturbations(
-    score: Score, responses: Sequence[Response], names: Sequence[str], config: CalibrationConfig
+    score: Score,
+    responses: Sequence[Response],
+    originals: Sequence[StepScores],
+    names: Sequence[str],
+    config: CalibrationConfig,
 ) -> dict[str, Any]:
-    """Score every response as it is and perturbed; a response that cannot be scored in every form is left out and counted.
+    """Score every response perturbed, beside the `originals`; one that cannot be scored in every form is left out and counted.
 
     Raises ValueError for an unknown perturbation, and if nothing can be scored in every form.
     """
@@ -86,7 +90,9 @@ def evaluate_perturbations(
     responses = [dataclasses.replace(r, step_labels=None, completions=None) for r in responses if r.steps]
     forms = {"original": responses}
     forms |= {name: [dataclasses.replace(r, steps=PERTURBATIONS[name](r.steps)) for r in responses] for name in names}
-    scores = {name: {s.key: s for s in score(name, form)} for name, form in forms.items()}
+    keys = {response.key for response in responses}
+    scores = {"original": {s.key: s for s in originals if s.key in keys}}
+    scores |= {name: {s.key: s for s in score(name, forms[name])} for name in names}
     common = set.intersection(*(set(found) for found in scores.values()))
     if not common:
         raise ValueError("no response can be scored in its own steps and in every perturbed form: raise the model's max_length")

@@ -32,7 +32,8 @@ def report_calibration(
 
     The length of a step is counted in tokens of `tokenizer`, without one in characters. `readings` say of PRMs how their scores
     are read where the config leaves it open.
-    Raises ValueError as `join_scores` does, and for product and geometric mean of signed scores, before anything is written.
+    Raises ValueError as `join_scores` and `check_sum` do, and for product and geometric mean of signed scores, before anything is
+    written.
     """
     files = {prm: f"calibration-{prm.replace('/', '-')}.json" if len(records) > 1 else "calibration.json" for prm in records}
     if len(set(files.values())) < len(files):
@@ -43,6 +44,8 @@ def report_calibration(
         prm: join_scores(prm, rows, responses, config.neutral, config.behind_error, step_length, read_as=reading[prm])
         for prm, rows in records.items()
     }
+    for prm, one in scored.items():
+        config.check_sum(prm, one.read_as)
     prms = {prm: {**evaluate_calibration(one, config), "bias": evaluate_bias(one, config)} for prm, one in scored.items()}
     result = {
         "num_calibration_bins": config.num_calibration_bins,

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from prm import metrics
 from prm.aggregation import aggregate_lists, is_signed
 from prm.benchmarks.score_files import check_steps
+from prm.benchmarks.step_calibration import reading_of
 from prm.records import Key, Response, StepScores
+from prm.steps import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class ScoredResponses:
     step_length: Int[np.ndarray, " steps"]
     is_signed: bool
     """Whether a score lies outside [0, 1]."""
-    read_as: metrics.Reading
+    read_as: Reading
     num_unscored: int
     num_doubtful_zeros: int
     """Step labels of 0 that are taken for neutral, although no step of their source is labelled -1: they may say wrong."""
@@ -103,20 +105,6 @@ def join_scores(
             f"{prm}: no response has an outcome or a step label: grade them (scripts/grade_rollouts.py) or label their steps"
         )
     return joined
-
-
-def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -> metrics.Reading:
-    """`read_as`; for `auto` probabilities where all scores lie in [0, 1], otherwise logits.
-
-    Raises ValueError where a score cannot be what it is to be read as.
-    """
-    lowest = {"probabilities": 0, "differences": -1}
-    flat = [score for scores in step_scores for score in scores]
-    if read_as in lowest and not lowest[read_as] <= min(flat) <= max(flat) <= 1:
-        raise ValueError(f"{prm}: --read_as {read_as}, but its scores reach from {min(flat):.6g} to {max(flat):.6g}")
-    if read_as == "auto":
-        return "logits" if is_signed(step_scores) else "probabilities"
-    return read_as
 
 
 def soft_labels(responses: Sequence[Response]) -> list[bool]:

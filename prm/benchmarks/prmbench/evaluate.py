@@ -18,7 +18,7 @@ from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.prmbench.items import AREAS, CATEGORIES, CORRECT, Prediction, PRMBenchItem
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.results import without_nan
-from prm.benchmarks.step_calibration import step_calibration
+from prm.benchmarks.step_calibration import reading_of, step_calibration
 from prm.metrics.prm_score import ratio
 
 ALL = "all"
@@ -42,9 +42,9 @@ class PRMBenchConfig(StepBenchmarkConfig):
             return DIFFERENCE_THRESHOLD
         return super().used_threshold
 
-    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        if self.rule == "score":
-            super().take_defaults_of(contract)
+    @property
+    def has_natural_threshold(self) -> bool:
+        return super().has_natural_threshold and self.rule == "score"
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,11 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         scored, good = given[steps.is_scored], steps.is_good[steps.is_scored]
         rules = {"fixed": config.used_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
         result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
+        reading = reading_of("the PRM", predictions, config.reading or "auto")
         raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
         result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({"the PRM": predictions})}
-        result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins)}
+        result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins, reading)}
+        result["read_as"] = reading
     return without_nan(result | {"baselines": _baselines(steps, config), "published": parse_published(config.published)})
 
 

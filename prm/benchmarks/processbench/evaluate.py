@@ -14,7 +14,8 @@ from prm.benchmarks.options import StepBenchmarkConfig
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.published_values import parse_published
 from prm.benchmarks.results import without_nan
-from prm.benchmarks.step_calibration import step_calibration
+from prm.benchmarks.step_calibration import reading_of, step_calibration
+from prm.steps import Reading
 
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
 STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
@@ -36,9 +37,9 @@ class ProcessBenchConfig(StepBenchmarkConfig):
         if self.fixed_threshold is not None and "fixed" not in self.threshold:
             raise ValueError(f"--fixed_threshold {self.fixed_threshold}: --threshold {' '.join(self.threshold)} does not use it")
 
-    def take_defaults_of(self, contract: Mapping[str, Any]) -> None:
-        if "fixed" in self.threshold:
-            super().take_defaults_of(contract)
+    @property
+    def has_natural_threshold(self) -> bool:
+        return super().has_natural_threshold and "fixed" in self.threshold
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,21 @@ def evaluate_processbench(
         _check_readable(subsets, config)
     elif config.fixed_threshold is not None:
         raise ValueError("--fixed_threshold is for step scores, but the predictions are steps: leave it out")
+    reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     random, number = _random_baseline(subsets, config), _tuned_baseline(subsets, step_number_scores)
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "num_items": len(items),
+        "read_as": reading,
         "confidence": config.confidence,
         "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
         "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
-        "calibration": _calibration(subsets, config.num_calibration_bins) if has_scores else {},
+        "calibration": _calibration(subsets, config.num_calibration_bins, reading) if has_scores else {},
         "random_oracle_f1": random.f1,
         "step_number_oracle_f1": number.f1,
         "position_oracle_f1": _tuned_baseline(subsets, position_scores).f1,
@@ -200,9 +203,9 @@ def _scores(
     return {**vars(metrics.first_error_score(predicted, labels)), "low": low, "high": high}
 
 
-def _calibration(subsets: Mapping[str, Subset], num_bins: int) -> dict[str, dict[str, float | int]]:
+def _calibration(subsets: Mapping[str, Subset], num_bins: int, reading: Reading) -> dict[str, dict[str, float | int]]:
     judged = {name: metrics.judged_steps(subset.given, subset.labels) for name, subset in subsets.items()}
-    return {name: step_calibration(scores, good, num_bins) for name, (scores, good) in judged.items()}
+    return {name: step_calibration(scores, good, num_bins, reading) for name, (scores, good) in judged.items()}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""What scoring notes beside scores of the PRM that made them: a contract in, entries of the manifest out, and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from prm.aggregation import Aggregation
+from prm.files import read_json
+from prm.steps import READ_AS, Reading
+from prm.tracking import manifest_path
+
+SCORES = "scores"
+"""Folder in an evaluation's own for the scores of the responses as they are."""
+SCORED = ("scores.jsonl", "predictions.jsonl")
+"""What an evaluation writes of them beside it, and what another one may read from there."""
+
+
+@dataclass(frozen=True)
+class ScoringNotes:
+    """How a PRM's scores are read."""
+
+    aggregation: Aggregation
+    activation: str | None = None
+    """How an output of the head became a score."""
+    num_scored: int = 0
+    num_left_out: int = 0
+    """Responses that the PRM could not read."""
+
+    @classmethod
+    def of(cls, contract: Mapping[str, Any]) -> "ScoringNotes":
+        return cls(Aggregation.of(contract), contract["activation"])
+
+    @property
+    def reading(self) -> Reading | None:
+        return READ_AS.get(self.activation or "")
+
+    def to_manifest(self) -> dict[str, Any]:
+        return {"aggregation": asdict(self.aggregation), "activation": self.activation}
+
+
+def notes_of(path: str | Path) -> ScoringNotes | None:
+    """The notes of a file of scores, of the jobs that wrote to a folder, or of an evaluation's scores; None if others made it.
+
+    A run that was started again in other shares leaves the manifests of both divisions: those that went through most responses
+    count.
+    """
+    path = Path(path)
+    places = path.glob("manifest*.json") if path.is_dir() else filter(Path.exists, [manifest_path(path)])
+    by_division = groupby(sorted(places, key=division), key=division)
+    divisions = [[read_json(place, "restore or remove it") for place in group] for _, group in by_division]
+    noted = [manifest for manifest in max(reversed(divisions), key=num_responses, default=[]) if "aggregation" in manifest]
+    if noted:
+        num_scored = sum(counted(manifest, "scored") for manifest in noted)
+        left_out = num_responses(noted) - num_scored
+        return ScoringNotes(Aggregation(**noted[0]["aggregation"]), noted[0].get("activation"), num_scored, left_out)
+    kept = (path if path.is_dir() else path.parent) / SCORES
+    holds_scores = any((path / name).exists() for name in SCORED) if path.is_dir() else path.name in SCORED
+    return notes_of(kept) if holds_scores and kept.is_dir() else None
+
+
+def num_responses(manifests: Sequence[Mapping[str, Any]]) -> int:
+    return sum(counted(manifest, "responses") for manifest in manifests)
+
+
+def counted(manifest: Mapping[str, Any], name: str) -> int:
+    """A count of a run that came to its end; 0 of one that did not."""
+    return (manifest.get("counts") or {}).get(name, 0)
+
+
+def division(manifest: Path) -> str:
+    """Into how many jobs the run was divided that left this manifest, as its name says; empty for one job."""
+    return manifest.stem.partition("-of-")[2]
