@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from prm.benchmarks.speed.rank_balance import balance_report
+from prm.benchmarks.speed.repetitions import set_up
 from prm.benchmarks.speed.report import training_tables
-from prm.benchmarks.speed.training import hardware, measure_speed
-from prm.benchmarks.speed.variants import SpeedConfig
+from prm.benchmarks.speed.training import measure_training
+from prm.benchmarks.speed.training_variants import TrainingSpeedConfig
 from prm.benchmarks.speed.vocabulary_memory import vocabulary_report
 from prm.benchmarks.speed.workload import SHAPES, log_normal_lengths, model_config
 from prm.config import parse_args, run
@@ -21,7 +22,7 @@ BALANCED_SHAPE = "qwen2.5-math-1.5b"
 
 
 @dataclass
-class BenchmarkConfig(SpeedConfig):
+class BenchmarkConfig(TrainingSpeedConfig):
     """What is measured, and where the results go."""
 
     parts: list[str] = field(default_factory=lambda: list(PARTS))
@@ -62,15 +63,17 @@ def vocabulary(config: BenchmarkConfig) -> dict[str, Any]:
     return {"hidden_size": hidden_size, "num_targets": config.num_targets, "dtype": str(dtype), "sizes": rows}
 
 
-PARTS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {"speed": measure_speed, "ranks": ranks, "vocabulary": vocabulary}
+PARTS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
+    "speed": measure_training,
+    "ranks": ranks,
+    "vocabulary": vocabulary,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     setup_logging()
     config = parse_args(BenchmarkConfig, argv, __doc__)
-    if config.use_cpu:
-        torch.set_num_threads(config.num_threads)
-    result = {"hardware": hardware(config.use_cpu)} | {part: PARTS[part](config) for part in config.parts}
+    result = {"hardware": set_up(config)} | {part: PARTS[part](config) for part in config.parts}
     write_json(Path(config.output_dir) / "metrics.json", result)
     write_manifest(config.output_dir, config)
     print(training_tables(result))

@@ -5,7 +5,7 @@ import json
 import pytest
 from benchmark_training import main
 
-from prm.benchmarks.speed.variants import VARIANTS, SpeedConfig
+from prm.benchmarks.speed.training_variants import VARIANTS, TrainingSpeedConfig
 
 SMALL = ["--shape", "tiny", "--use_cpu", "True", "--repetitions", "1", "--num_optimizer_steps", "1", "--global_batch_size", "8"]
 SMALL += ["--padded_batch_size", "4", "--mean_length", "40", "--max_length", "90", "--num_batches", "4", "--num_targets", "64"]
@@ -29,7 +29,7 @@ def outcome(tmp_path_factory):
 
 def workload_lengths() -> list[int]:
     sizes = {"num_optimizer_steps": 1, "global_batch_size": 8, "padded_batch_size": 4, "mean_length": 40, "max_length": 90}
-    return SpeedConfig(shape="tiny", **sizes).workload().lengths
+    return TrainingSpeedConfig(shape="tiny", **sizes).workload().lengths
 
 
 def test_every_variant_trains_on_the_same_tokens(outcome):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from prm.benchmarks.speed.padded import check_trl, pad_implicit, trainer_classes
-from prm.benchmarks.speed.training import Measurement, Meter, measure_speed, ratios, summary
-from prm.benchmarks.speed.variants import SpeedConfig
+from prm.benchmarks.speed.training import Meter, TrainingRun, measure_training, summary
+from prm.benchmarks.speed.training_variants import TrainingSpeedConfig
 from prm.benchmarks.speed.workload import make_workload
 
 FAKE_TRL = """
@@ -18,23 +18,14 @@ class PRMConfig(TrainingArguments): pass
 """
 
 
-def measurement(seconds: float, peak: int | None = 100) -> Measurement:
-    return Measurement(seconds, useful_tokens=600, computed_tokens=800, peak_memory_bytes=peak, estimated_memory_bytes=None)
-
-
-def test_ratios_are_medians_of_paired_repetitions():
-    """2, 3 and 12 times as fast; the quotient of the medians would be 4."""
-    fast, slow = [measurement(s) for s in (1.0, 1.0, 4.0)], [measurement(s) for s in (2.0, 3.0, 48.0)]
-    result = ratios(fast, {"trl_defaults": slow, "packed": fast, "padded": slow})
-    assert result["trl_defaults"] == {"median": 3.0, "repetitions": [2.0, 3.0, 12.0]}
-    assert result["packed"]["median"] == 1.0
-    assert "padded" not in result
+def training_run(seconds: float, peak: int | None = 100) -> TrainingRun:
+    return TrainingRun(seconds, useful_tokens=600, computed_tokens=800, peak_memory_bytes=peak, estimated_memory_bytes=None)
 
 
 def test_summary_by_hand():
-    config = SpeedConfig(shape="tiny", use_cpu=True)
+    config = TrainingSpeedConfig(shape="tiny", use_cpu=True)
     workload = make_workload("tiny", 4, 100, 300, 0.5, seed=0)
-    runs = [measurement(1.0, 100), measurement(2.0, 300), measurement(3.0, 200)]
+    runs = [training_run(1.0, 100), training_run(2.0, 300), training_run(3.0, 200)]
     result = summary("packed", runs, config, workload)
     assert (result["tokens_per_second"], result["padding"], result["peak_memory_bytes"]) == (300, 0.25, 200)
     assert result["mfu"] is None
@@ -46,9 +37,9 @@ def test_summary_by_hand():
 def test_mfu_counts_three_forward_passes(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
     monkeypatch.setattr("prm.benchmarks.speed.training.forward_flops", lambda *args, **kwargs: 989e12)
-    config, workload = SpeedConfig(shape="tiny", use_cpu=True), make_workload("tiny", 4, 100, 300, 0.5, seed=0)
+    config, workload = TrainingSpeedConfig(shape="tiny", use_cpu=True), make_workload("tiny", 4, 100, 300, 0.5, seed=0)
     config.use_cpu = False
-    assert summary("packed", [measurement(30.0)], config, workload)["mfu"] == pytest.approx(0.1)
+    assert summary("packed", [training_run(30.0)], config, workload)["mfu"] == pytest.approx(0.1)
 
 
 def test_a_meter_counts_every_embedded_token():
@@ -82,12 +73,12 @@ def test_padding_an_implicit_batch():
 )
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
-        SpeedConfig(**options)
+        TrainingSpeedConfig(**options)
 
 
 def test_a_folder_without_trl_is_refused_with_the_command_that_fills_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps --target .* trl==1\.13\.0"):
-        measure_speed(SpeedConfig(trl_path=str(tmp_path)))
+        measure_training(TrainingSpeedConfig(trl_path=str(tmp_path)))
 
 
 def test_trl_is_taken_from_its_folder(tmp_path, monkeypatch):

@@ -40,11 +40,11 @@ PADDED: dict[str, dict[str, Any]] = {
 """Options of transformers.TrainingArguments. TRL checkpoints by default; `padded_rebalanced` is the fastest without packing."""
 
 
-def token_classification(workload: Workload, arguments: dict[str, Any], trl_path: str | None) -> Trainer:
+def token_classification(workload: Workload, arguments: dict[str, Any], device: torch.device, trl_path: str | None) -> Trainer:
     """A padded token-classification PRM: `transformers.Trainer`, or TRL's PRMTrainer from `trl_path`, which is one."""
     trainer_class, config_class = trainer_classes(trl_path)
     torch.manual_seed(workload.seed)
-    with drawn_on(arguments):
+    with device:  # as in `save_backbone`
         model = AutoModelForTokenClassification.from_config(workload.model_config, attn_implementation="sdpa")
     return trainer_class(
         model=model,
@@ -53,11 +53,6 @@ def token_classification(workload: Workload, arguments: dict[str, Any], trl_path
         data_collator=DataCollatorForTokenClassification(stub_tokenizer()),
         processing_class=stub_tokenizer(),
     )
-
-
-def drawn_on(arguments: dict[str, Any]) -> torch.device:
-    """Where a trainer with these arguments will have its model: billions of numbers drawn on a CPU would take minutes."""
-    return torch.device("cpu" if arguments["use_cpu"] or not torch.cuda.is_available() else "cuda")
 
 
 def trainer_classes(trl_path: str | None) -> tuple[type[Trainer], type[TrainingArguments]]:
@@ -99,10 +94,10 @@ class PaddedImplicitPRM(nn.Module):
         return {"loss": F.binary_cross_entropy_with_logits(self.beta * log_ratios.sum(-1), correct)}
 
 
-def padded_implicit(workload: Workload, arguments: dict[str, Any]) -> Trainer:
+def padded_implicit(workload: Workload, arguments: dict[str, Any], device: torch.device) -> Trainer:
     """The implicit PRM on padded batches, with the reference's log-probs at hand."""
     torch.manual_seed(workload.seed)
-    with drawn_on(arguments):
+    with device:
         model = PaddedImplicitPRM(workload.model_config)
     return Trainer(
         model=model,

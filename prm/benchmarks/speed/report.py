@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from prm.benchmarks.speed.scoring_variants import IMPLICIT
 from prm.benchmarks.tables import align, percent
-
-IMPLICIT = {"implicit": "with its reference", "implicit_cached": "with cached reference log-probs"}
-"""What variants of the implicit PRM are called beside each other."""
 
 
 def training_tables(result: Mapping[str, Any]) -> str:
@@ -21,50 +19,48 @@ def training_tables(result: Mapping[str, Any]) -> str:
 
 
 def speed_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
-    clock = "tokens/CPU-s" if hardware["threads"] else "tokens/s"
-    references = list(next(iter(speed["ratios"].values()), {}))
-    rows = [["training", clock, *(f"/ {name}" for name in references), "padding", "peak GB", "estimate", "MFU"]]
+    rows = [["training", f"tokens/{clock(hardware)}", *references(speed), "padding", "peak GB", "estimate", "MFU"]]
     for name, variant in speed["variants"].items():
-        quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
         memory = [gigabytes(variant[key]) for key in ("peak_memory_bytes", "estimated_memory_bytes")]
-        rows.append(
-            [name, f"{variant['tokens_per_second']:.0f}", *quotients, percent(variant["padding"]), *memory, percent(variant["mfu"])]
-        )
+        shares = percent(variant["padding"]), *memory, percent(variant["mfu"])
+        rows.append([name, f"{variant['tokens_per_second']:.0f}", *quotients(speed, name), *shares])
     notes = [f"{name}: out of memory" for name in speed["out_of_memory"]]
-    where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
-    title = (
-        f"{speed['model']['shape']} on {where}; {speed['useful_tokens']} useful tokens, the longest response has {speed['longest']}"
-    )
+    work = f"{speed['useful_tokens']} useful tokens, the longest response has {speed['longest']}"
+    title = f"{speed['model']['shape']} on {where(hardware)}; {work}"
     return "\n".join([title, align(rows), *notes])
 
 
 def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     """Speed of every way of scoring and its ratios, what became of copies, and the inference time of implicit PRMs."""
-    clock = "CPU-s" if hardware["threads"] else "s"
-    references = list(next(iter(speed["ratios"].values()), {}))
-    quotient_names = [f"/ {name}" for name in references]
-    rows = [
-        [
-            "scoring",
-            f"tokens/{clock}",
-            f"responses/{clock}",
-            *quotient_names,
-            "% computed",
-            "% of matrix rate",
-            "largest difference",
-        ]
-    ]
+    names = [f"{unit}/{clock(hardware)}" for unit in ("tokens", "responses")]
+    rows = [["scoring", *names, *references(speed), "% computed", "% of matrix rate", "largest difference"]]
     for name, variant in speed["variants"].items():
         speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
-        quotients = [f"{speed['ratios'][name][reference]['median']:.2f}" for reference in references]
         difference = variant["largest_difference"]
         shares = [percent(variant["computed"]["tokens"] / speed["candidates"]["tokens"]), percent(variant["matrix_share"])]
-        rows.append([name, *speeds, *quotients, *shares, "-" if difference is None else f"{difference:.0e}"])
-    where = f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
+        rows.append([name, *speeds, *quotients(speed, name), *shares, "-" if difference is None else f"{difference:.0e}"])
     work = speed["candidates"]
-    title = f"{speed['model']['shape']} in {speed['dtype']} on {where}; {work['responses']} candidates, {work['tokens']} tokens"
+    model = f"{speed['model']['shape']} in {speed['dtype']} on {where(hardware)}"
+    title = f"{model}; {work['responses']} candidates, {work['tokens']} tokens"
     rate = f"matrix rate, of large square products: {speed['matrix_flops_per_second'] / 1e9:,.0f} GFLOPs/s"
     return "\n".join([title, align(rows), rate, *copies_note(speed), *inference_time_note(speed["inference_time"])])
+
+
+def where(hardware: Mapping[str, Any]) -> str:
+    return f"{hardware['device']}, {hardware['threads']} thread" if hardware["threads"] else hardware["device"]
+
+
+def clock(hardware: Mapping[str, Any]) -> str:
+    return "CPU-s" if hardware["threads"] else "s"
+
+
+def references(speed: Mapping[str, Any]) -> list[str]:
+    """Heads of the columns that `quotients` fills."""
+    return [f"/ {name}" for name in next(iter(speed["ratios"].values()), ())]
+
+
+def quotients(speed: Mapping[str, Any], name: str) -> list[str]:
+    return [f"{ratio['median']:.2f}" for ratio in speed["ratios"][name].values()]
 
 
 def copies_note(speed: Mapping[str, Any]) -> Iterator[str]:

@@ -1,11 +1,13 @@
-"""Work for the speed of training: a shape, a seed and a length distribution in; a random model's config and labelled tokens out.
+"""Work for the speed benchmarks: a shape, a seed and a length distribution in; a random model's config and labelled tokens out.
 
 Lengths are log-normal, as those of sampled solutions are. Tokens are random: what they are does not change the time they take.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,6 +47,56 @@ NUM_LABELS = 2
 SPECIAL_TOKENS = ("<pad>", "<eos>")
 
 
+@dataclass
+class SpeedConfig:
+    """What training and scoring are measured on, and how."""
+
+    shape: Literal[tuple(SHAPES)] = "small"  # type: ignore[valid-type]
+    """Architecture of the random model."""
+    variants: list[str] = field(default_factory=list)
+    """Ways to measure; default: all that can run here, compiled ones only with --torch_compile."""
+    torch_compile: bool = False
+    """Without --variants: measure compiled layers too; compiling takes minutes."""
+    repetitions: int = 3
+    """Times that every variant is measured."""
+    token_budget: int | None = None
+    """Tokens of a packed row. Default: that of scripts/train.py and scripts/score.py."""
+    padded_batch_size: int = 8
+    """Responses of a padded batch; TRL's default."""
+    mean_length: float = 390.0
+    """Mean length of a response with its question, in tokens."""
+    max_length: int = 2047
+    """Greatest length, in tokens."""
+    spread: float = 0.75
+    """Standard deviation of the logarithm of the lengths: 0.75 as sampled over many questions, 0.15 within one."""
+    use_cpu: bool = False
+    """Leave a GPU alone."""
+    num_threads: int = 1
+    """Threads of a CPU."""
+    seed: int = 0
+    """Seed of lengths, tokens, labels and weights."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is int and value <= 0 and name != "seed":
+                raise ValueError(f"--{name} is {value}, expected a positive number")
+        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
+
+    def choose_variants(self, known: Collection[str]) -> None:
+        """By default all but compiled ones and, where it is missing, vLLM's. Raises ValueError for a name that is not `known`."""
+        unknown = sorted(set(self.variants) - set(known))
+        if unknown:
+            raise ValueError(f"--variants {' '.join(unknown)}: unknown; choose from {', '.join(known)}")
+        left_out = [name for name in known if name.endswith("_compiled") and not self.torch_compile]
+        if importlib.util.find_spec("vllm") is None:
+            left_out += [name for name in known if name.startswith("vllm")]
+        self.variants = list(dict.fromkeys(self.variants)) or [name for name in known if name not in left_out]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu" if self.use_cpu else "cuda")
+
+
 @dataclass(frozen=True)
 class Workload:
     """One epoch of responses, the same for every way of training on them."""
@@ -82,10 +134,11 @@ def model_config(shape: str) -> Qwen2Config:
     return Qwen2Config(**{"tie_word_embeddings": True, **SHAPES[shape]}, max_position_embeddings=4096, **options)
 
 
-def save_backbone(workload: Workload, folder: Path) -> None:
+def save_backbone(workload: Workload, folder: Path, device: torch.device) -> None:
     """A random causal LM of the workload's shape, for trainers that load their model from a folder."""
     torch.manual_seed(workload.seed)
-    AutoModelForCausalLM.from_config(workload.model_config).save_pretrained(folder)
+    with device:  # billions of numbers drawn on a CPU would take minutes
+        AutoModelForCausalLM.from_config(workload.model_config).save_pretrained(folder)
 
 
 def log_normal_lengths(num: int, mean: float, maximum: int, spread: float, seed: int) -> list[int]:
@@ -94,13 +147,18 @@ def log_normal_lengths(num: int, mean: float, maximum: int, spread: float, seed:
     return np.clip(np.round(draws * mean / draws.mean()), 8, maximum).astype(int).tolist()
 
 
+def step_ends(start: int, length: int) -> list[int]:
+    """Of a response from `start` on, whose last step may be shorter."""
+    return sorted({*range(start + TOKENS_PER_STEP - 1, length - 1, TOKENS_PER_STEP), length - 1})
+
+
 def random_example(index: int, length: int, vocab_size: int, generator: np.random.Generator) -> Example:
     start = max(1, round(PROMPT_SHARE * length))
-    step_ends = sorted({*range(start + TOKENS_PER_STEP - 1, length - 1, TOKENS_PER_STEP), length - 1})
+    ends = step_ends(start, length)
     tokens = generator.integers(len(SPECIAL_TOKENS), vocab_size, length).tolist()
-    labels = generator.choice([-1.0, 1.0], len(step_ends)).tolist()
+    labels = generator.choice([-1.0, 1.0], len(ends)).tolist()
     logps = torch.from_numpy(-generator.exponential(1.0, length - start)).float()
-    return Example(("random", index), EncodedResponse(tokens, step_ends, start), bool(index % 2), labels, logps)
+    return Example(("random", index), EncodedResponse(tokens, ends, start), bool(index % 2), labels, logps)
 
 
 def token_rows(examples: Sequence[Example]) -> list[dict[str, list[int]]]:

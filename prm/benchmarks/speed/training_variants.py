@@ -2,16 +2,16 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer
 
 from prm.benchmarks.speed.padded import PADDED, padded_implicit, token_classification
-from prm.benchmarks.speed.workload import NUM_LABELS, SHAPES, Workload, make_workload, stub_encoder
+from prm.benchmarks.speed.workload import NUM_LABELS, SpeedConfig, Workload, make_workload, stub_encoder
 from prm.models.packing import Batch
 from prm.training.arguments import TrainingConfig
 from prm.training.run import build_model
@@ -19,63 +19,28 @@ from prm.training.trainer import PRMTrainer
 
 
 @dataclass
-class SpeedConfig:
+class TrainingSpeedConfig(SpeedConfig):
     """What is trained, and how it is measured."""
 
-    shape: Literal[tuple(SHAPES)] = "small"  # type: ignore[valid-type]
-    """Architecture of the random model."""
-    variants: list[str] = field(default_factory=list)
-    """Ways of training to measure; default: all, the compiled ones only with --torch_compile."""
-    torch_compile: bool = False
-    """Measure packed training under torch.compile too; compiling takes minutes."""
     trl_path: str | None = None
     """Folder that holds TRL 1.13 for the padded token classification; without it, transformers.Trainer with TRL's options."""
-    repetitions: int = 3
-    """Times that every variant is measured."""
     num_optimizer_steps: int = 4
     """Optimizer steps that are timed; equally many warm up before them, on the same responses."""
     global_batch_size: int = 32
     """Responses per optimizer step."""
-    token_budget: int | None = None
-    """Tokens of a packed micro-batch. Default: that of scripts/train.py."""
-    padded_batch_size: int = 8
-    """Responses of a padded micro-batch; TRL's default."""
-    mean_length: float = 390.0
-    """Mean length of a response with its question, in tokens."""
-    max_length: int = 2047
-    """Greatest length, in tokens."""
-    spread: float = 0.75
-    """Standard deviation of the logarithm of the lengths."""
     bf16: bool | None = None
     """Compute in bfloat16, all variants alike. Default: on CUDA."""
     gradient_checkpointing: bool = False
     """Recompute activations in packed training, where memory does not hold them."""
-    use_cpu: bool = False
-    """Leave a GPU alone."""
-    num_threads: int = 1
-    """Threads of a CPU."""
-    seed: int = 0
-    """Seed of lengths, tokens, labels and weights."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.variants) - VARIANTS.keys())
-        if unknown:
-            raise ValueError(f"--variants {' '.join(unknown)}: unknown; choose from {', '.join(VARIANTS)}")
-        for name in ("repetitions", "num_optimizer_steps", "global_batch_size", "padded_batch_size", "num_threads"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} is {getattr(self, name)}, expected a positive number")
+        super().__post_init__()
+        self.choose_variants(VARIANTS)
         if self.global_batch_size % self.padded_batch_size:
             raise ValueError(
                 f"--global_batch_size {self.global_batch_size} is no multiple of --padded_batch_size {self.padded_batch_size}"
             )
-        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         self.bf16 = not self.use_cpu if self.bf16 is None else self.bf16
-        if not self.variants:
-            self.variants = [name for name in VARIANTS if self.torch_compile or not name.endswith("_compiled")]
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu" if self.use_cpu else "cuda")
 
     def workload(self) -> Workload:
         num_responses = self.num_optimizer_steps * self.global_batch_size
@@ -102,35 +67,32 @@ class SpeedConfig:
         return self.arguments(folder) | sizes | PADDED[name]
 
 
-Build = Callable[[SpeedConfig, Workload, Path], Trainer]
+Build = Callable[[TrainingSpeedConfig, Workload, Path], Trainer]
 """What makes a trainer that is ready to start; the folder holds the random backbone and takes what the run writes."""
 
 BACKBONE = "backbone"
 
 
-def packed(
-    config: SpeedConfig,
-    workload: Workload,
-    folder: Path,
-    loss: str,
-    trainer_class: type[PRMTrainer] = PRMTrainer,
-    torch_compile: bool = False,
-) -> PRMTrainer:
-    """The project's own trainer, as scripts/train.py builds it, on the backbone in `folder`."""
-    arguments = TrainingConfig(
-        **config.arguments(folder),
-        loss=loss,
-        num_labels=NUM_LABELS,
-        model_name_or_path=str(folder / BACKBONE),
-        eval_strategy="no",
-        global_batch_size=config.global_batch_size,
-        token_budget=config.token_budget,
-        max_length=config.max_length,
-        gradient_checkpointing=config.gradient_checkpointing,
-        torch_compile=torch_compile,
-    )
-    encoder = stub_encoder(loss)
-    return trainer_class(arguments, build_model(arguments, encoder), encoder, workload.examples, [], run={})
+def packed(loss: str, trainer_class: type[PRMTrainer] = PRMTrainer, torch_compile: bool = False) -> Build:
+    """The project's own trainer, as scripts/train.py builds it, on the backbone in the folder."""
+
+    def build(config: TrainingSpeedConfig, workload: Workload, folder: Path) -> PRMTrainer:
+        arguments = TrainingConfig(
+            **config.arguments(folder),
+            loss=loss,
+            num_labels=NUM_LABELS,
+            model_name_or_path=str(folder / BACKBONE),
+            eval_strategy="no",
+            global_batch_size=config.global_batch_size,
+            token_budget=config.token_budget,
+            max_length=config.max_length,
+            gradient_checkpointing=config.gradient_checkpointing,
+            torch_compile=torch_compile,
+        )
+        encoder = stub_encoder(loss)
+        return trainer_class(arguments, build_model(arguments, encoder), encoder, workload.examples, [], run={})
+
+    return build
 
 
 class UncachedTrainer(PRMTrainer):
@@ -146,32 +108,26 @@ class UncachedTrainer(PRMTrainer):
         return super().step_outputs(model, batch | {"ref_logps": ref_logps})
 
 
-def discriminative(**options: Any) -> Build:
-    return lambda config, workload, folder: packed(config, workload, folder, "step_ce", **options)
-
-
-def implicit(**options: Any) -> Build:
-    return lambda config, workload, folder: packed(config, workload, folder, "implicit_prm", **options)
-
-
 def padded_labels(name: str) -> Build:
-    return lambda config, workload, folder: token_classification(workload, config.padded_arguments(folder, name), config.trl_path)
+    return lambda config, workload, folder: token_classification(
+        workload, config.padded_arguments(folder, name), config.device, config.trl_path
+    )
 
 
 def padded_logps(name: str) -> Build:
-    return lambda config, workload, folder: padded_implicit(workload, config.padded_arguments(folder, name))
+    return lambda config, workload, folder: padded_implicit(workload, config.padded_arguments(folder, name), config.device)
 
 
 VARIANTS: dict[str, Build] = {
-    "packed": discriminative(),
-    "packed_compiled": discriminative(torch_compile=True),
+    "packed": packed("step_ce"),
+    "packed_compiled": packed("step_ce", torch_compile=True),
     "padded_rebalanced": padded_labels("padded_rebalanced"),
     "padded_sorted": padded_labels("padded_sorted"),
     "padded": padded_labels("padded"),
     "trl_defaults": padded_labels("trl_defaults"),
-    "implicit_packed": implicit(),
-    "implicit_packed_compiled": implicit(torch_compile=True),
-    "implicit_packed_uncached": implicit(trainer_class=UncachedTrainer),
+    "implicit_packed": packed("implicit_prm"),
+    "implicit_packed_compiled": packed("implicit_prm", torch_compile=True),
+    "implicit_packed_uncached": packed("implicit_prm", trainer_class=UncachedTrainer),
     "implicit_padded_sorted": padded_logps("padded_sorted"),
     "implicit_padded": padded_logps("padded"),
 }
