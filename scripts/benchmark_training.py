@@ -45,7 +45,7 @@ class BenchmarkConfig(TrainingSpeedConfig):
         unknown = sorted(set(self.parts) - PARTS.keys())
         if unknown:
             raise ValueError(f"--parts {' '.join(unknown)}: unknown; choose from {', '.join(PARTS)}")
-        if self.global_batch_size % self.world_size:
+        if "ranks" in self.parts and self.global_batch_size % self.world_size:
             raise ValueError(f"--global_batch_size {self.global_batch_size} is no multiple of --world_size {self.world_size}")
 
 

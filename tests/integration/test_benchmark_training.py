@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmark_training import main
+from benchmark_training import BenchmarkConfig, main
 
 from prm.benchmarks.speed.training_variants import VARIANTS, TrainingSpeedConfig
 
@@ -85,3 +85,7 @@ def test_other_parts_manifest_and_table(outcome):
 def test_mistakes_end_before_anything_runs(flags, message):
     with pytest.raises(ValueError, match=message):
         main(flags)
+
+
+def test_parts_that_do_not_run_refuse_nothing():
+    assert BenchmarkConfig(parts=["speed"], world_size=5).world_size == 5

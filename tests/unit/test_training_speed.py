@@ -5,8 +5,9 @@ import sys
 import pytest
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
-from prm.benchmarks.speed.padded import check_trl, pad_implicit, trainer_classes
+from prm.benchmarks.speed.padded import check_trl, on_one_gpu, pad_implicit, trainer_classes
 from prm.benchmarks.speed.training import Meter, TrainingRun, measure_training, summary
 from prm.benchmarks.speed.training_variants import TrainingSpeedConfig
 from prm.benchmarks.speed.workload import make_workload
@@ -74,6 +75,21 @@ def test_padding_an_implicit_batch():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingSpeedConfig(**options)
+
+
+def test_float32_is_refused_where_packed_training_would_not_take_it(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert TrainingSpeedConfig().bf16
+    with pytest.raises(ValueError, match="--bf16 False: on CUDA packed training is in bfloat16"):
+        TrainingSpeedConfig(bf16=False)
+    assert not TrainingSpeedConfig(bf16=False, use_cpu=True).bf16
+
+
+def test_padded_training_takes_one_gpu_of_eight(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=8)
+    assert on_one_gpu(arguments).n_gpu == 0
+    arguments._n_gpu = 8
+    assert on_one_gpu(arguments).train_batch_size == 8
 
 
 def test_a_folder_without_trl_is_refused_with_the_command_that_fills_it(tmp_path):

@@ -48,11 +48,17 @@ def token_classification(workload: Workload, arguments: dict[str, Any], device: 
         model = AutoModelForTokenClassification.from_config(workload.model_config, attn_implementation="sdpa")
     return trainer_class(
         model=model,
-        args=config_class(**arguments),
+        args=on_one_gpu(config_class(**arguments)),
         train_dataset=Dataset.from_list(token_rows(workload.examples)),
         data_collator=DataCollatorForTokenClassification(stub_tokenizer()),
         processing_class=stub_tokenizer(),
     )
+
+
+def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """As packed training is: Trainer would use all GPUs that there are (DataParallel), each for a batch of its own."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def trainer_classes(trl_path: str | None) -> tuple[type[Trainer], type[TrainingArguments]]:
@@ -101,7 +107,7 @@ def padded_implicit(workload: Workload, arguments: dict[str, Any], device: torch
         model = PaddedImplicitPRM(workload.model_config)
     return Trainer(
         model=model,
-        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        args=on_one_gpu(TrainingArguments(**arguments, remove_unused_columns=False)),
         train_dataset=[{"input_ids": example.encoded.input_ids, "example": example} for example in workload.examples],
         data_collator=pad_implicit,
     )

@@ -41,6 +41,8 @@ class TrainingSpeedConfig(SpeedConfig):
                 f"--global_batch_size {self.global_batch_size} is no multiple of --padded_batch_size {self.padded_batch_size}"
             )
         self.bf16 = not self.use_cpu if self.bf16 is None else self.bf16
+        if not (self.use_cpu or self.bf16):
+            raise ValueError("--bf16 False: on CUDA packed training is in bfloat16; leave it out, or add --use_cpu True")
 
     def workload(self) -> Workload:
         num_responses = self.num_optimizer_steps * self.global_batch_size
