@@ -5,7 +5,7 @@ import json
 from benchmark_scoring import main
 
 SMALL = ["--shape", "tiny", "--use_cpu", "True", "--num_candidates", "20", "--prompt_length", "20", "--mean_length", "50"]
-NAMES = ["padded", "padded_sorted", "packed", "packed_compiled", "shared", "shared_compiled", "implicit", "implicit_cached"]
+NAMES = ["implicit", "padded", "padded_sorted", "packed", "packed_compiled", "shared", "shared_compiled", "implicit_cached"]
 
 
 def test_metrics_and_table(tmp_path, monkeypatch, capsys):
@@ -22,7 +22,9 @@ def test_metrics_and_table(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "shared_compiled" in printed
     *_, copies, inference_time = printed.splitlines()
-    assert copies.startswith("6 of 20 candidates are copies of others, word for word: scored once by packed, packed_compiled,")
+    assert copies.startswith(
+        "6 of 20 candidates are copies of others, word for word: scored once by implicit, packed, packed_compiled,"
+    )
     measured = result["inference_time"]["ratios"]["implicit"]
     assert f"with its reference {measured['median']:.2f} (by FLOPs {measured['flops']:.2f})" in inference_time
     assert (tmp_path / "manifest.json").exists()

@@ -58,6 +58,7 @@ def test_candidates_part_at_forks():
         ({"tokens_per_fork": 0.5}, "--tokens_per_fork 0.5: expected 0, or 1 or more"),
         ({"tokens_per_fork": float("nan")}, "--tokens_per_fork nan: expected 0, or 1 or more"),
         ({"mean_length": 20.0}, "--mean_length 20.0 counts the question"),
+        ({"max_length": 20}, "--max_length 20 counts the question"),
         ({"token_budget": 0}, "--token_budget is 0"),
     ],
 )

@@ -48,7 +48,7 @@ class ScoringRun(Run):
     tokens: int
     responses: int
     largest_difference: float | None
-    """Of a step score from the first variant's; none for implicit PRMs, which score otherwise."""
+    """Of a step score from that of the first variant that is no implicit PRM; none for those, which score otherwise."""
 
 
 def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
@@ -63,9 +63,10 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
         def measure(name: str) -> ScoringRun:
             start = clock(config.device, engines[name])
             scores = engines[name].score_encoded(encoded)
-            seconds = clock(config.device, engines[name]) - start
-            expected.extend(() if expected else scores)
-            difference = None if name in IMPLICIT else largest_difference(expected, scores)
+            seconds, difference = clock(config.device, engines[name]) - start, None
+            if name not in IMPLICIT:
+                expected.extend(() if expected else scores)
+                difference = largest_difference(expected, scores)
             return ScoringRun(seconds, num_tokens, len(encoded), difference)
 
         runs = repeat(list(engines), config.repetitions, measure, "scoring")
@@ -95,6 +96,7 @@ def start_engines(
     engines: dict[str, ScoringEngine] = {}
     for name in progress(config.variants, desc="warming up", unit="engine"):
         engine = None
+        release_memory()  # of an engine that failed, and what others keep in reserve: vLLM takes what is free
         with ExitStack() as failing:
             try:
                 engine = VARIANTS[name](config, folder / name)
@@ -107,9 +109,6 @@ def start_engines(
             else:
                 engines[name] = engine
                 stack.push(failing.pop_all())
-        if name not in engines:  # its memory is for the next
-            del engine
-            release_memory()
     if not engines:
         raise RuntimeError(f"none of {', '.join(config.variants)} could start, see above")
     return engines

@@ -21,8 +21,6 @@ from prm.models.reward_model import build_head
 from prm.scoring import Scorer, ScoringEngine, TorchEngine
 from prm.scoring.engines import TOKEN_BUDGETS
 
-VLLM_LIMIT = 2048
-"""Longest response that vLLM is told to expect, in tokens."""
 VLLM_MEMORY = 0.3
 """Share of a GPU's memory for each of two vLLM engines, which stand beside the others all the time; pooling keeps no cache."""
 DISCRIMINATIVE = "shared"
@@ -58,8 +56,9 @@ class ScoringSpeedConfig(SpeedConfig):
             raise ValueError(f"--copies {self.copies} of --num_candidates {self.num_candidates}: leaves no candidate to repeat")
         if self.tokens_per_fork and not 1 <= self.tokens_per_fork < math.inf:
             raise ValueError(f"--tokens_per_fork {self.tokens_per_fork}: expected 0, or 1 or more tokens")
-        if self.mean_length <= self.prompt_length:
-            raise ValueError(f"--mean_length {self.mean_length} counts the question, so it must exceed {self.prompt_length}")
+        for name in ("mean_length", "max_length"):
+            if getattr(self, name) <= self.prompt_length:
+                raise ValueError(f"--{name} {getattr(self, name)} counts the question, so it must exceed {self.prompt_length}")
         parse_published(self.published, is_share=False)
         if self.published and not (DISCRIMINATIVE in self.variants and IMPLICIT.keys() & set(self.variants)):
             raise ValueError(f"--published stands beside {' or '.join(IMPLICIT)} over {DISCRIMINATIVE}: add both to --variants")
@@ -75,6 +74,7 @@ class ScoringSpeedConfig(SpeedConfig):
     def model_config(self) -> Qwen2Config:
         config = model_config(self.shape)
         config.num_labels = 1
+        config.max_position_embeddings = self.max_length  # vLLM refuses longer responses
         return config
 
 
@@ -126,7 +126,7 @@ def vllm(is_eager: bool) -> Build:
         from prm.scoring.vllm_engine import VLLMScoringEngine
 
         discriminative(config).save_pretrained(folder)
-        encoder = replace(stub_encoder("asym"), max_length=VLLM_LIMIT)
+        encoder = replace(stub_encoder("asym"), max_length=config.max_length)
         return VLLMScoringEngine(folder, encoder, config.dtype, is_eager, VLLM_MEMORY)
 
     return build
