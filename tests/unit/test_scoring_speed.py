@@ -108,6 +108,24 @@ def test_an_engine_that_does_not_start_costs_the_others_nothing(monkeypatch, cap
         measure_scoring(ScoringSpeedConfig(**TINY, num_candidates=6, repetitions=1, variants=["vllm"]))
 
 
+def test_an_engine_that_fails_later_costs_the_others_nothing(monkeypatch, caplog):
+    class Failing:
+        computed_tokens, calls = 0, 0
+
+        def score_encoded(self, encoded):
+            self.calls += 1
+            if self.calls > 3:  # two warm it up
+                raise torch.OutOfMemoryError("out of memory")
+            return [[0.5] * len(response.step_ends) for response in encoded]
+
+    monkeypatch.setitem(VARIANTS, "vllm", lambda config, folder: Failing())
+    found = measure_scoring(ScoringSpeedConfig(**TINY, num_candidates=6, repetitions=2, variants=["packed", "vllm"]))
+    assert list(found["variants"]) == list(found["ratios"]) == ["packed"]
+    assert "vllm is left out: out of memory" in caplog.text
+    with pytest.raises(RuntimeError, match="none of vllm could score everything"):
+        measure_scoring(ScoringSpeedConfig(**TINY, num_candidates=6, repetitions=2, variants=["vllm"]))
+
+
 def test_computed_work_by_hand(tmp_path):
     """A prompt of 20 tokens, responses of 10 and 5 behind it that begin with two tokens alike, and a copy of the longer one."""
     config = ScoringSpeedConfig(**TINY)

@@ -33,6 +33,8 @@ from prm.tracking import progress
 
 logger = logging.getLogger(__name__)
 
+FAILURES = (EngineError, torch.OutOfMemoryError)
+"""What leaves one engine out and not the others."""
 REFERENCES = ("padded", "packed", "vllm", "vllm_compiled")
 """Variants whose speed the table sets the others in relation to."""
 WARM_UP = 48
@@ -60,16 +62,23 @@ def measure_scoring(config: ScoringSpeedConfig) -> dict[str, Any]:
         engines = start_engines(config, encoded, Path(folder), stack)
         computed = {name: computed_work(engine, encoded, config.model_config) for name, engine in engines.items()}
 
-        def measure(name: str) -> ScoringRun:
+        def measure(name: str) -> ScoringRun | None:
             start = clock(config.device, engines[name])
-            scores = engines[name].score_encoded(encoded)
+            try:
+                scores = engines[name].score_encoded(encoded)
+            except FAILURES as error:
+                logger.warning("%s is left out: %s", name, error)
+                return None
             seconds, difference = clock(config.device, engines[name]) - start, None
             if name not in IMPLICIT:
                 expected.extend(() if expected else scores)
                 difference = largest_difference(expected, scores)
             return ScoringRun(seconds, num_tokens, len(encoded), difference)
 
-        runs = repeat(list(engines), config.repetitions, measure, "scoring")
+        measured = repeat(list(engines), config.repetitions, measure, "scoring")
+    runs = {name: of_name for name, of_name in measured.items() if None not in of_name}
+    if not runs:
+        raise RuntimeError(f"none of {', '.join(measured)} could score everything, see above")
     rate = matrix_rate(config.device, getattr(torch, config.dtype))
     return {
         "model": {"shape": config.shape, **SHAPES[config.shape]},
@@ -104,7 +113,7 @@ def start_engines(
                     failing.callback(engine.close)
                 for number in (WARM_UP, 1):  # a compiler makes another graph of a row in which nothing is shared
                     engine.score_encoded(encoded[:number])
-            except (EngineError, torch.OutOfMemoryError) as error:
+            except FAILURES as error:
                 logger.warning("%s is left out: %s", name, error)
             else:
                 engines[name] = engine
