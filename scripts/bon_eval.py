@@ -18,7 +18,7 @@ logger = logging.getLogger("prm.bon_eval")
 
 
 @dataclass(kw_only=True)
-class BonEvalConfig(ScoresConfig, BestOfNReportConfig):
+class BonEvalConfig(BestOfNReportConfig, ScoresConfig):
     """Where the scores come from and where the results go."""
 
     scored = "rollouts"

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from prm.benchmarks.calibration.evaluate import CalibrationConfig
@@ -17,7 +17,7 @@ from prm.data.hub import hash_sources
 from prm.data.sources import RESPONSE_SHAPES, load_responses
 from prm.models.files import model_folder
 from prm.records import Key, Response
-from prm.scoring import score_kept
+from prm.scoring import Scorer, score_kept
 from prm.tracking import setup_logging, write_manifest
 
 NUM_PERTURBED = 2000
@@ -26,7 +26,7 @@ logger = logging.getLogger("prm.calibration_report")
 
 
 @dataclass(kw_only=True)
-class CalibrationReportConfig(ScoresConfig, CalibrationConfig):
+class CalibrationReportConfig(CalibrationConfig, ScoresConfig):
     """Where scores and truth come from and where the report goes."""
 
     scored = "responses"
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"--scores {bare[0]}: holds no texts; give --responses, the file that was scored")
     responses = all_responses(files)
     tokenizer = config.tokenizer and str(model_folder(config.tokenizer, with_weights=False))
-    load = cache(config.load_scorer)
+    load = cache(partial(Scorer.load, config))
     records, notes = config.load_scores(responses, load)
     perturbed = None
     if config.model and config.num_perturbed and config.perturbations:

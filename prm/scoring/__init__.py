@@ -5,7 +5,7 @@ from prm.scoring.file import ScoringConfig, score_file
 from prm.scoring.notes import ScoringNotes, notes_of
 from prm.scoring.options import ModelConfig
 from prm.scoring.processes import score_in_processes
-from prm.scoring.scorer import Scorer, reference_of, score_responses
+from prm.scoring.scorer import Scorer
 from prm.scoring.store import score_kept
 
 __all__ = [
@@ -16,9 +16,7 @@ __all__ = [
     "ScoringNotes",
     "TorchEngine",
     "notes_of",
-    "reference_of",
     "score_file",
     "score_in_processes",
     "score_kept",
-    "score_responses",
 ]

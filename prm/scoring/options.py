@@ -1,11 +1,11 @@
-"""Which PRM scores, and how: the options of every script that loads one in, a loaded `Scorer` out."""
+"""Which PRM scores, and how: the options of every script that loads one in; its contract and its reference model out."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from prm.models import read_contract
-from prm.scoring.scorer import Scorer
+from prm.models.files import is_path
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,34 @@ class ModelConfig:
         """How the model reads a response, before any weight is loaded. Raises as `read_contract` does."""
         return read_contract(self.model, self.recipe)
 
-    def load_scorer(self, engine: str = "torch", torch_compile: bool = False) -> Scorer:
-        """Raises FileNotFoundError or ValueError as `Scorer.load` does."""
-        options = (self.token_budget, self.reference, self.dtype, self.device, engine, torch_compile)
-        return Scorer.load(self.model, *options, recipe=self.recipe)
+    @property
+    def reference_model(self) -> str | None:
+        """Reference of an implicit PRM; None of a model with a head.
+
+        Raises FileNotFoundError for one that is not where it was, ValueError for one that is missing or not needed.
+        """
+        contract = self.contract
+        if contract["num_labels"] != 0:
+            if self.reference is not None:
+                raise ValueError(
+                    f"--reference {self.reference}: {self.model} is no implicit PRM ({contract['loss']}) and has no reference"
+                )
+            return None
+        name = self.reference or contract["reference_model"]
+        if name is None:
+            raise ValueError(f"{self.model}: names no reference model; give --reference")
+        if is_path(name) and not Path(name).is_dir():
+            raise FileNotFoundError(
+                f"{name}: the reference model of {self.model} is not there; give its new place with --reference"
+            )
+        return name
+
+    def check_engine(self, engine: str) -> None:
+        """Raises ValueError for an option that only the torch engine has."""
+        ignored = [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]
+        ignored += ["device"] * (self.device != "auto")
+        if engine == "vllm" and ignored:
+            raise ValueError(
+                f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself and runs on what its build is for; "
+                "leave it out"
+            )

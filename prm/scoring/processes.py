@@ -34,7 +34,7 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
     command = [sys.executable, "-c", CHILD]
     environments = [environment(rank, devices, count) for rank in range(len(shares))]
-    configs = [json.dumps(dataclasses.asdict(share)) for share in shares]
+    configs = [json.dumps({"argv": sys.argv, "config": dataclasses.asdict(share)}) for share in shares]
     starts = zip(configs, environments, strict=True)
     wait_for_all([subprocess.Popen([*command, text], env=env, stdin=subprocess.PIPE) for text, env in starts])
     manifests = [manifest_path(share.output, share.shard_index, share.num_shards) for share in shares]
@@ -79,4 +79,6 @@ def wait_for_all(processes: Sequence[subprocess.Popen]) -> None:
 def main() -> None:
     exit_with_parent()  # the same command given again must not meet this process still writing
     setup_logging()
-    score_file(ScoringConfig(**json.loads(sys.argv[1])))
+    job = json.loads(sys.argv[1])
+    sys.argv = job["argv"]  # the command that manifests name
+    score_file(ScoringConfig(**job["config"]))

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from prm.metrics.degenerate import DegenerateDetector
-from prm.models import read_contract
-from prm.models.files import is_path
 from prm.records import Response, StepScores
 from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.scoring.options import ModelConfig
+from prm.scoring.vllm_engine import VLLMScoringEngine
 from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
@@ -47,35 +48,29 @@ class Scorer:
 
     @classmethod
     def load(
-        cls,
-        directory: str | Path,
-        token_budget: int | None = None,
-        reference: str | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        engine: str = "torch",
-        torch_compile: bool = False,
-        recipe: str | None = None,
+        cls, model: str | Path | ModelConfig, *, engine: str = "torch", torch_compile: bool = False, **options: Any
     ) -> "Scorer":
-        """Load a checkpoint, and for an implicit PRM its reference. Raises FileNotFoundError or ValueError where one is missing."""
-        reference = reference_of(directory, reference, recipe)
-        if engine == "vllm":
-            if reference is not None:
-                raise ValueError(f"--engine vllm: {directory} is an implicit PRM, which has no pooling model; use --engine torch")
-            from prm.scoring.vllm_engine import VLLMScoringEngine
+        """Load a PRM by its folder or hub name, with `options` of ModelConfig (dtype, device, token_budget, ...), or by its config.
 
+        Raises FileNotFoundError or ValueError for a model or a reference that is missing, and for options that the engine lacks.
+        """
+        config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model), **options)
+        if engine == "vllm":
+            if config.reference_model is not None:
+                raise ValueError(f"--engine vllm: {model} is an implicit PRM, which has no pooling model; use --engine torch")
             if torch_compile:
                 raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
-            if not (Path(directory) / CONFIG_NAME).exists():
+            if not (Path(config.model) / CONFIG_NAME).exists():
                 raise FileNotFoundError(
-                    f"--engine vllm: {directory} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py --model "
-                    f"{directory} --output FOLDER, and score with --model FOLDER"
+                    f"--engine vllm: {config.model} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py "
+                    f"--model {config.model} --output FOLDER, and score with --model FOLDER"
                 )
-            encoder = StepEncoder.load(directory)
-            served = VLLMScoringEngine(directory, encoder, dtype)
-            return cls(served, dataclasses.replace(encoder, max_length=served.max_length), str(directory))
-        loaded = TorchEngine.load(directory, token_budget, reference, dtype, device, torch_compile, recipe)
-        return cls(loaded, loaded.encoder, str(directory))
+            config.check_engine(engine)
+            encoder = StepEncoder.load(config.model)
+            served = VLLMScoringEngine(config.model, encoder, config.dtype)
+            return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model)
+        loaded = TorchEngine.load(config, torch_compile)
+        return cls(loaded, loaded.encoder, config.model)
 
     def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
@@ -219,19 +214,6 @@ def check_scores(response: Response, step_scores: list[float]) -> None:
             )
 
 
-def score_responses(
-    model: str | Path | Scorer,
-    responses: Iterable[Response],
-    token_budget: int | None = None,
-    device: str = "auto",
-    dropped: Counter[str] | None = None,
-    recipe: str | None = None,
-) -> Iterator[StepScores]:
-    """Score responses under a checkpoint, a published PRM or a loaded `Scorer` (with a token budget and a device of its own)."""
-    scorer = model if isinstance(model, Scorer) else Scorer.load(model, token_budget, device=device, recipe=recipe)
-    return scorer.score(responses, dropped)
-
-
 def encode_each(
     encoder: StepEncoder, responses: list[Response], dropped: Counter[str] | None = None
 ) -> list[EncodedResponse | None]:
@@ -267,18 +249,3 @@ def _drop(dropped: Counter[str], reason: str, message: str) -> None:
     dropped[reason] += 1
     if dropped.total() <= MAX_NAMED:
         logger.warning("dropped (%s): %s", reason, message)
-
-
-def reference_of(directory: str | Path, reference: str | None = None, recipe: str | None = None) -> str | None:
-    """Reference model of a checkpoint; None for a model with a head. Raises FileNotFoundError when it is not where it was."""
-    config = read_contract(directory, recipe)
-    if config["num_labels"] != 0:
-        if reference is not None:
-            raise ValueError(f"--reference {reference}: {directory} is no implicit PRM ({config['loss']}) and has no reference")
-        return None
-    name = reference or config["reference_model"]
-    if name is None:
-        raise ValueError(f"{directory}: names no reference model; give --reference")
-    if is_path(name) and not Path(name).is_dir():
-        raise FileNotFoundError(f"{name}: the reference model of {directory} is not there; give its new place with --reference")
-    return name

@@ -7,6 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def score_kept(
     run = run_identity(config, responses=hash_responses(responses))
     refuse_other_run(folder, run, "--output_dir", output_dir)
     keys = KeySet(response.key for response in responses)
-    counts = Counter(score_into(folder, keys, lambda: responses, run, config, load or config.load_scorer))
+    counts = Counter(score_into(folder, keys, lambda: responses, run, config, load or partial(Scorer.load, config)))
     kept = {scores.key: scores.step_scores for scores in read_records(folder, StepScores)} if counts["scored"] else {}
     dropped = Counter({reason: number for reason, number in counts.items() if reason not in ("responses", "scored")})
     # What is known of the outcomes may have been graded anew since.

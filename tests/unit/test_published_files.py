@@ -23,7 +23,7 @@ from prm.models import ImplicitPRM, load_model, read_contract, save_model
 from prm.models.files import ModelFiles, download, model_folder
 from prm.models.step_scores import score_batch
 from prm.records import Response
-from prm.scoring import TorchEngine
+from prm.scoring import ModelConfig, TorchEngine
 from prm.steps import SequenceTooLongError, load_tokenizer
 
 RESPONSE = Response("q", 0, "How many apples are 3 + 4?", ["Mia has 3 apples.", "The answer is 7."])
@@ -201,7 +201,7 @@ def test_a_reference_of_the_hub_with_its_revision(tmp_path, hub):
     path = WRITERS["eurus"](tmp_path / "local")
     (tmp_path / "hub").mkdir()
     (path.parent / "reference").rename(tmp_path / "hub" / "renamed")
-    engine = TorchEngine.load(path, reference="Qwen/Qwen2.5-Math-7B-Instruct@abc")
+    engine = TorchEngine.load(ModelConfig(model=str(path), reference="Qwen/Qwen2.5-Math-7B-Instruct@abc"))
     assert hub == [("Qwen/Qwen2.5-Math-7B-Instruct", "abc", "model*.safetensors")]
     assert isinstance(engine.reference, ImplicitPRM)
 

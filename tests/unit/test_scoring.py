@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import sys
-import types
 from collections import Counter
 from dataclasses import replace
 
@@ -20,7 +18,7 @@ from prm.models.packing import pack_responses
 from prm.models.prefixes import batch_by_prefix, lay_out
 from prm.models.step_scores import ACTIVATIONS
 from prm.records import Response, StepScores
-from prm.scoring import ModelConfig, Scorer, ScoringConfig, reference_of, score_file, score_responses
+from prm.scoring import ModelConfig, Scorer, ScoringConfig, score_file
 from prm.steps import StepEncoder
 
 RESPONSES = [
@@ -56,13 +54,13 @@ def implicit(tmp_path_factory, tiny_backbone):
 
 
 def test_every_option_of_a_model_reaches_its_engine(checkpoint, implicit, tiny_backbone):
-    engine = ModelConfig(model=checkpoint, token_budget=77, dtype="bfloat16", device="cpu").load_scorer().engine
+    engine = Scorer.load(ModelConfig(model=checkpoint, token_budget=77, dtype="bfloat16", device="cpu")).engine
     assert (engine.token_budget, engine.model.dtype, engine.model.device.type) == (77, torch.bfloat16, "cpu")
-    assert ModelConfig(model=implicit, reference=str(tiny_backbone)).load_scorer().engine.reference is not None
+    assert Scorer.load(ModelConfig(model=implicit, reference=str(tiny_backbone))).engine.reference is not None
     with pytest.raises(ValueError, match="--reference"):
-        ModelConfig(model=checkpoint, reference=str(tiny_backbone)).load_scorer()
+        Scorer.load(ModelConfig(model=checkpoint, reference=str(tiny_backbone)))
     with pytest.raises(ValueError, match="'none-such' is unknown"):
-        ModelConfig(model=str(tiny_backbone), recipe="none-such").load_scorer()
+        Scorer.load(ModelConfig(model=str(tiny_backbone), recipe="none-such"))
 
 
 def test_activations_by_hand():
@@ -88,7 +86,7 @@ def test_scores_do_not_depend_on_batches_or_order(name, request):
 @pytest.mark.parametrize("name", ["checkpoint", "implicit"])
 @pytest.mark.parametrize("token_budget", [100, 4096])
 def test_shared_beginnings_change_no_score(name, token_budget, request):
-    scorer = Scorer.load(request.getfixturevalue(name), token_budget)
+    scorer = Scorer.load(request.getfixturevalue(name), token_budget=token_budget)
     samples = [[f"Step {i % 2}.", *["More."] * (i % 4), f"\\boxed{{{i}}}"] for i in range(20)]
     responses = [*RESPONSES, *(Response(f"q{i % 3}", i, f"Question {i % 3}?", steps) for i, steps in enumerate(samples))]
     encoded = scorer.encoder.encode_batch(responses)
@@ -134,7 +132,7 @@ def test_copies_are_scored_once(checkpoint, monkeypatch):
     copies = [replace(RESPONSES[index % 4], sample_index=10 + index) for index in range(9)]
     # The same tokens with other step ends are another response.
     split = Response("c", 99, "Why?", ["No.", "Yes.", "No.", "Yes.", "\\boxed{}", "!"])
-    scores = list(score_responses(checkpoint, [*RESPONSES, *copies, split]))
+    scores = list(Scorer.load(checkpoint).score([*RESPONSES, *copies, split]))
     assert len(scored) == 5
     assert [s.key for s in scores] == [*(r.key for r in RESPONSES), *(r.key for r in copies), split.key]
     assert [s.step_scores for s in scores[4:13]] == [scores[index % 4].step_scores for index in range(9)]
@@ -173,7 +171,7 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
             self.made_of = (directory, encoder.loss, dtype)
             self.max_length = 120
 
-    monkeypatch.setitem(sys.modules, "prm.scoring.vllm_engine", types.SimpleNamespace(VLLMScoringEngine=VLLMScoringEngine))
+    monkeypatch.setattr(prm.scoring.scorer, "VLLMScoringEngine", VLLMScoringEngine)
     scorer = Scorer.load(checkpoint, dtype="bfloat16", engine="vllm")
     assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
     assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3
@@ -185,6 +183,9 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
         Scorer.load(checkpoint, engine="vllm", torch_compile=True)
     with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
         Scorer.load(implicit, engine="vllm")
+    for option in ({"device": "cpu"}, {"token_budget": 100}):
+        with pytest.raises(ValueError, match=f"--{next(iter(option))} is of --engine torch"):
+            Scorer.load(checkpoint, engine="vllm", **option)
 
 
 def test_a_published_prm_is_exported_before_vllm_serves_it(tmp_path):
@@ -194,9 +195,9 @@ def test_a_published_prm_is_exported_before_vllm_serves_it(tmp_path):
 
 
 def test_windows_keep_the_order(checkpoint, monkeypatch):
-    whole = list(score_responses(checkpoint, RESPONSES))
+    whole = list(Scorer.load(checkpoint).score(RESPONSES))
     monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (3, 3))
-    for one, other in zip(score_responses(checkpoint, iter(RESPONSES)), whole, strict=True):
+    for one, other in zip(Scorer.load(checkpoint).score(iter(RESPONSES)), whole, strict=True):
         assert one.key == other.key
         assert one.step_scores == pytest.approx(other.step_scores, abs=1e-5)
 
@@ -231,21 +232,21 @@ def test_what_cannot_be_scored_is_counted_and_named(checkpoint, caplog):
 @pytest.mark.parametrize(("response", "message"), [(EMPTY, "no steps"), (LONG, "max_length is 512"), (FORGED, "separator")])
 def test_without_a_counter_what_cannot_be_scored_raises(checkpoint, response, message):
     with pytest.raises(ValueError, match=message):
-        list(score_responses(checkpoint, [RESPONSES[0], response]))
+        list(Scorer.load(checkpoint).score([RESPONSES[0], response]))
 
 
 def test_reference_errors(checkpoint, implicit, tiny_backbone, tmp_path):
-    assert reference_of(checkpoint) is None
-    assert reference_of(implicit) == str(tiny_backbone)
+    assert ModelConfig(model=checkpoint).reference_model is None
+    assert ModelConfig(model=implicit).reference_model == str(tiny_backbone)
     with pytest.raises(ValueError, match=r"is no implicit PRM \(asym\)"):
-        reference_of(checkpoint, "somewhere")
+        _ = ModelConfig(model=checkpoint, reference="somewhere").reference_model
     for gone in (str(tmp_path / "gone"), "./gone", "outputs/run/gone"):
         with pytest.raises(FileNotFoundError, match="give its new place with --reference"):
-            reference_of(implicit, gone)
-    assert reference_of(implicit, "Qwen/Qwen2.5-Math-1.5B") == "Qwen/Qwen2.5-Math-1.5B"
+            _ = ModelConfig(model=implicit, reference=gone).reference_model
+    assert ModelConfig(model=implicit, reference="Qwen/Qwen2.5-Math-1.5B").reference_model == "Qwen/Qwen2.5-Math-1.5B"
     nameless = make_checkpoint(tmp_path / "nameless", tiny_backbone, "implicit_prm")
     with pytest.raises(ValueError, match="names no reference model"):
-        reference_of(nameless)
+        _ = ModelConfig(model=str(nameless)).reference_model
 
 
 @pytest.fixture
@@ -356,7 +357,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_stays(config, tmp_path, damag
 
 
 def test_bad_files_fail_before_a_model_loads(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Scorer, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match="no responses to score"):
         score_file(replace(config, input=str(tmp_path / "empty.jsonl")))

@@ -169,7 +169,7 @@ def test_a_constant_from_the_start_leaves_nothing_to_refuse(score, config, tmp_p
 
 
 def test_a_scorer_that_serves_several_places_tells_the_speed_of_each(config, tmp_path):
-    scorer = config.load_scorer()
+    scorer = Scorer.load(config)
     for name, responses in (("a", RESPONSES), ("b", RESPONSES[:1])):
         score_kept(config, responses, tmp_path, name, lambda: scorer)
         manifest = json.loads((tmp_path / name / "manifest.json").read_text())
