@@ -93,25 +93,28 @@ def paired_difference(
 ) -> PairedDifference:
     """Paired bootstrap of mean(first - second) over questions, `paired_test` of it."""
     gaps = without_noise(first - second)
-    return paired_test(np.asarray(gaps.mean(axis=0)), resampled_means(gaps, num_draws, seed), len(gaps), confidence)
+    num_differing = np.asarray((gaps != 0).sum(axis=0))
+    return paired_test(np.asarray(gaps.mean(axis=0)), resampled_means(gaps, num_draws, seed), len(gaps), num_differing, confidence)
 
 
 def paired_test(
     difference: Float[np.ndarray, "*curves"],
     draws: Float[np.ndarray, "draws *curves"],
     num_questions: int | Int[np.ndarray, "*curves"],
+    num_differing: Int[np.ndarray, "*curves"],
     confidence: float,
 ) -> PairedDifference:
     """Interval and two-sided p-value of a difference from the same difference in resamples of both systems' common questions.
 
     The p-value is twice the smaller share of resamples on either side of zero, counting zeros on both sides and one added draw, so
-    that two identical systems give 1 and none less than 2 / (num_draws + 1). Nor does any fall below 2^(1 - questions), the least
-    that the signs of so many differences can give: where all differences are alike or point one way, so do all resamples, and their
-    share says nothing of how few questions there were. One question has no spread to resample: its p-value is nan.
+    that two identical systems give 1 and none less than 2 / (num_draws + 1). Nor does any fall below 2^(1 - num_differing), the
+    least that the signs of the differences can give on the `num_differing` questions where there is one: where they point one way
+    and no resample goes without, as in a small stratum, all resamples do, and their share says nothing of how few such questions
+    there were. One question has no spread to resample: its p-value is nan.
     """
     low, high = percentile_interval(draws, confidence)
     tail = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
-    p_value = np.clip(2 * (tail + 1) / (len(draws) + 1), 2.0 ** (1 - num_questions), 1.0)
+    p_value = np.clip(2 * (tail + 1) / (len(draws) + 1), 2.0 ** (1 - num_differing), 1.0)
     is_defined = (num_questions > 1) & ~np.isnan(difference)
     return PairedDifference(difference, low, high, np.where(is_defined, p_value, np.nan))
 

@@ -1,5 +1,6 @@
 """Best-of-N in closed form, voting, and the bootstrap over questions."""
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -193,9 +194,10 @@ class TestResampling:
         assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
     def test_p_value_by_hand(self):
-        # Gaps 0 and 1: a quarter of the resamples has the mean 0, on both sides twice that.
-        test = metrics.paired_difference(np.array([0.0, 1.0]), np.zeros(2), num_draws=50_000)
-        assert test.p_value == pytest.approx(0.5, abs=0.02)
+        gaps = np.array([1.0, 1.0, 1.0, -1.0, 0.0])
+        sums = np.array([sum(resample) for resample in itertools.product(gaps, repeat=5)])
+        test = metrics.paired_difference(gaps, np.zeros(5), num_draws=50_000)
+        assert test.p_value == pytest.approx(2 * (sums <= 0).mean(), abs=0.02)
 
     def test_p_value_of_few_questions(self):
         """Resamples of differences that are all alike say nothing of how few they are; the signs of n give 2^(1 - n) at least."""
@@ -205,6 +207,7 @@ class TestResampling:
         for number, expected in ((2, 0.5), (5, 2**-4), (100, 2 / 10_001)):
             assert metrics.paired_difference(np.ones(number), np.zeros(number)).p_value == expected
         assert metrics.paired_difference(np.array([0.1, 0.9]), np.zeros(2)).p_value == 0.5
+        assert metrics.paired_difference(np.repeat([1.0, 0.0], [4, 2]), np.zeros(6)).p_value == 2**-3, "two questions say nothing"
         assert metrics.paired_difference(np.ones(100), np.zeros(100), num_draws=99).p_value == 0.02
         assert metrics.paired_difference(np.ones(5), np.ones(5)).p_value == 1
         alike = metrics.paired_difference(np.full(50, 0.1 + 0.2), np.full(50, 0.3))

@@ -91,6 +91,17 @@ def test_only_items_that_both_could_read():
         compare(items[:1], at([[]]), at(scores[0][:1]), SETTINGS)
 
 
+def test_one_item_in_a_category_of_its_own_proves_nothing():
+    """It is in every resample. Of the others, which are called alike, one has its errors swapped: no count of it differs."""
+    items = [PRMBenchItem(f"circular_{i}", "circular", "q", STEPS, [True, True, False, False], 2) for i in range(200)]
+    items.append(PRMBenchItem("deception_0", "deception", "q", STEPS, [True, True, True, False], 3))
+    first = [[1.0, 1.0, 1.0, 0.0], *[[1.0, 1.0, i % 2, 0.0] for i in range(199)], [1.0, 1.0, 1.0, 0.0]]
+    second = [[1.0, 1.0, 0.0, 1.0], *first[1:-1], [1.0, 1.0, 1.0, 1.0]]
+    tests = compare(items, at(first), at(second), SETTINGS)["fixed"]["tests"]
+    assert tests["all"]["low"] > 0
+    assert (tests["all"]["p_value"], tests["deception"]["p_value"], tests["circular"]["p_value"]) == (1, None, 1)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Six problems in each of three categories, and their correct solutions.

@@ -69,12 +69,12 @@ def test_the_same_predictions_differ_in_nothing():
 
 
 def test_what_both_get_wrong_adds_no_spread():
-    """Two PRMs that disagree on one item of 200 differ far more surely than their own intervals say; swapped, the sign changes."""
+    """Two PRMs that disagree on two items of 200 differ far more surely than their own intervals say; swapped, the sign changes."""
     items = make_items({"gsm8k": 200})
     first = make_predictions(items, 0.5, 1)
     second = list(first)
-    place = next(i for i, item in enumerate(items) if first[i] == item.label)
-    second[place] = UNPARSABLE
+    for place in [i for i, item in enumerate(items) if first[i] == item.label][:2]:
+        second[place] = UNPARSABLE
     settings = ProcessBenchConfig(num_bootstrap=1000)
     there, back = (
         compare(items, given(a), given(b), settings)["prediction"]["average"] for a, b in ((first, second), (second, first))
@@ -82,7 +82,21 @@ def test_what_both_get_wrong_adds_no_spread():
     own = evaluate_processbench(items, first, settings)["results"]["prediction"]["average"]
     assert 0 == there["low"] < there["difference"] < there["high"] < (own["high"] - own["low"]) / 4
     assert there["difference"] == -back["difference"]
-    assert there["p_value"] == back["p_value"] == pytest.approx(2 * np.exp(-1), abs=0.1)
+    assert there["p_value"] == back["p_value"] == 0.5
+
+
+@pytest.mark.parametrize(("num_apart", "p_value"), [(0, 1), (1, 1), (2, 0.5), (5, 0.0625)])
+def test_a_few_items_that_stand_in_every_resample_prove_little(num_apart, p_value):
+    """Five items with an error, of which `first` finds some and `second` none: resampled apart, they are in every resample."""
+    items = [
+        FirstErrorItem(f"{label} {i}", "gsm8k", "p", STEPS, label)
+        for label, n in ((0, num_apart or 1), (-1, 200))
+        for i in range(n)
+    ]
+    first = [item.label for item in items]
+    second = [UNPARSABLE] * num_apart + first[num_apart:]
+    found = compare(items, given(first), given(second), ProcessBenchConfig())["prediction"]
+    assert found["average"]["p_value"] == found["subsets"]["gsm8k"]["p_value"] == p_value
 
 
 def test_each_rule_meets_its_own_and_predictions_the_first():

@@ -14,6 +14,7 @@ from prm.benchmarks.prmbench.evaluate import (
     ALL,
     PRMBenchConfig,
     Steps,
+    count,
     judged_scores,
     lay_out,
     measure,
@@ -84,7 +85,10 @@ def _difference(steps: Steps, calls: Sequence[Bool[np.ndarray, " steps"]], confi
         metrics.without_noise(np.subtract(*(np.stack([side[name] for name in names], axis=-1) for side in sides)))
         for sides in (scores, draws)
     )
-    sizes = np.array([sum(category in {name, *AREAS.get(name, ())} for category in steps.category) for name in names])
-    sizes[names.index(ALL)] = sum(category != CORRECT for category in steps.category)
-    found = vars(metrics.paired_test(gaps, resampled_gaps, sizes, config.confidence))
+    counts = [count(steps, called) for called in calls]
+    is_apart = (counts[0] != counts[1]).any(axis=1)
+    categories = np.array(steps.category)
+    is_own = [categories != CORRECT if name == ALL else np.isin(categories, [name, *AREAS.get(name, ())]) for name in names]
+    sizes, num_differing = (np.array([own.sum() for own in of_name]) for of_name in (is_own, [own & is_apart for own in is_own]))
+    found = vars(metrics.paired_test(gaps, resampled_gaps, sizes, num_differing, config.confidence))
     return {name: {key: float(values[index]) for key, values in found.items()} for index, name in enumerate(names)}

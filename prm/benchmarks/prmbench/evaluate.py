@@ -141,7 +141,7 @@ def lay_out(items: Sequence[PRMBenchItem]) -> Steps:
 
 def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig | None = None) -> dict[str, Any]:
     """What the benchmark reports of one way of calling steps good; with a config, intervals beside every PRMScore."""
-    counts = _count(steps, called_good)
+    counts = count(steps, called_good)
     is_found = np.where(steps.first_error >= 0, ~called_good[steps.first_error], np.nan)
     similarity = _similarity(steps, counts)
     groups = _by_category(steps)
@@ -175,7 +175,7 @@ def resampled_scores(
 
     The items of each category are resampled apart: their numbers are the benchmark's.
     """
-    counts = _count(steps, called_good)
+    counts = count(steps, called_good)
     groups = {name: own for name, own in _by_category(steps).items() if name != CORRECT}
     draws, total = {}, np.zeros((config.num_bootstrap, 4))
     for index, (name, own) in enumerate(groups.items()):
@@ -189,7 +189,7 @@ def resampled_scores(
     return draws
 
 
-def _count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
+def count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
     return metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
 
 

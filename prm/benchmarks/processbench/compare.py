@@ -74,6 +74,9 @@ def _difference(
         draws.append(np.concatenate([of_draws, of_draws.mean(axis=1, keepdims=True)], axis=1))
     gaps = [metrics.without_noise(first - second) for first, second in (scores, draws)]
     sizes = np.array([*(len(subset.places) for subset in subsets.values()), len(items)])
-    found = vars(metrics.paired_test(*gaps, sizes, config.confidence))
+    hits = [predicted == np.array([item.label for item in items]) for predicted in sides]
+    is_apart = hits[0] != hits[1]
+    num_differing = np.array([*(is_apart[subset.places].sum() for subset in subsets.values()), is_apart.sum()])
+    found = vars(metrics.paired_test(*gaps, sizes, num_differing, config.confidence))
     by_column = [{name: float(values[index]) for name, values in found.items()} for index in range(len(sizes))]
     return {"rule": others_rule, "subsets": dict(zip(subsets, by_column[:-1], strict=True)), "average": by_column[-1]}
