@@ -150,6 +150,23 @@ class TestEvaluation:
         # Every last step has score 0, so any threshold that finds an error spoils every right solution.
         assert result["position_oracle_f1"]["average"] == result["all_correct_f1"]["average"] == 0
 
+    def test_baselines_of_groups_count_the_items_that_the_prm_is_measured_on(self):
+        """A subset of one kind, on which no threshold can be tuned, takes the one that is best on all items."""
+        kinds = {"s": [(2, 0), (2, 1), (1, -1), (2, -1)], "errors": [(3, 1), (3, 1), (3, 1), (3, 0)]}
+        items = [
+            FirstErrorItem(f"{s}{i}", s, "p", ["a"] * n, label, "g") for s, own in kinds.items() for i, (n, label) in enumerate(own)
+        ]
+        result = evaluate_processbench(items, [[0.5] * len(i.steps) for i in items], config(threshold=["fixed"]))
+        assert result["step_number_oracle_f1"]["subsets"] == {"s": 0.5, "errors": None}
+        group = result["groups"]["generator"]["g"]
+        # "Wrong from step 1 on" finds one error of two in s and three of four elsewhere; one of two right solutions stays right.
+        assert (group["num_error"], group["num_correct"]) == (6, 2)
+        assert group["step_number_oracle_f1"] == pytest.approx(2 * (4 / 6) * 0.5 / (4 / 6 + 0.5))
+        apart = [FirstErrorItem(str(i), str(label), "p", ["a"], label, "g") for label in (0, -1) for i in (label, label + 9)]
+        result = evaluate_processbench(apart, [[0.5]] * 4, config(threshold=["fixed"], num_random_draws=100))
+        found = result["groups"]["generator"]["g"]["random_oracle_f1"]
+        assert 0.2 < found < 0.9, "with the kinds told apart it would be 1, without these items 0"
+
     def test_average_has_an_interval_of_its_own(self):
         items = [FirstErrorItem(f"{s}{i}", s, "p", ["a"], -(i % 2)) for s in ("x", "y", "z") for i in range(60)]
         scores = [[0.9 if (i.label == -1) == (index % 3 > 0) else 0.1] for index, i in enumerate(items)]

@@ -1,7 +1,7 @@
 """ProcessBench: items with their first wrong step and step scores (or predicted steps) in, F1 per subset and per group out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def evaluate_processbench(
     reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
-    random, number = _random_baseline(subsets, config), _tuned_baseline(subsets, step_number_scores)
+    baselines, labels = _baselines(subsets, config), np.array([item.label for item in items])
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "num_items": len(items),
@@ -101,11 +101,11 @@ def evaluate_processbench(
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
         "calibration": _calibration(subsets, config.num_calibration_bins, reading) if has_scores else {},
-        "random_oracle_f1": random.f1,
-        "step_number_oracle_f1": number.f1,
-        "position_oracle_f1": _tuned_baseline(subsets, position_scores).f1,
-        "all_correct_f1": _averaged({name: 0.0 if s.has_both_kinds else np.nan for name, s in subsets.items()}),
-        "groups": _group_results(items, first, {"random": random, "step_number": number}, config),
+        **{
+            f"{name}_f1": _averaged({subset: _mean_f1(draws, labels, s.places) for subset, s in subsets.items()})
+            for name, draws in baselines.items()
+        },
+        "groups": _group_results(items, first, baselines, config),
         "published": parse_published(config.published),
     }
     return without_nan(result)
@@ -178,7 +178,7 @@ def _thresholds(rule: str, subsets: Mapping[str, Subset], config: ProcessBenchCo
 
 
 def _tuned(subset: Subset) -> float:
-    return metrics.best_threshold(subset.given, subset.labels)[0] if subset.is_read else float("nan")
+    return metrics.best_threshold(subset.given, subset.labels)[0] if subset.is_read and subset.has_both_kinds else float("nan")
 
 
 def _rule_result(
@@ -208,40 +208,38 @@ def _calibration(subsets: Mapping[str, Subset], num_bins: int, reading: Reading)
     return {name: step_calibration(scores, good, num_bins, reading) for name, (scores, good) in judged.items()}
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """F1 per subset, mean over the draws, and what each draw predicts for every item."""
-
-    f1: dict[str, Any]
-    predicted: Int[np.ndarray, "draws items"]
-
-
-def _random_baseline(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> Baseline:
-    """Uniform random scores with the best threshold of each draw: what the benchmark gives for nothing."""
-    draws = {name: list(random_scores(s.lengths, config.num_random_draws, config.seed)) for name, s in subsets.items()}
-    return _oracle_baseline(subsets, draws)
+def _baselines(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> dict[str, Int[np.ndarray, "draws items"]]:
+    """What scores that know nothing of the text predict for every item, at the best threshold of each draw."""
+    lengths = [subset.lengths for subset in subsets.values()]
+    scores = {
+        "random_oracle": zip(*(random_scores(own, config.num_random_draws, config.seed) for own in lengths), strict=True),
+        "step_number_oracle": [list(map(step_number_scores, lengths))],
+        "position_oracle": [list(map(position_scores, lengths))],
+    }
+    tuned = {name: np.stack([_at_best_threshold(subsets, drawn) for drawn in draws]) for name, draws in scores.items()}
+    return tuned | {"all_correct": np.full_like(tuned["position_oracle"], -1)}
 
 
-def _tuned_baseline(subsets: Mapping[str, Subset], score: Any) -> Baseline:
-    return _oracle_baseline(subsets, {name: [score(subset.lengths)] for name, subset in subsets.items()})
+def _at_best_threshold(subsets: Mapping[str, Subset], scores: Sequence[list[list[float]]]) -> Int[np.ndarray, " items"]:
+    """Predictions at the best threshold of each subset, of one without both kinds of items at the best of all items.
+
+    Tuned within items of one kind, a threshold would tell the scores which kind it is.
+    """
+    scored = {name: replace(subset, given=given) for (name, subset), given in zip(subsets.items(), scores, strict=True)}
+    labels = np.concatenate([subset.labels for subset in subsets.values()])
+    whole = Subset(np.arange(len(labels)), labels, [], [of_item for of_subset in scores for of_item in of_subset])
+    thresholds = {name: _tuned(subset if subset.has_both_kinds else whole) for name, subset in scored.items()}
+    return first_errors(scored, thresholds)
 
 
-def _oracle_baseline(subsets: Mapping[str, Subset], draws: Mapping[str, Sequence[list[list[float]]]]) -> Baseline:
-    f1: dict[str, float] = {}
-    num_items = sum(len(subset.places) for subset in subsets.values())
-    predicted = np.full((max(map(len, draws.values())), num_items), metrics.UNPARSABLE)
-    for name, subset in subsets.items():
-        tuned = [metrics.best_threshold(draw, subset.labels) for draw in draws[name]] if subset.has_both_kinds else []
-        f1[name] = float(np.mean([best for _, best in tuned])) if tuned else float("nan")
-        for row, (draw, (threshold, _)) in enumerate(zip(draws[name], tuned, strict=False)):
-            predicted[row, subset.places] = metrics.predict_first_error(draw, threshold)
-    return Baseline(_averaged(f1), predicted)
+def _mean_f1(draws: Int[np.ndarray, "draws items"], labels: Int[np.ndarray, " items"], places: Int[np.ndarray, " _"]) -> float:
+    return float(np.mean([metrics.first_error_score(predicted[places], labels[places]).f1 for predicted in draws]))
 
 
 def _group_results(
     items: Sequence[FirstErrorItem],
     predicted: Int[np.ndarray, " items"],
-    baselines: Mapping[str, Baseline],
+    baselines: Mapping[str, Int[np.ndarray, "draws items"]],
     config: ProcessBenchConfig,
 ) -> dict[str, dict[str, Any]]:
     """Scores per generator and per number of steps, over all subsets, each with the baselines on the same items."""
@@ -249,9 +247,7 @@ def _group_results(
     nested: dict[str, dict[str, Any]] = {}
     for kind, name, places in _groups(items):
         scores: dict[str, Any] = _scores(predicted[places], labels[places], config)
-        for baseline, found in baselines.items():
-            of_draws = [metrics.first_error_score(draw[places], labels[places]).f1 for draw in found.predicted]
-            scores[f"{baseline}_oracle_f1"] = float(np.mean(of_draws))
+        scores |= {f"{name}_f1": _mean_f1(draws, labels, places) for name, draws in baselines.items()}
         nested.setdefault(kind, {})[name] = scores
     return nested
 

@@ -144,4 +144,6 @@ def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
         baselines = [percent(found[f"{baseline}_oracle_f1"]) for baseline in ("random", "step_number")]
         size = f"{found['num_error']} + {found['num_correct']}"
         rows.append([name, percent(found["f1"]), interval(found["low"], found["high"]), *accuracies, *baselines, size])
-    return Table(title, rows, "random and -(i+1): content-free scores with the best threshold of each subset, on the same items")
+    threshold = "the best threshold of each subset (of all items, where a subset has only one kind)"
+    note = f"random and -(i+1): content-free scores on the same items, with {threshold}"
+    return Table(title, rows, note)
