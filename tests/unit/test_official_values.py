@@ -36,11 +36,13 @@ def test_prmbench(name, left_out):
         assert {key: ours[key] for key in numbers} == pytest.approx(numbers, abs=1e-9), group
 
 
-@pytest.mark.parametrize(("name", "rule"), [("critiques", "prediction"), ("scores", "fixed")])
-def test_processbench(name, rule):
+@pytest.mark.parametrize(
+    ("name", "rule", "options"), [("critiques", "prediction", {}), ("scores", "fixed", {"threshold": ["fixed"]})]
+)
+def test_processbench(name, rule, options):
     items = processbench_files.load_items(FIXTURES / "processbench" / "items")
     predictions, _ = processbench_files.load_predictions(FIXTURES / "processbench" / f"{name}.jsonl", items)
-    config = processbench.ProcessBenchConfig(threshold=["fixed"], num_bootstrap=2, num_random_draws=1)
+    config = processbench.ProcessBenchConfig(num_bootstrap=2, num_random_draws=1, **options)
     measured = processbench.evaluate_processbench(items, predictions, config)["results"][rule]["subsets"]
     expected = official("processbench")[name]
     assert list(measured) == list(expected) == ["gsm8k", "math", "olympiadbench", "omnimath"]

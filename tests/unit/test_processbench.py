@@ -60,6 +60,11 @@ class TestEvaluation:
         assert result["step_auc"]["average"] is None
         assert "1 predictions are null, unparsable: counted as wrong." in render(processbench_tables(result))
 
+    @pytest.mark.parametrize("option", [{"threshold": ["oracle"]}, {"fixed_threshold": 0.4}])
+    def test_given_predictions_have_no_threshold(self, option):
+        with pytest.raises(ValueError, match=f"--{next(iter(option))} is for step scores, but the predictions are steps"):
+            evaluate_processbench(ITEMS, [1, UNPARSABLE, 0, -1], config(**option))
+
     def test_unreadable_items_are_wrong_under_every_rule(self):
         extra = FirstErrorItem("m2", "math", "p", ["a"], -1)
         read = evaluate_processbench(ITEMS, SCORES, config())

@@ -84,8 +84,9 @@ def evaluate_processbench(
     if has_scores:
         check_rules(items, config)
         _check_readable(subsets, config)
-    elif config.fixed_threshold is not None:
-        raise ValueError("--fixed_threshold is for step scores, but the predictions are steps: leave it out")
+    elif config.fixed_threshold is not None or config.threshold != list(THRESHOLD_RULES):
+        option = "--threshold" if config.fixed_threshold is None else "--fixed_threshold"
+        raise ValueError(f"{option} is for step scores, but the predictions are steps: leave it out")
     reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
