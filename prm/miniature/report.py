@@ -61,7 +61,7 @@ def step_quality(records: Sequence[StepScores], judged: Mapping, folder: Path) -
         "num_steps": len(scores),
         "share_good": float(labels.mean()),
         "first_error": rules,
-        "random_oracle_f1": first_error["random_oracle_f1"]["average"],
+        "random_oracle_f1": first_error["baselines"]["random_oracle"]["average"]["f1"],
     }
 
 

@@ -205,17 +205,17 @@ def test_a_random_prm_has_learnt_nothing(folder):
     """Baselines to the digit; the PRM itself only up to what its training rounds on another machine."""
     processbench, prmbench = (metrics_of(folder, f"outputs/gsm8k/{name}") for name in ("processbench", "prmbench"))
     baselines = {
-        "random scores": ("random_oracle_f1", "random_oracle"),
-        "position alone": ("step_number_oracle_f1", "position_oracle"),
-        "every step right": ("all_correct_f1", "all_correct"),
+        "random scores": ("random_oracle", "random_oracle"),
+        "position alone": ("step_number_oracle", "position_oracle"),
+        "every step right": ("all_correct", "all_correct"),
     }
     for name, (f1, score) in baselines.items():
-        values = percent(processbench[f1]["average"]), percent(prmbench["baselines"][score]["prm_score"])
+        values = percent(processbench["baselines"][f1]["average"]["f1"]), percent(prmbench["baselines"][score]["prm_score"])
         columns = [f"{value}, {shape}" for value, shape in zip(values, ("`-(i+1)`", "`1-(i+1)/n`"), strict=True)]
         assert f"| {name} | {' | '.join(columns if name == 'position alone' else values)} |" in readme.TEXT
     (row,) = re.findall(r"\| tiny random PRM \| (.*) \| (.*) at 0\.5, (.*) oracle \|", readme.TEXT)
     own = [
-        (processbench["results"]["oracle"]["average"], "f1", processbench["random_oracle_f1"]["average"]),
+        (processbench["results"]["oracle"]["average"], "f1", processbench["baselines"]["random_oracle"]["average"]["f1"]),
         (prmbench["results"]["fixed"], "prm_score", prmbench["baselines"]["random_oracle"]["prm_score"]),
         (prmbench["results"]["oracle"], "prm_score", prmbench["baselines"]["random_oracle"]["prm_score"]),
     ]

@@ -151,9 +151,9 @@ class TestEvaluation:
         kinds = [(2, 0), (2, 1), (1, -1), (2, -1)]
         items = [FirstErrorItem(str(i), "s", "p", ["a"] * n, label) for i, (n, label) in enumerate(kinds)]
         result = evaluate_processbench(items, [[0.5] * len(i.steps) for i in items], config(threshold=["fixed"]))
-        assert result["step_number_oracle_f1"]["average"] == 0.5
+        assert result["baselines"]["step_number_oracle"]["average"]["f1"] == 0.5
         # Every last step has score 0, so any threshold that finds an error spoils every right solution.
-        assert result["position_oracle_f1"]["average"] == result["all_correct_f1"]["average"] == 0
+        assert result["baselines"]["position_oracle"]["average"]["f1"] == result["baselines"]["all_correct"]["average"]["f1"] == 0
 
     def test_baselines_of_groups_count_the_items_that_the_prm_is_measured_on(self):
         """A subset of one kind, on which no threshold can be tuned, takes the one that is best on all items."""
@@ -162,14 +162,14 @@ class TestEvaluation:
             FirstErrorItem(f"{s}{i}", s, "p", ["a"] * n, label, "g") for s, own in kinds.items() for i, (n, label) in enumerate(own)
         ]
         result = evaluate_processbench(items, [[0.5] * len(i.steps) for i in items], config(threshold=["fixed"]))
-        assert result["step_number_oracle_f1"]["subsets"] == {"s": 0.5, "errors": None}
+        assert result["baselines"]["step_number_oracle"]["subsets"] == {"s": {"f1": 0.5}, "errors": {"f1": None}}
         group = result["groups"]["generator"]["g"]
         # "Wrong from step 1 on" finds one error of two in s and three of four elsewhere; one of two right solutions stays right.
         assert (group["num_error"], group["num_correct"]) == (6, 2)
-        assert group["step_number_oracle_f1"] == pytest.approx(2 * (4 / 6) * 0.5 / (4 / 6 + 0.5))
+        assert group["baselines"]["step_number_oracle"]["f1"] == pytest.approx(2 * (4 / 6) * 0.5 / (4 / 6 + 0.5))
         apart = [FirstErrorItem(str(i), str(label), "p", ["a"], label, "g") for label in (0, -1) for i in (label, label + 9)]
         result = evaluate_processbench(apart, [[0.5]] * 4, config(threshold=["fixed"], num_random_draws=100))
-        found = result["groups"]["generator"]["g"]["random_oracle_f1"]
+        found = result["groups"]["generator"]["g"]["baselines"]["random_oracle"]["f1"]
         assert 0.2 < found < 0.9, "with the kinds told apart it would be 1, without these items 0"
 
     def test_average_has_an_interval_of_its_own(self):
@@ -232,14 +232,14 @@ class TestEvaluation:
     def test_options_matter(self):
         assert evaluate_processbench(ITEMS, SCORES, config(fixed_threshold=0.35))["results"]["fixed"]["subsets"]["gsm8k"]["f1"] == 1
         results = [evaluate_processbench(ITEMS, SCORES, config(seed=s, num_random_draws=2)) for s in (0, 1)]
-        assert results[0]["random_oracle_f1"] != results[1]["random_oracle_f1"]
+        assert results[0]["baselines"]["random_oracle"] != results[1]["baselines"]["random_oracle"]
 
     def test_random_scores_by_hand(self):
         """Two steps, error at 0 or none: a threshold that is right on both exists iff max threshold order allows it."""
         items = [FirstErrorItem("e", "s", "p", ["a"], 0), FirstErrorItem("c", "s", "p", ["a"], -1)]
         result = evaluate_processbench(items, [[0.1], [0.9]], config(threshold=["oracle"], num_random_draws=2000))
         # F1 is 1 when the wrong step scores below the right one, half of the time, else 0.
-        assert result["random_oracle_f1"]["average"] == pytest.approx(0.5, abs=0.05)
+        assert result["baselines"]["random_oracle"]["average"]["f1"] == pytest.approx(0.5, abs=0.05)
 
     def test_subset_of_one_kind(self):
         only = [ITEMS[0], FirstErrorItem("g2", "gsm8k", "p", ["a"], 0)]
@@ -406,7 +406,7 @@ def test_real_items_under_an_oracle_and_under_noise(real_data):
     result = evaluate_processbench(items, perfect, config())
     assert [rule["average"]["f1"] for rule in result["results"].values()] == [1, 1, 1]
     assert list(result["step_auc"]["subsets"]) == ["gsm8k", "math", "olympiadbench", "omnimath"]
-    assert 0.1 < result["random_oracle_f1"]["average"] < 0.3
+    assert 0.1 < result["baselines"]["random_oracle"]["average"]["f1"] < 0.3
     rng = np.random.default_rng(0)
     noise = [rng.random(len(item.steps)).tolist() for item in items]
     assert evaluate_processbench(items, noise, config())["results"]["oracle"]["average"]["f1"] < 0.35

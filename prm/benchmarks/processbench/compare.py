@@ -13,7 +13,7 @@ from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, first_error
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import without_nan
 
-METRICS_KEYS = {"results", "random_oracle_f1", "all_correct_f1"}
+METRICS_KEYS = {"results", "baselines", "num_unparsable"}
 """What metrics.json of ProcessBench has."""
 Thresholds = dict[str, dict[str, float]]
 """Of each rule the threshold of every subset; none of given predictions, nan of a subset that the model could not read."""

@@ -90,7 +90,7 @@ def evaluate_processbench(
     reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
-    baselines, labels = _baselines(subsets, config), np.array([item.label for item in items])
+    baselines = _baselines(subsets, config)
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "num_items": len(items),
@@ -102,10 +102,7 @@ def evaluate_processbench(
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
         "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
         "calibration": _calibration(subsets, config.num_calibration_bins, reading) if has_scores else {},
-        **{
-            f"{name}_f1": _averaged({subset: _mean_f1(draws, labels, s.places) for subset, s in subsets.items()})
-            for name, draws in baselines.items()
-        },
+        "baselines": {name: _baseline_result(draws, subsets) for name, draws in baselines.items()},
         "groups": _group_results(items, first, baselines, config),
         "published": parse_published(config.published),
     }
@@ -233,8 +230,13 @@ def _at_best_threshold(subsets: Mapping[str, Subset], scores: Sequence[list[list
     return first_errors(scored, thresholds)
 
 
-def _mean_f1(draws: Int[np.ndarray, "draws items"], labels: Int[np.ndarray, " items"], places: Int[np.ndarray, " _"]) -> float:
-    return float(np.mean([metrics.first_error_score(predicted[places], labels[places]).f1 for predicted in draws]))
+def _baseline_result(draws: Int[np.ndarray, "draws items"], subsets: Mapping[str, Subset]) -> dict[str, Any]:
+    by_subset = {name: _mean_f1(draws[:, subset.places], subset.labels) for name, subset in subsets.items()}
+    return {"subsets": by_subset, "average": {"f1": np.mean([found["f1"] for found in by_subset.values()])}}
+
+
+def _mean_f1(draws: Int[np.ndarray, "draws items"], labels: Int[np.ndarray, " items"]) -> dict[str, float]:
+    return {"f1": float(np.mean([metrics.first_error_score(predicted, labels).f1 for predicted in draws]))}
 
 
 def _group_results(
@@ -248,7 +250,7 @@ def _group_results(
     nested: dict[str, dict[str, Any]] = {}
     for kind, name, places in _groups(items):
         scores: dict[str, Any] = _scores(predicted[places], labels[places], config)
-        scores |= {f"{name}_f1": _mean_f1(draws, labels, places) for name, draws in baselines.items()}
+        scores["baselines"] = {name: _mean_f1(draws[:, places], labels[places]) for name, draws in baselines.items()}
         nested.setdefault(kind, {})[name] = scores
     return nested
 

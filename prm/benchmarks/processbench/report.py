@@ -17,10 +17,10 @@ from prm.benchmarks.tables import Table, interval, percent
 from prm.figures import curve_look
 
 BASELINES = {
-    "random_oracle_f1": "random scores, oracle threshold",
-    "step_number_oracle_f1": "-(i+1) at step i, oracle threshold",
-    "position_oracle_f1": "1 - (i+1)/n at step i of n, oracle threshold",
-    "all_correct_f1": "every step right",
+    "random_oracle": "random scores, oracle threshold",
+    "step_number_oracle": "-(i+1) at step i, oracle threshold",
+    "position_oracle": "1 - (i+1)/n at step i of n, oracle threshold",
+    "all_correct": "every step right",
 }
 
 
@@ -95,8 +95,11 @@ def _main_table(result: Mapping[str, Any]) -> Table:
             rows.append(["  value", *(_number(score["threshold"]) for score in scores), ""])
         for name, key in (("  items with an error", "acc_error"), ("  correct items", "acc_correct")):
             rows.append([name, *(percent(score[key]) for score in scores), percent(by_rule["average"][key])])
-    for key, name in {**BASELINES, "step_auc": "step AUC"}.items():
-        rows.append([name, *(percent(result[key]["subsets"][subset]) for subset in subsets), percent(result[key]["average"])])
+    for key, name in BASELINES.items():
+        by_subset, average = result["baselines"][key]["subsets"], result["baselines"][key]["average"]
+        rows.append([name, *(percent(by_subset[subset]["f1"]) for subset in subsets), percent(average["f1"])])
+    auc = result["step_auc"]
+    rows.append(["step AUC", *(percent(auc["subsets"][name]) for name in subsets), percent(auc["average"])])
     rows += [[f"published: {label}", *[""] * len(subsets), percent(value)] for label, value in result["published"].items()]
     return Table("ProcessBench: F1 of the first wrong step (%)", rows, _notes(result))
 
@@ -141,7 +144,7 @@ def _group_table(title: str, kind: str, groups: Mapping[str, Any]) -> Table:
     rows = [[kind, "F1", "interval", "with an error", "correct", "random", "-(i+1)", "items (error + correct)"]]
     for name, found in groups.items():
         accuracies = [percent(found["acc_error"]), percent(found["acc_correct"])]
-        baselines = [percent(found[f"{baseline}_oracle_f1"]) for baseline in ("random", "step_number")]
+        baselines = [percent(found["baselines"][key]["f1"]) for key in ("random_oracle", "step_number_oracle")]
         size = f"{found['num_error']} + {found['num_correct']}"
         rows.append([name, percent(found["f1"]), interval(found["low"], found["high"]), *accuracies, *baselines, size])
     threshold = "the best threshold of each subset (of all items, where a subset has only one kind)"
