@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prm.benchmarks.comparison import ComparisonConfig
+from prm.benchmarks.comparison import ComparisonConfig, Evaluation
 from prm.benchmarks.predictions import score_items
-from prm.benchmarks.processbench.compare import Evaluation, compare, load_evaluation, thresholds_of
+from prm.benchmarks.processbench.compare import compare, load_evaluation, thresholds_of
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
     result["comparisons"] = {folder: compare(items, own, other, config) for folder, other in others.items()}
     tables = processbench_tables(result)
     write_results(output_dir, result, tables, processbench_items(items, predictions, result))
-    if not isinstance(predictions[0], int):
-        plot_processbench(items, predictions, result, output_dir / "f1")
-    else:
+    if "prediction" in result["results"]:
         remove_figure(output_dir / "f1")
+    else:
+        plot_processbench(items, predictions, result, output_dir / "f1")
     read = [*([config.predictions] if config.predictions else []), *config.compared_files]
     inputs = hash_sources([*data_sources(config.data), *read])
     counts = {"num_items": len(items), **left_out}

@@ -1,13 +1,19 @@
-"""Two PRMs on the same items of a benchmark: the folder of another's evaluation in; its metrics and items, and table cells, out."""
+"""Two PRMs on the same items of a benchmark: the folder of another's evaluation, scores of both in; paired tests, a table out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from prm import metrics
 from prm.benchmarks.predictions import PredictionsConfig
 from prm.benchmarks.results import ITEMS, METRICS, Item, check_finished, read_items
-from prm.benchmarks.tables import interval, p_value
+from prm.benchmarks.tables import Table, interval, p_value
 from prm.files import read_json
 
 Test = Mapping[str, float | None]
@@ -15,6 +21,8 @@ Test = Mapping[str, float | None]
 NO_TEST: Test = dict.fromkeys(("difference", "low", "high", "p_value"))
 COMPARED = "Interval and p: both PRMs on the same resampled items; tuned thresholds stay as they are."
 SEVERAL = "p is not corrected for the number of tests."
+REMEDY, SAME_DATA = "run the evaluation again", "evaluate both PRMs on the same --data"
+_truth = attrgetter("group", "steps", "first_error", "wrong_steps")
 
 
 @dataclass(kw_only=True)
@@ -40,28 +48,69 @@ class ComparisonConfig(PredictionsConfig):
         return [str(Path(folder) / name) for folder in self.compare for name in (METRICS, ITEMS)]
 
 
-def read_evaluation(folder: str | Path, ids: Collection[str], own_keys: set[str], script: str) -> tuple[dict[str, Any], list[Item]]:
-    """Metrics, and the items in the order of `ids`, of a finished evaluation by `script`, whose metrics have `own_keys`.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a PRM says of every item, in the order of the data, and by rule the thresholds that it was evaluated with."""
+
+    predictions: list[Any]
+    thresholds: dict[str, Any]
+
+
+Side = tuple[Mapping[str, float], Mapping[str, Float[np.ndarray, " draws"]], Shaped[np.ndarray, "items *_"]]
+"""Of one PRM: by column of a table its score, the same in resamples, and by item what they are computed from."""
+
+
+def read_evaluation(folder: str | Path, items: Sequence[Item], benchmark: str) -> tuple[dict[str, Any], list[Item]]:
+    """Metrics, and the items in the order of `items`, which have the same truth, of a finished evaluation on `benchmark`.
 
     Raises FileNotFoundError where there is none, ValueError for one of another kind or of other items.
     """
     check_finished(folder)
-    path = Path(folder) / METRICS
-    result = read_json(path, "run the evaluation again")
-    if not own_keys <= result.keys():
-        raise ValueError(f"{path}: is of another benchmark; give the --output_dir of scripts/{script}")
+    result = read_json(Path(folder) / METRICS, REMEDY)
+    if result.get("benchmark") != benchmark:
+        script = f"scripts/{benchmark.lower()}_eval.py"
+        what = f"is not of {benchmark}, or of an older version"
+        raise ValueError(f"{Path(folder) / METRICS}: {what}; give the --output_dir of {script}, or {REMEDY}")
     found = {item.id: item for item in read_items(folder)}
-    if strangers := set(ids) ^ found.keys():
+    if strangers := {item.id for item in items} ^ found.keys():
         raise ValueError(
-            f"{folder}: evaluates other items: {len(strangers)} stand there or here only, such as {min(strangers)!r}; "
-            "evaluate both PRMs on the same --data"
+            f"{folder}: evaluates other items: {len(strangers)} stand there or here only, such as {min(strangers)!r}; {SAME_DATA}"
         )
-    return result, [found[name] for name in ids]
+    if other := [item.id for item in items if _truth(item) != _truth(found[item.id])]:
+        raise ValueError(f"{folder}: item {other[0]!r} has another group, text or labels there; {SAME_DATA}")
+    return result, [found[item.id] for item in items]
 
 
-def other_truth(folder: str | Path, item_id: str) -> ValueError:
-    """For an item that says something else in the other folder."""
-    return ValueError(f"{folder}: item {item_id!r} has another group, text or labels there; evaluate both PRMs on the same --data")
+def matching_rules(own: Evaluation, other: Evaluation) -> dict[str, str]:
+    """Of each rule of `own` the one of `other` that it is compared with: of the same name, or else its first."""
+    return {rule: rule if rule in other.thresholds else next(iter(other.thresholds)) for rule in own.thresholds}
+
+
+def paired_tests(
+    own: Side, other: Side, columns: Mapping[str, Bool[np.ndarray, " items"]], confidence: float
+) -> dict[str, dict[str, float]]:
+    """A `Test` of `own` minus `other` in each column, which is of the items that it says; nan where it is undefined."""
+    *values, by_item = zip(own, other, strict=True)
+    is_apart = (by_item[0] != by_item[1]).reshape(len(by_item[0]), -1).any(axis=1)
+    tests = {}
+    for name, is_own in columns.items():
+        gaps = [metrics.without_noise(np.asarray(first[name] - second[name])) for first, second in values]
+        found = metrics.paired_test(*gaps, int(is_own.sum()), np.asarray((is_own & is_apart).sum()), confidence)
+        tests[name] = {key: float(value) for key, value in vars(found).items()}
+    return tests
+
+
+def comparison_table(
+    result: Mapping[str, Any], score: str, head: list[str], cells: Callable[[Any], list[str]], name: Callable[[str], str], note: str
+) -> Table:
+    """A row per rule and other PRM: its `cells` under `head`, with `name` for a rule."""
+    rows = [["", *head]]
+    for rule, (other, by_rule) in product(result["results"], result["comparisons"].items()):
+        found = by_rule[rule]
+        theirs = "" if found["rule"] == rule else f" ({name(found['rule'])})"
+        rows.append([f"{name(rule)}, against {other}{theirs}", *cells(found)])
+    note = f"{COMPARED} {note}" + (f" {SEVERAL}" if len(rows) > 2 else "")
+    return Table(f"{score} minus that of other PRMs, points, paired over items", rows, note)
 
 
 def points(test: Test) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from prmbench_eval import main
 
-from prm.benchmarks.prmbench.compare import Evaluation, compare, load_evaluation
+from prm.benchmarks.comparison import Evaluation
+from prm.benchmarks.prmbench.compare import compare, load_evaluation
 from prm.benchmarks.prmbench.evaluate import PRMBenchConfig, evaluate_prmbench
 from prm.benchmarks.prmbench.items import AREAS, CORRECT, PRMBenchItem
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from processbench_eval import main
 
-from prm.benchmarks.processbench.compare import Evaluation, compare, load_evaluation, thresholds_of
+from prm.benchmarks.comparison import Evaluation
+from prm.benchmarks.processbench.compare import compare, load_evaluation, thresholds_of
 from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench
 from prm.benchmarks.processbench.items import FirstErrorItem
 from prm.benchmarks.processbench.report import processbench_tables
@@ -188,7 +189,8 @@ def test_what_cannot_be_compared(folder):
     metrics = folder / "b" / "metrics.json"
     metrics.write_text(json.dumps({"results": {"fixed": {}}, "baselines": {}}))
     with pytest.raises(
-        ValueError, match=r"metrics\.json: is of another benchmark; give the --output_dir of scripts/processbench_eval"
+        ValueError,
+        match=r"metrics\.json: is not of ProcessBench, or of an older version; give the --output_dir of scripts/processbench_eval",
     ):
         load_evaluation(folder / "b", items)
     metrics.write_text("{")

@@ -21,6 +21,7 @@ from prm.benchmarks.results import without_nan
 from prm.benchmarks.step_calibration import reading_of, step_calibration
 from prm.metrics.prm_score import ratio
 
+BENCHMARK = "PRMBench"
 ALL = "all"
 """Name of the PRMScore over all items with errors, beside those of areas and categories."""
 DIFFERENCE_THRESHOLD = -0.05
@@ -82,6 +83,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
     given = np.array([value for prediction in predictions for value in judged_scores(prediction, config.rule)])
     is_error = [item.category != CORRECT for item in items]
     result: dict[str, Any] = {
+        "benchmark": BENCHMARK,
         "num_items": sum(is_error),
         "num_correct_items": len(items) - sum(is_error),
         "num_steps": int(steps.is_scored.sum()),
@@ -141,7 +143,7 @@ def lay_out(items: Sequence[PRMBenchItem]) -> Steps:
 
 def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig | None = None) -> dict[str, Any]:
     """What the benchmark reports of one way of calling steps good; with a config, intervals beside every PRMScore."""
-    counts = count(steps, called_good)
+    counts = _count(steps, called_good)
     is_found = np.where(steps.first_error >= 0, ~called_good[steps.first_error], np.nan)
     similarity = _similarity(steps, counts)
     groups = _by_category(steps)
@@ -154,28 +156,31 @@ def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBe
     }
     if config is not None:
         of_area, of_category = measured["areas"], measured["categories"]
-        for name, draws in resampled_scores(steps, called_good, measured, config).items():
+        for name, draws in _resampled_scores(steps, called_good, measured, config).items():
             found = measured if name == ALL else of_area[name] if name in of_area else of_category[name]
             low, high = metrics.percentile_interval(draws, config.confidence)
             found |= {"low": float(low), "high": float(high)}
     return measured
 
 
-def prm_scores(measured: Mapping[str, Any]) -> dict[str, float]:
-    """The PRMScores that there are: of `ALL` items, of areas and of categories."""
-    of_area = {area: found["prm_score"] for area, found in measured["areas"].items() if found["prm_score"] is not None}
-    of_category = {name: found["prm_score"] for name, found in measured["categories"].items() if name != CORRECT}
-    return {ALL: measured["prm_score"], **of_area, **of_category}
+def score_columns(
+    steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig
+) -> tuple[dict[str, float], dict[str, Float[np.ndarray, " draws"]], Int[np.ndarray, "items 4"]]:
+    """The PRMScores that there are (of `ALL` items, of areas, of categories), the same of resamples, and each item's counts."""
+    measured = measure(steps, called_good)
+    draws = _resampled_scores(steps, called_good, measured, config)
+    found = {ALL: measured, **measured["areas"], **measured["categories"]}
+    return {name: found[name]["prm_score"] for name in found if name in draws}, draws, _count(steps, called_good)
 
 
-def resampled_scores(
+def _resampled_scores(
     steps: Steps, called_good: Bool[np.ndarray, " steps"], measured: Mapping[str, Any], config: PRMBenchConfig
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """`prm_scores` of resamples, the same ones whatever is called good; `measured` is what `measure` finds.
+    """PRMScores of resamples, the same ones whatever is called good; `measured` is what `measure` finds.
 
     The items of each category are resampled apart: their numbers are the benchmark's.
     """
-    counts = count(steps, called_good)
+    counts = _count(steps, called_good)
     groups = {name: own for name, own in _by_category(steps).items() if name != CORRECT}
     draws, total = {}, np.zeros((config.num_bootstrap, 4))
     for index, (name, own) in enumerate(groups.items()):
@@ -189,7 +194,7 @@ def resampled_scores(
     return draws
 
 
-def count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
+def _count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
     return metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
 
 

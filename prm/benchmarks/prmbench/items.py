@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.predictions import read_predictions, read_step_scores
+from prm.benchmarks.results import Item
 from prm.data.sources import iter_prmbench
 from prm.records import Response, Row
 
@@ -46,6 +47,12 @@ class PRMBenchItem:
         """The item as scoring takes it; `Step 3.` or `3.` before a step is removed, as the benchmark's toolkit does for PRMs."""
         steps = [_NUMBERING.sub("", step.strip()) for step in self.steps] if strip_numbering else self.steps
         return Response(question_id=self.id, sample_index=0, question=self.question, steps=steps)
+
+    def as_item(self) -> Item:
+        """The item as an evaluation's folder holds it, without what the PRM says."""
+        wrong = [step for step, is_good in enumerate(self.is_good) if not is_good]
+        first_error = wrong[0] if wrong else -1
+        return Item(self.id, self.category, self.question, self.steps, [], first_error=first_error, wrong_steps=wrong)
 
 
 def load_items(source: str | Path) -> tuple[list[PRMBenchItem], Counter[str]]:

@@ -1,6 +1,7 @@
 """PRMBench for people: items, predictions and metrics in; tables, a figure and the items to look at out."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from prm import metrics
-from prm.benchmarks.comparison import COMPARED, NO_TEST, SEVERAL, interval_and_p, points
+from prm.benchmarks.comparison import NO_TEST, comparison_table, interval_and_p, points
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.prmbench.evaluate import ALL, PRMBenchConfig, called_good, judged_scores
 from prm.benchmarks.prmbench.items import AREAS, CORRECT, Prediction, PRMBenchItem
@@ -60,11 +61,7 @@ def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Predicti
         calls = called_good(given, config)
         predicted = calls.index(False) if False in calls else -1
         scores = [float(value) for value in given]
-        wrong = [step for step, is_good in enumerate(item.is_good) if not is_good]
-        first_error = wrong[0] if wrong else -1
-        shown = predicted if len(given) == len(item.steps) else None
-        truth = {"first_error": first_error, "wrong_steps": wrong}
-        yield Item(item.id, item.category, item.question, item.steps, scores, predicted=shown, **truth)
+        yield replace(item.as_item(), step_scores=scores, predicted=predicted if len(given) == len(item.steps) else None)
 
 
 def _main_table(result: Mapping[str, Any]) -> Table:
@@ -80,16 +77,13 @@ def _main_table(result: Mapping[str, Any]) -> Table:
 
 
 def _comparison_table(result: Mapping[str, Any]) -> Table:
-    rows = [["", "PRMScore", "interval", "p", *AREAS, "items"]]
-    for rule in result["results"]:
-        for other, by_rule in result["comparisons"].items():
-            found = by_rule[rule]
-            theirs = "" if found["rule"] == rule else f" ({_rule_name(found['rule'])})"
-            tests = [found["tests"].get(name, NO_TEST) for name in (ALL, *AREAS)]
-            gaps = [points(tests[0]), *interval_and_p(tests[0]), *map(points, tests[1:])]
-            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *gaps, str(found["num_items"])])
-    note = f"{COMPARED} Items that one of the two could not read are left out." + (f" {SEVERAL}" if len(rows) > 2 else "")
-    return Table("PRMScore minus that of other PRMs, points, paired over items", rows, note)
+    def cells(found: Mapping[str, Any]) -> list[str]:
+        overall, *areas = (found["tests"].get(name, NO_TEST) for name in (ALL, *AREAS))
+        return [points(overall), *interval_and_p(overall), *map(points, areas), str(found["num_items"])]
+
+    head = ["PRMScore", "interval", "p", *AREAS, "items"]
+    note = "Items that one of the two could not read are left out."
+    return comparison_table(result, "PRMScore", head, cells, _rule_name, note)
 
 
 def _rule_name(rule: str) -> str:

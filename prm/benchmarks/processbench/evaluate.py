@@ -17,6 +17,7 @@ from prm.benchmarks.results import without_nan
 from prm.benchmarks.step_calibration import reading_of, step_calibration
 from prm.steps import Reading
 
+BENCHMARK = "ProcessBench"
 THRESHOLD_RULES = ("fixed", "gsm8k", "oracle")
 STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
 """Groups of items by their number of steps, both ends included."""
@@ -91,8 +92,10 @@ def evaluate_processbench(
     rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     baselines = _baselines(subsets, config)
+    auc = {name: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for name, s in subsets.items()}
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
+        "benchmark": BENCHMARK,
         "num_items": len(items),
         "read_as": reading,
         "confidence": config.confidence,
@@ -100,7 +103,7 @@ def evaluate_processbench(
         "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
-        "step_auc": _averaged({n: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for n, s in subsets.items()}),
+        "step_auc": {"subsets": auc, "average": np.mean(list(auc.values()))},
         "calibration": _calibration(subsets, config.num_calibration_bins, reading) if has_scores else {},
         "baselines": {name: _baseline_result(draws, subsets) for name, draws in baselines.items()},
         "groups": _group_results(items, first, baselines, config),
@@ -264,7 +267,3 @@ def _groups(items: Sequence[FirstErrorItem]) -> Iterator[tuple[str, str, Int[np.
         places = np.flatnonzero((lengths >= low) & (lengths <= (high or np.inf)))
         if len(places):
             yield "num_steps", f"{low} to {high}" if high else f"{low} or more", places
-
-
-def _averaged(by_subset: Mapping[str, float]) -> dict[str, Any]:
-    return {"subsets": dict(by_subset), "average": np.mean(list(by_subset.values()))}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prm import metrics
 from prm.benchmarks.predictions import prediction_files, read_predictions, read_step_scores
+from prm.benchmarks.results import Item
 from prm.data.hub import PRESETS, parse_source, read_source
 from prm.records import Response, Row
 
@@ -33,6 +34,11 @@ class FirstErrorItem:
     def as_response(self) -> Response:
         """The item as scoring takes it."""
         return Response(question_id=self.id, sample_index=0, question=self.problem, steps=self.steps)
+
+    def as_item(self) -> Item:
+        """The item as an evaluation's folder holds it, without what the PRM says."""
+        correct = self.final_answer_correct
+        return Item(self.id, self.subset, self.problem, self.steps, [], first_error=self.label, correct=correct)
 
 
 def data_sources(data: Sequence[str]) -> list[str]:

@@ -1,14 +1,14 @@
 """ProcessBench for people: items, predictions and metrics in; tables, a figure and the items to look at out."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prm import metrics
-from prm.benchmarks.comparison import COMPARED, SEVERAL, interval_and_p, points
+from prm.benchmarks.comparison import comparison_table, interval_and_p, points
 from prm.benchmarks.plots import Curve, Panel, draw
+from prm.benchmarks.processbench.compare import thresholds_of
 from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
@@ -70,15 +70,12 @@ def processbench_items(
     items: Sequence[FirstErrorItem], predictions: Sequence[Prediction], result: Mapping[str, Any]
 ) -> Iterator[Item]:
     """Every item with its true first error and the one predicted under the first rule (null: none, or no step of the item)."""
-    by_subset = next(iter(result["results"].values()))["subsets"]
-    has_scores = not isinstance(predictions[0], int)
-    thresholds = {name: np.nan if s["threshold"] is None else s["threshold"] for name, s in by_subset.items() if has_scores}
+    thresholds = next(iter(thresholds_of(result).values()))
     predicted = first_errors(split_subsets(items, predictions), thresholds).tolist()
     for item, given, found in zip(items, predictions, predicted, strict=True):
         scores = given if isinstance(given, list) else []
         shown = found if -1 <= found < len(item.steps) else None
-        correct = item.final_answer_correct
-        yield Item(item.id, item.subset, item.problem, item.steps, scores, first_error=item.label, predicted=shown, correct=correct)
+        yield replace(item.as_item(), step_scores=scores, predicted=shown)
 
 
 def _main_table(result: Mapping[str, Any]) -> Table:
@@ -106,15 +103,13 @@ def _main_table(result: Mapping[str, Any]) -> Table:
 
 def _comparison_table(result: Mapping[str, Any]) -> Table:
     subsets = list(result["step_auc"]["subsets"])
-    rows = [["", *subsets, "average", "interval", "p"]]
-    for rule in result["results"]:
-        for other, by_rule in result["comparisons"].items():
-            found = by_rule[rule]
-            theirs = "" if found["rule"] == rule else f" ({_rule_name(found['rule'])})"
-            columns = [*(found["subsets"][name] for name in subsets), found["average"]]
-            rows.append([f"{_rule_name(rule)}, against {other}{theirs}", *map(points, columns), *interval_and_p(columns[-1])])
-    note = f"{COMPARED} They are of the average." + (f" {SEVERAL}" if len(rows) > 2 else "")
-    return Table("F1 minus that of other PRMs, points, paired over items", rows, note)
+
+    def cells(found: Mapping[str, Any]) -> list[str]:
+        columns = [*(found["subsets"][name] for name in subsets), found["average"]]
+        return [*map(points, columns), *interval_and_p(columns[-1])]
+
+    head = [*subsets, "average", "interval", "p"]
+    return comparison_table(result, "F1", head, cells, _rule_name, "They are of the average.")
 
 
 def _number(value: float | None) -> str:
