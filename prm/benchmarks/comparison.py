@@ -22,7 +22,7 @@ NO_TEST: Test = dict.fromkeys(("difference", "low", "high", "p_value"))
 COMPARED = "Interval and p: both PRMs on the same resampled items; tuned thresholds stay as they are."
 SEVERAL = "p is not corrected for the number of tests."
 REMEDY, SAME_DATA = "run the evaluation again", "evaluate both PRMs on the same --data"
-_truth = attrgetter("group", "steps", "first_error", "wrong_steps")
+_truth = attrgetter("group", "question", "steps", "first_error", "wrong_steps")
 
 
 @dataclass(kw_only=True)

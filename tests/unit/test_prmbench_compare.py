@@ -173,6 +173,11 @@ def test_what_cannot_be_compared(folder):
     path.write_text(path.read_text().replace('"wrong_steps": [0]', '"wrong_steps": [3]', 1))
     with pytest.raises(ValueError, match="b: item 'deception_p0' has another group, text or labels there"):
         evaluate(folder, "a", "--compare", str(folder / "b"))
+    path.write_text(
+        path.read_text().replace('"wrong_steps": [3]', '"wrong_steps": [0]').replace('"question": "q"', '"question": "p"', 1)
+    )
+    with pytest.raises(ValueError, match="b: item 'deception_p0' has another group, text or labels there"):
+        evaluate(folder, "a", "--compare", str(folder / "b"))
     (folder / "b" / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="did not come to its end"):
         evaluate(folder, "a", "--compare", str(folder / "b"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,9 @@ def test_what_cannot_be_compared(folder):
     relabelled = [FirstErrorItem("gsm8k-0", "gsm8k", "p", STEPS, (items[0].label + 2) % 4 - 1), *items[1:]]
     with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another group, text or labels there"):
         load_evaluation(folder / "b", relabelled)
+    other_problem = [replace(items[0], problem="another"), *items[1:]]
+    with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another group, text or labels there"):
+        load_evaluation(folder / "b", other_problem)
     metrics = folder / "b" / "metrics.json"
     metrics.write_text(json.dumps({"results": {"fixed": {}}, "baselines": {}}))
     with pytest.raises(
