@@ -1,7 +1,8 @@
 """Two PRMs on the same items of a benchmark: the folder of another's evaluation, scores of both in; paired tests, a table out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import product
 from operator import attrgetter
 from pathlib import Path
@@ -15,6 +16,7 @@ from prm.benchmarks.predictions import PredictionsConfig
 from prm.benchmarks.results import ITEMS, METRICS, Item, check_finished, read_items
 from prm.benchmarks.tables import Table, interval, p_value
 from prm.files import read_json
+from prm.records import is_number
 
 Test = Mapping[str, float | None]
 """`difference`, `low`, `high` and `p_value` of a paired test; None where they are undefined."""
@@ -60,25 +62,50 @@ Side = tuple[Mapping[str, float], Mapping[str, Float[np.ndarray, " draws"]], Sha
 """Of one PRM: by column of a table its score, the same in resamples, and by item what they are computed from."""
 
 
-def read_evaluation(folder: str | Path, items: Sequence[Item], benchmark: str) -> tuple[dict[str, Any], list[Item]]:
+def read_evaluation(
+    folder: str | Path, items: Sequence[Item], benchmark: str, places: Iterable[Sequence[str]], may_be_null: Collection[str]
+) -> tuple[dict[str, Any], list[Item]]:
     """Metrics, and the items in the order of `items`, which have the same truth, of a finished evaluation on `benchmark`.
 
-    Raises FileNotFoundError where there is none, ValueError for one of another kind or of other items.
+    Each rule has thresholds at `places` in its results, null only under rules that `may_be_null`. Raises FileNotFoundError where
+    there is no evaluation, ValueError for one of another kind or of other items, and for what no evaluation writes.
     """
     check_finished(folder)
+    if missing := [name for name in (METRICS, ITEMS) if not (Path(folder) / name).exists()]:
+        raise FileNotFoundError(f"{Path(folder) / missing[0]}: no such file; {REMEDY}")
     result = read_json(Path(folder) / METRICS, REMEDY)
     if result.get("benchmark") != benchmark:
         script = f"scripts/{benchmark.lower()}_eval.py"
-        what = f"is not of {benchmark}, or of an older version"
-        raise ValueError(f"{Path(folder) / METRICS}: {what}; give the --output_dir of {script}, or {REMEDY}")
-    found = {item.id: item for item in read_items(folder)}
+        raise damaged(folder, METRICS, f"is not of {benchmark}, or of an older version; give the --output_dir of {script}, or")
+    found: dict[str, Item] = {}
+    for item in read_items(folder):
+        if item.id in found:
+            raise damaged(folder, ITEMS, f"item {item.id!r} stands there twice;")
+        if (num_scores := len(item.step_scores)) not in (0, len(item.steps)):
+            raise damaged(folder, ITEMS, f"item {item.id!r} has {len(item.steps)} steps, but {num_scores} step_scores;")
+        found[item.id] = item
     if strangers := {item.id for item in items} ^ found.keys():
         raise ValueError(
             f"{folder}: evaluates other items: {len(strangers)} stand there or here only, such as {min(strangers)!r}; {SAME_DATA}"
         )
     if other := [item.id for item in items if _truth(item) != _truth(found[item.id])]:
         raise ValueError(f"{folder}: item {other[0]!r} has another group, text or labels there; {SAME_DATA}")
+    _check_thresholds(folder, result.get("results"), places, may_be_null)
     return result, [found[item.id] for item in items]
+
+
+def damaged(folder: str | Path, name: str, what: str) -> ValueError:
+    """For a file that no evaluation writes like this."""
+    return ValueError(f"{Path(folder) / name}: {what} {REMEDY}")
+
+
+def _check_thresholds(folder: str | Path, results: Any, places: Iterable[Sequence[str]], may_be_null: Collection[str]) -> None:
+    if not isinstance(results, dict) or not results or ("prediction" in results and len(results) > 1):
+        raise damaged(folder, METRICS, f"results are {results!r:.80}, expected them by rule;")
+    for rule, place in product(results, places):
+        value = reduce(lambda node, key: node.get(key, "missing") if isinstance(node, dict) else "missing", place, results[rule])
+        if not (is_number(value) or (value is None and rule in may_be_null)):
+            raise damaged(folder, METRICS, f"results.{rule}.{'.'.join(place)} is {value!r:.80}, expected a number;")
 
 
 def matching_rules(own: Evaluation, other: Evaluation) -> dict[str, str]:

@@ -181,3 +181,25 @@ def test_what_cannot_be_compared(folder):
     (folder / "b" / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="did not come to its end"):
         evaluate(folder, "a", "--compare", str(folder / "b"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"benchmark": "ProcessBench"},
+            r"is not of PRMBench, or of an older version; give the --output_dir of .*prmbench_eval\.py, or",
+        ),
+        ({"rule": None}, "rule is None, expected score or difference;"),
+        ({"rule": ["score"]}, r"rule is \['score'\], expected score or difference;"),
+        ({"results": {}}, r"results are \{\}, expected them by rule;"),
+        ({"results": {"fixed": {}}}, "results.fixed.threshold is 'missing', expected a number;"),
+        ({"results": {"fixed": {"threshold": None}}}, "results.fixed.threshold is None, expected a number;"),
+        ({"results": {"oracle": {"threshold": True}}}, "results.oracle.threshold is True, expected a number;"),
+    ],
+)
+def test_metrics_that_no_evaluation_writes(folder, change, message):
+    path = folder / "c" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"c/metrics\.json: {message} run the evaluation again"):
+        evaluate(folder, "a", "--compare", str(folder / "c"))

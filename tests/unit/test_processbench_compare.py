@@ -200,3 +200,64 @@ def test_what_cannot_be_compared(folder):
     metrics.write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json: not valid JSON.*run the evaluation again"):
         load_evaluation(folder / "b", items)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (None, "results are None, expected them by rule"),
+        ([], r"results are \[\], expected them by rule"),
+        ({}, r"results are \{\}, expected them by rule"),
+        ({"prediction": {}, "fixed": {}}, r"results are \{'prediction'.*, expected them by rule"),
+        ({"fixed": None}, "results.fixed.subsets.gsm8k.threshold is 'missing', expected a number"),
+        ({"fixed": {"subsets": []}}, "results.fixed.subsets.gsm8k.threshold is 'missing', expected a number"),
+        (
+            {"fixed": {"subsets": {"math": {"threshold": 1}}}},
+            "results.fixed.subsets.gsm8k.threshold is 'missing', expected a number",
+        ),
+        (
+            {"fixed": {"subsets": {"gsm8k": {"threshold": "0.5"}}}},
+            r"results.fixed.subsets.gsm8k.threshold is '0\.5', expected a number",
+        ),
+        (
+            {"fixed": {"subsets": {"gsm8k": {"threshold": None}}}},
+            "results.fixed.subsets.gsm8k.threshold is None, expected a number",
+        ),
+    ],
+)
+def test_metrics_that_no_evaluation_writes(folder, results, message):
+    path = folder / "a" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"results": results}))
+    with pytest.raises(ValueError, match=rf"a/metrics\.json: {message}; run the evaluation again"):
+        load_evaluation(folder / "a", make_items({"gsm8k": 12}))
+
+
+def test_a_subset_that_the_other_could_not_read_has_no_threshold(folder):
+    path = folder / "a" / "metrics.json"
+    result = json.loads(path.read_text())
+    result["results"]["oracle"]["subsets"]["gsm8k"]["threshold"] = None
+    path.write_text(json.dumps(result))
+    assert np.isnan(load_evaluation(folder / "a", make_items({"gsm8k": 12})).thresholds["oracle"]["gsm8k"])
+
+
+def test_items_that_no_evaluation_writes(folder):
+    items, path = make_items({"gsm8k": 12}), folder / "a" / "items.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for changed, message in (
+        ([*rows, rows[3]], "item 'gsm8k-3' stands there twice"),
+        ([rows[0], rows[1] | {"step_scores": [0.5]}, *rows[2:]], "item 'gsm8k-1' has 3 steps, but 1 step_scores"),
+    ):
+        path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(ValueError, match=rf"a/items\.jsonl: {message}; run the evaluation again"):
+            load_evaluation(folder / "a", items)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/items\.jsonl: no such file; run the evaluation again"):
+        load_evaluation(folder / "a", items)
+
+
+def test_the_other_evaluation_is_checked_before_a_model_scores(folder, monkeypatch):
+    monkeypatch.setattr("processbench_eval.score_items", lambda *_: pytest.fail("the model scores"))
+    (folder / "a" / "metrics.json").write_text("{}")
+    options = ["--model", str(folder), "--output_dir", str(folder / "c"), "--compare", str(folder / "a")]
+    with pytest.raises(ValueError, match=r"a/metrics\.json: is not of ProcessBench"):
+        main(["--data", str(folder / "gsm8k.json"), *options])

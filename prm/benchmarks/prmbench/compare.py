@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from prm.benchmarks.comparison import Evaluation, matching_rules, paired_tests, read_evaluation
+from prm.benchmarks.comparison import Evaluation, damaged, matching_rules, paired_tests, read_evaluation
 from prm.benchmarks.prmbench.evaluate import ALL, BENCHMARK, PRMBenchConfig, judged_scores, lay_out, score_columns
 from prm.benchmarks.prmbench.items import AREAS, CORRECT, PRMBenchItem
-from prm.benchmarks.results import without_nan
+from prm.benchmarks.results import METRICS, without_nan
 
 BETWEEN_LABELS = 0.5
 """Threshold between labels, of which a good step's is 1."""
@@ -24,7 +24,9 @@ def evaluation_of(result: Mapping[str, Any], predictions: Sequence[Sequence[floa
 
 def load_evaluation(folder: str | Path, items: Sequence[PRMBenchItem]) -> Evaluation:
     """Read the folder of an evaluation of the same `items`; raises as `read_evaluation`."""
-    result, found = read_evaluation(folder, [item.as_item() for item in items], BENCHMARK)
+    result, found = read_evaluation(folder, [item.as_item() for item in items], BENCHMARK, [("threshold",)], ("prediction",))
+    if result.get("rule") not in ("score", "difference"):
+        raise damaged(folder, METRICS, f"rule is {result.get('rule')!r:.80}, expected score or difference;")
     return evaluation_of(result, [item.step_scores for item in found])
 
 

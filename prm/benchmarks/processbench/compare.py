@@ -30,7 +30,8 @@ def thresholds_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def load_evaluation(folder: str | Path, items: Sequence[FirstErrorItem]) -> Evaluation:
     """Read the folder of an evaluation of the same `items`; raises as `read_evaluation`."""
-    result, found = read_evaluation(folder, [item.as_item() for item in items], BENCHMARK)
+    places = [("subsets", name, "threshold") for name in dict.fromkeys(item.subset for item in items)]
+    result, found = read_evaluation(folder, [item.as_item() for item in items], BENCHMARK, places, ("prediction", "oracle"))
     thresholds = thresholds_of(result)
     if "prediction" in thresholds:
         return Evaluation([metrics.UNPARSABLE if item.predicted is None else item.predicted for item in found], thresholds)
