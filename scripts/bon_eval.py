@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prm.benchmarks.best_of_n.candidates import load_graded, with_unscored
+from prm.benchmarks.best_of_n.evaluate import check_names
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig, report_best_of_n
 from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.results import check_output_dir
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     output_dir, files = Path(config.output_dir), config.score_files
     check_output_dir(config.output_dir, [*files, config.rollouts, config.questions], config.models)
     responses = load_graded(config.rollouts) if config.rollouts else []
+    if config.model:
+        check_names([config.model_name])
     records, notes = config.load_scores(responses)
     constant = constant_notes({prm: [record.step_scores for record in rows] for prm, rows in records.items()})
     if responses:
@@ -43,8 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     sources = [config.rollouts] if config.rollouts else files
     result, tables = report_best_of_n(records, sources, config, output_dir, constant, notes)
     inputs = filter(None, dict.fromkeys([*sources, *files, config.questions]))
-    counts = {f"num_unscored {prm}": number for prm, number in result["unscored"].items()}
-    counts |= {name: result[name] for name in result if name.startswith("num_")}
+    counts = {f"num_unscored {prm}": number for prm, number in result["num_unscored"].items()}
+    counts |= {name: found for name, found in result.items() if name.startswith("num_") and isinstance(found, int)}
     extra = {"model": config.model, "items": result["items"]}
     write_manifest(output_dir, config, inputs=hash_sources(inputs), counts=counts, extra=extra)
     logger.info("wrote %s", output_dir)

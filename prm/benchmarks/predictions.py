@@ -95,26 +95,10 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
 
 
 def score_items(config: ModelConfig, items: Sequence[Response], output_dir: str | Path) -> tuple[list[list[float]], Counter[str]]:
-    """Score the items' own steps as `score_kept` does, write predictions.jsonl, and count by reason the items that are unreadable.
-
-    A blank step has nothing to read: it takes the score of the step before it, at the beginning of the step behind it.
-    """
-    scored, unreadable = score_kept(config, [_without_blanks(item) for item in items], output_dir)
+    """Score the items' own steps as `score_kept` does, write predictions.jsonl, and count by reason what it cannot read."""
+    scored, unreadable = score_kept(config, items, output_dir)
     by_id = {scores.question_id: scores.step_scores for scores in scored}
-    scores = [_with_blanks(by_id[item.question_id], item.steps) if item.question_id in by_id else [] for item in items]
+    scores = [by_id.get(item.question_id, []) for item in items]
     rows = [{"id": item.question_id, "step_scores": found or None} for item, found in zip(items, scores, strict=True)]
     write_jsonl(Path(output_dir) / PREDICTIONS, rows)
     return scores, unreadable
-
-
-def _without_blanks(item: Response) -> Response:
-    return dataclasses.replace(item, steps=[step for step in item.steps if step.strip()])
-
-
-def _with_blanks(scores: Sequence[float], steps: Sequence[str]) -> list[float]:
-    place = -1
-    spread = []
-    for step in steps:
-        place += bool(step.strip())
-        spread.append(scores[max(place, 0)])
-    return spread

@@ -1,7 +1,8 @@
 """Responses and a loaded PRM in, one score per step out, in the order of the responses.
 
 What cannot be scored (no step, longer than the contract's `max_length`, text that the contract cannot hold) raises, or is dropped
-and counted by reason where the caller passes a counter: never skipped or cut in silence.
+and counted by reason where the caller passes a counter: never skipped or cut in silence. A blank step has nothing to read: it takes
+the score of the step before it, at the beginning of the step behind it.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,12 @@ class Scorer:
             seconds += time.monotonic() - start
             self.speed.add(encoded, self.computed_tokens - computed, seconds)
             size = next_window(size, seconds)
+            records = []
             for (response, _), step_scores in zip(kept, scores, strict=True):
-                check_scores(response, step_scores)
+                check_scores(without_blanks(response), step_scores)
                 detector.update(response.steps, step_scores)
-            held.append([scores_of(response, given) for (response, _), given in zip(kept, scores, strict=True)])
+                records.append(scores_of(response, with_blanks(step_scores, response.steps)))
+            held.append(records)
             detector.check()
             if detector.has_enough:
                 yield from held
@@ -127,7 +130,7 @@ class Scorer:
         seconds = 0.0
         while len(kept) < size and (window := list(islice(remaining, size - len(kept)))):
             start = time.monotonic()
-            encoded = encode_each(self.encoder, window, dropped)
+            encoded = encode_each(self.encoder, [without_blanks(response) for response in window], dropped)
             kept += [(response, tokens) for response, tokens in zip(window, encoded, strict=True) if tokens is not None]
             seconds += time.monotonic() - start
         return kept, seconds
@@ -186,6 +189,18 @@ class Speed:
             f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s, "
             f"{share:.0%} of them computed"
         )
+
+
+def without_blanks(response: Response) -> Response:
+    """The response without its blank steps."""
+    steps = [step for step in response.steps if step.strip()]
+    return response if len(steps) == len(response.steps) else dataclasses.replace(response, steps=steps)
+
+
+def with_blanks(scores: list[float], steps: Sequence[str]) -> list[float]:
+    """Scores of the steps that are not blank, spread over all."""
+    places = accumulate(bool(step.strip()) for step in steps)
+    return [scores[max(place - 1, 0)] for place in places]
 
 
 def next_window(size: int, seconds: float) -> int:

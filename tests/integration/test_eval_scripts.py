@@ -85,7 +85,7 @@ class TestBestOfN:
         assert result["prms"]["s"]["min"]["best_of_n"]["accuracy"]["4"] == pytest.approx(1 / 3)
         counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
         assert counts["num_unscored s"] == 3
-        assert result["unscored"] == {"s": 3}
+        assert result["num_unscored"] == {"s": 3}
         note = json.loads((tmp_path / "out" / "tables.json").read_text())[0]["note"]
         assert "s has no scores for 3 of 12 candidates: they are ranked last" in note
 
@@ -107,7 +107,7 @@ class TestBestOfN:
         assert run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl")["left_out_by_scoring"] == {"asym": 2}
         assert "asym: scoring left out 2 responses" in read_tables(tmp_path / "out")[0].note
         complete = run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl", "--rollouts", rollouts)
-        assert (complete["left_out_by_scoring"], complete["unscored"]) == ({}, {"asym": 2})
+        assert (complete["left_out_by_scoring"], complete["num_unscored"]) == ({}, {"asym": 2})
 
     def test_texts_become_items(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", scores_of_rollouts := [s for s in scores() if s.sample_index < 3])
@@ -177,7 +177,7 @@ class TestBestOfN:
         monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
         other = run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts, "--aggregation", "softmin", "min")
         assert list(other["prms"]["asym"]) == ["softmin", "min"]
-        assert (other["prms"]["asym"]["min"], other["unscored"]) == (result["prms"]["asym"]["min"], {"asym": 1})
+        assert (other["prms"]["asym"]["min"], other["num_unscored"]) == (result["prms"]["asym"]["min"], {"asym": 1})
         write_jsonl(rollouts, [replace(rollout, correct=not rollout.correct) for rollout in rows])
         with pytest.raises(ValueError, match=r"is of a run with responses .* name another --output_dir"):
             run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
@@ -244,8 +244,12 @@ class TestBestOfN:
             run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--prm", "gpt")
         with pytest.raises(ValueError, match="--prm chooses among the PRMs of candidate pools, but --model scores"):
             run_bon(tmp_path, "--model", checkpoint, "--rollouts", rollouts, "--prm", "gpt")
-        with pytest.raises(ValueError, match="a PRM is called 'random', as a baseline is: give it another name, NAME=FILE"):
+        called = "a PRM is called 'random', as a baseline is: give it another name"
+        with pytest.raises(ValueError, match=f"{called}, --scores NAME=FILE"):
             run_bon(tmp_path, "--scores", f"random={tmp_path / 'a.jsonl'}")
+        (tmp_path / "random").mkdir()
+        with pytest.raises(ValueError, match=called):  # before anything is loaded
+            run_bon(tmp_path, "--model", tmp_path / "random", "--rollouts", rollouts)
         with pytest.raises(ValueError, match=r"--tau 0\.2: the temperature of softmin, but --aggregation is min mean"):
             run_bon(tmp_path, "--scores", tmp_path / "a.jsonl", "--aggregation", "min", "mean", "--tau", 0.2)
         write_jsonl(tmp_path / "empty_pool.jsonl", [{"problem_id": "p", "question": "?", "answer": "1", "candidates": []}])
@@ -292,7 +296,7 @@ class TestProcessBench:
         long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}
         write_json(tmp_path / "first_error.json", [item | {"final_answer_correct": True} for item in (*self.ITEMS, long)])
         result = self.run(tmp_path, "--data", tmp_path / "first_error.json", "--threshold", "oracle", "--model", checkpoint)
-        assert result["num_unreadable"] == {"first_error": 1}
+        assert result["num_unscored"] == {"first_error": 1}
         assert result["results"]["oracle"]["subsets"]["first_error"]["num_correct"] == 2
         assert result["results"]["oracle"]["subsets"]["first_error"]["acc_correct"] <= 0.5
         assert "could not read 1 of first_error" in capsys.readouterr().out
@@ -307,7 +311,7 @@ class TestProcessBench:
         # It may hold more items than are evaluated, but then it must be whole.
         write_json(tmp_path / "fewer.json", [item | {"final_answer_correct": True} for item in (self.ITEMS[0], long)])
         fewer = ["--data", tmp_path / "fewer.json", "--threshold", "fixed", "--predictions", tmp_path / "s.jsonl"]
-        assert self.run(tmp_path, *fewer)["num_unreadable"] == {"fewer": 1}
+        assert self.run(tmp_path, *fewer)["num_unscored"] == {"fewer": 1}
         lines = (tmp_path / "s.jsonl").read_text().splitlines(keepends=True)
         (tmp_path / "s.jsonl").write_text(lines[0])
         with pytest.raises(ValueError, match="1 of 2 items have no prediction, such as 'z'"):

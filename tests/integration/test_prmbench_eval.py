@@ -42,7 +42,7 @@ def run(tmp_path, *flags):
 
 def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, capsys, monkeypatch):
     result = run(tmp_path, "--data", data, "--model", checkpoint)
-    assert (result["num_items"], result["num_unreadable"], result["validity_rate"]) == (3, 1, 2 / 3)
+    assert (result["num_items"], result["num_unscored"], result["validity_rate"]) == (3, 1, 2 / 3)
     scores = {r["id"]: r["step_scores"] for r in map(json.loads, (tmp_path / "out" / "predictions.jsonl").open())}
     assert list(scores) == ["circular_p0", "redundency_p1", "correct_p1", "circular_p2"]
     assert scores["circular_p2"] is None

@@ -162,7 +162,7 @@ def test_an_unread_candidate_is_behind_zeros_and_negative_scores(scores, aggrega
     assert found["first_n"]["accuracy"]["4"] == 0
     if found["weighted_vote"] and max(scores) > 0:
         assert found["weighted_vote"]["accuracy"]["4"] == 0
-    assert result["unscored"] == {"prm": 1}
+    assert result["num_unscored"] == {"prm": 1}
 
 
 def test_counts_are_those_of_the_pools_that_are_kept():

@@ -136,7 +136,7 @@ class TestEvaluation:
 
     def test_unreadable_items_are_left_out_and_shown(self, items):
         result = evaluate_prmbench(items, [*SCORES[:4], []], config())
-        assert (result["num_unreadable"], result["validity_rate"]) == (1, 0.75)
+        assert (result["num_unscored"], result["validity_rate"]) == (1, 0.75)
         assert "circular" not in result["results"]["fixed"]["categories"]
         assert "could not read 1 items: left out, as the benchmark does (validity rate 75.00%)" in prmbench_tables(result)[0].note
         with pytest.raises(ValueError, match="could read no item that counts"):

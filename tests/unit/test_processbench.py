@@ -69,7 +69,7 @@ class TestEvaluation:
         extra = FirstErrorItem("m2", "math", "p", ["a"], -1)
         read = evaluate_processbench(ITEMS, SCORES, config())
         result = evaluate_processbench([*ITEMS, extra], [*SCORES, []], config())
-        assert result["num_unreadable"] == {"gsm8k": 0, "math": 1}
+        assert result["num_unscored"] == {"gsm8k": 0, "math": 1}
         before, after = (r["results"]["oracle"]["subsets"]["math"] for r in (read, result))
         assert (before["acc_correct"], after["acc_correct"], after["num_correct"]) == (1, 0.5, 2)
         assert after["acc_error"] == before["acc_error"] == 1

@@ -229,6 +229,16 @@ def test_what_cannot_be_scored_is_counted_and_named(checkpoint, caplog):
         assert text in caplog.text
 
 
+def test_a_blank_step_takes_its_neighbours_score(checkpoint):
+    scorer = Scorer.load(checkpoint)
+    (plain,) = scorer.score([Response("q", 0, "Why?", ["No.", "Yes."])])
+    (spread,) = scorer.score([Response("q", 0, "Why?", ["", " ", "No.", "\n", "Yes.", ""])])
+    first, last = plain.step_scores
+    assert spread.step_scores == pytest.approx([first, first, first, first, last, last], abs=1e-6)
+    with pytest.raises(ValueError, match="no steps"):
+        list(scorer.score([Response("q", 0, "Why?", [" "])]))
+
+
 @pytest.mark.parametrize(("response", "message"), [(EMPTY, "no steps"), (LONG, "max_length is 512"), (FORGED, "separator")])
 def test_without_a_counter_what_cannot_be_scored_raises(checkpoint, response, message):
     with pytest.raises(ValueError, match=message):

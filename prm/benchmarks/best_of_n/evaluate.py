@@ -1,6 +1,6 @@
 """Best-of-N: step scores of candidates under one or several PRMs in, accuracy curves with intervals out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, Literal
@@ -79,8 +79,7 @@ def measure_best_of_n(
     Raises ValueError as `build_pool` does, for a product of signed scores, an N beyond a pool, a PRM without an `own`, and one that
     is called as a baseline is.
     """
-    if taken := [prm for prm in records if prm in (*BASELINES, "pass_at_n")]:
-        raise ValueError(f"a PRM is called {taken[0]!r}, as a baseline is: give it another name, NAME=FILE")
+    check_names(records)
     pool = build_pool(records, config.answer_grouping)
     used = {(prm, name): _resolve(prm, name, config, own or {}) for prm in records for name in config.aggregations}
     for (prm, _), aggregation in used.items():
@@ -109,6 +108,14 @@ def measure_best_of_n(
     return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions), own_used)
 
 
+def check_names(prms: Iterable[str]) -> None:
+    """Raises ValueError for a PRM that is called as a baseline is."""
+    if taken := [prm for prm in prms if prm in (*BASELINES, "pass_at_n")]:
+        raise ValueError(
+            f"a PRM is called {taken[0]!r}, as a baseline is: give it another name, --scores NAME=FILE, or --model another folder"
+        )
+
+
 def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]:
     """Means, intervals and paired tests; N stands as a string, as JSON would have it.
 
@@ -125,7 +132,7 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
         "num_candidates": int(pool.sizes.sum()),
         "num_without_outcome": pool.num_without_outcome,
         "num_without_answer": pool.num_without_answer,
-        "unscored": {prm: number for prm in pool.step_scores if (number := pool.num_unscored(prm))},
+        "num_unscored": {prm: number for prm in pool.step_scores if (number := pool.num_unscored(prm))},
         "own_aggregation": measured.own_aggregation,
         "n": list(ns),
         "confidence": config.confidence,

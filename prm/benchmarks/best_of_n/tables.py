@@ -153,7 +153,7 @@ def _notes(result: Mapping[str, Any]) -> str:
         share = f"{result['num_without_outcome']} of {result['num_candidates']} candidates"
         notes.append(f"{share} have no outcome (no answer, timeout): they stay in the pool and count as wrong")
     notes += result.get("constant_scores", [])
-    for prm, number in result["unscored"].items():
+    for prm, number in result["num_unscored"].items():
         notes.append(f"{prm} has no scores for {number} of {result['num_candidates']} candidates: they are ranked last")
     for prm, number in result.get("left_out_by_scoring", {}).items():
         notes.append(f"{prm}: scoring left out {number} responses that it could not read; --rollouts puts them last into the pools")

@@ -87,7 +87,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         "num_items": sum(is_error),
         "num_correct_items": len(items) - sum(is_error),
         "num_steps": int(steps.is_scored.sum()),
-        "num_unreadable": is_read.count(False),
+        "num_unscored": is_read.count(False),
         "validity_rate": sum(a and b for a, b in zip(is_error, is_read, strict=True)) / sum(is_error),
         "rule": config.rule,
         "confidence": config.confidence,

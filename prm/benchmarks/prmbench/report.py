@@ -99,7 +99,7 @@ def _notes(result: Mapping[str, Any]) -> str:
     if result["rule"] == "difference":
         notes.append("A step is called good if its score less the score of the step before is above the threshold.")
     notes += result["constant_scores"]
-    if unreadable := result["num_unreadable"]:
+    if unreadable := result["num_unscored"]:
         rate = f"validity rate {100 * result['validity_rate']:.2f}%"
         notes.append(f"The model could not read {unreadable} items: left out, as the benchmark does ({rate}), never cut to fit.")
     counts = result.get("left_out", {})

@@ -53,14 +53,14 @@ class Subset:
     given: list[Prediction]
 
     @property
-    def num_unreadable(self) -> int:
+    def num_unscored(self) -> int:
         """Items without scores."""
         return sum(given == [] for given in self.given)
 
     @property
     def is_read(self) -> bool:
         """Whether the model could read any item."""
-        return self.num_unreadable < len(self.given)
+        return self.num_unscored < len(self.given)
 
     @property
     def has_both_kinds(self) -> bool:
@@ -75,7 +75,7 @@ def evaluate_processbench(
 
     A number that is undefined, such as the F1 of a subset without correct items, is None. Predictions given as step indices
     have one rule, `prediction`, and neither AUC nor thresholds. An item without scores (the model could not read it) is counted as
-    `num_unreadable` and as predicted wrong, whether it has an error or not; a subset of only such items has an F1 of 0 and no
+    `num_unscored` and as predicted wrong, whether it has an error or not; a subset of only such items has an F1 of 0 and no
     threshold of its own.
 
     Raises ValueError as `check_rules` does, and where the model could read no item at all, or none that a threshold is tuned on.
@@ -99,7 +99,7 @@ def evaluate_processbench(
         "num_items": len(items),
         "read_as": reading,
         "confidence": config.confidence,
-        "num_unreadable": {name: subset.num_unreadable for name, subset in subsets.items()},
+        "num_unscored": {name: subset.num_unscored for name, subset in subsets.items()},
         "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,
         "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],

@@ -125,7 +125,7 @@ def _notes(result: Mapping[str, Any]) -> str:
     notes = [f"{100 * result['confidence']:g}% bootstrap intervals over items", *result["constant_scores"]]
     if {"gsm8k", "oracle"} & result["results"].keys():
         notes.append("* threshold tuned on the very items that it is measured on")
-    if unreadable := {name: number for name, number in result["num_unreadable"].items() if number}:
+    if unreadable := {name: number for name, number in result["num_unscored"].items() if number}:
         counts = ", ".join(f"{number} of {name}" for name, number in unreadable.items())
         notes.append(f"The model could not read {counts}: counted as predicted wrong, never cut to fit.")
     if unparsable := result["num_unparsable"]:
