@@ -1,10 +1,11 @@
 """How an evaluation makes one score of a response's steps: options and a PRM's own aggregation in, those to report out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from prm import metrics
-from prm.aggregation import TAU, check_aggregation
+from prm.aggregation import TAU, Aggregation, check_aggregation
 from prm.scoring import ScoringNotes
 
 REPORTED = ("min", "mean", "last")
@@ -16,6 +17,18 @@ OWN = "own"
 def of_step_scores(aggregation: str) -> str:
     """What a title calls the scores of responses."""
     return "each PRM's own aggregation" if aggregation == OWN else f"{aggregation.replace('_', ' ')} of step scores"
+
+
+def resolve_aggregation(prm: str, name: str, tau: float, own: Mapping[str, Aggregation]) -> Aggregation:
+    """The aggregation that a name stands for under a PRM. Raises ValueError for an `own` that nothing tells."""
+    if name != OWN:
+        return Aggregation(name, tau)
+    if prm not in own:
+        raise ValueError(
+            f"--aggregation {OWN}: nothing says what {prm} was trained for (the manifest of scripts/score.py beside its scores "
+            "does): name an aggregation"
+        )
+    return own[prm]
 
 
 @dataclass

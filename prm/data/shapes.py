@@ -18,6 +18,8 @@ from prm.records import Question, Record, Response, Rollout, Row, StepScores, to
 from prm.steps import split_steps
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+KEPT_OF_ROLLOUTS = ("question_id", "sample_index", "question", "correct", "answer", "extracted")
+"""What a response in steps has from its rollout."""
 _FINAL_LINE = re.compile(r"^(?:A:|####)\s*(.+?)\s*$")
 
 
@@ -184,6 +186,16 @@ def prediction_scores(row: Row, place: Place) -> Iterator[StepScores]:
     yield to_record({"question_id": row["id"], "sample_index": 0, "step_scores": row["step_scores"]}, StepScores, place.where)
 
 
+def own_rollout_in_steps(row: Row, place: Place) -> Iterator[Response]:
+    """A rollout of ours as a response. To be scored it needs no reference answer."""
+    if not isinstance(row["response"], str):
+        raise ValueError(f"{place.where}: 'response' is {row['response']!r:.80}, expected text")
+    kept = {
+        name: row[name] for name in ("question_id", "sample_index", "question", "correct", "answer", "extracted") if name in row
+    }
+    yield from own(Response)({**kept, "steps": split_steps(row["response"])}, place)
+
+
 def split_rollouts(convert: Convert) -> Convert:
     """The same rollouts as responses, split at their blank lines."""
 
@@ -203,10 +215,7 @@ def _verdict(correct: bool | None, extracted: str | None) -> dict[str, Any]:
 
 
 def _response(rollout: Rollout, steps: list[str], place: Place) -> Response:
-    values = {
-        name: getattr(rollout, name) for name in ("question_id", "sample_index", "question", "correct", "answer", "extracted")
-    }
-    return to_record({**values, "steps": steps}, Response, place.where)
+    return to_record({name: getattr(rollout, name) for name in KEPT_OF_ROLLOUTS} | {"steps": steps}, Response, place.where)
 
 
 def _scores(rollout: Rollout, step_scores: list[float], place: Place) -> StepScores:

@@ -6,6 +6,7 @@ Every script reads its input with these readers. A source is a file, a folder of
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from prm.data.shapes import (
     gsm8k_solutions,
     own,
     own_question,
+    own_rollout_in_steps,
     pool_responses,
     pool_rollouts,
     pool_scores,
@@ -29,7 +31,7 @@ from prm.data.shapes import (
     split_rollouts,
 )
 from prm.files import without_duplicates
-from prm.records import Question, Response, Rollout, Row, StepScores
+from prm.records import Key, Question, Response, Rollout, Row, StepScores
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ ROLLOUT_SHAPES = (
 )
 RESPONSE_SHAPES = (
     Shape("response", ("question_id", "sample_index", "steps"), own(Response)),
-    Shape("rollout", ("question_id", "sample_index", "response"), split_rollouts(own(Rollout))),
+    Shape("rollout", ("question_id", "sample_index", "response"), own_rollout_in_steps),
     Shape("GSM8K example solutions", _GSM8K_KEYS, split_rollouts(gsm8k_solutions)),
     Shape("evaluation output", _EVALUATION_KEYS, split_rollouts(evaluation_output)),
     Shape("candidate pool", _POOL_KEYS, pool_responses),
@@ -134,6 +136,18 @@ def load_responses(source: str | Path) -> list[Response]:
 
 def load_scores(source: str | Path, prm: str | None = None) -> list[StepScores]:
     return list(iter_scores(source, prm))
+
+
+def load_sampled_texts(source: str | Path) -> dict[Key, str]:
+    """Responses as they were sampled, by key, of rollouts with or without reference answers; nothing where a source has steps."""
+    texts = {}
+    for row, _ in read_source(source):
+        if ROLLOUT_SHAPES[0].matches(row):
+            texts[str(row["question_id"]), row["sample_index"]] = row["response"]
+    others = ROLLOUT_SHAPES[1:]
+    if not texts and any(shape.matches(row) for row, _ in islice(read_source(source), 1) for shape in others):
+        texts = {rollout.key: rollout.response for rollout in _read(source, "rollouts", others)}
+    return texts
 
 
 def list_prms(source: str | Path) -> list[str]:

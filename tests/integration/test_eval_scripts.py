@@ -10,11 +10,13 @@ from pathlib import Path
 import bon_eval
 import build_dataset
 import calibration_report
+import choose_responses
 import convert_dataset
 import grade_rollouts
 import prmbench_eval
 import processbench_eval
 import pytest
+import report
 import score
 
 from prm.benchmarks.results import read_items, read_tables
@@ -50,6 +52,52 @@ def scores(shift=0.0):
 def run_bon(tmp_path, *flags):
     bon_eval.main([*map(str, flags), *FAST, "--output_dir", str(tmp_path / "out")])
     return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+class TestChoice:
+    def run(self, tmp_path, *flags):
+        choose_responses.main([*map(str, flags), "--output_dir", str(tmp_path / "chosen")])
+        return [json.loads(line) for line in (tmp_path / "chosen" / "chosen.jsonl").open()]
+
+    def test_scores_of_ungraded_rollouts(self, tmp_path, capsys):
+        texts = [f"Add {i}.\n\n\n\nSo \\boxed{{{i // 2}}}." for i in range(4)]
+        rows = [{"question_id": "q", "sample_index": i, "question": "?", "response": text} for i, text in enumerate(texts)]
+        write_jsonl(tmp_path / "rollouts.jsonl", rows)  # no reference answer
+        write_jsonl(tmp_path / "s.jsonl", [StepScores("q", i, [0.9, 0.2 + 0.1 * i]) for i in range(3)])
+        flags = ["--scores", tmp_path / "s.jsonl", "--rollouts", tmp_path / "rollouts.jsonl"]
+        (row,) = self.run(tmp_path, *flags)
+        assert (row["sample_index"], row["extracted"], row["response_score"]) == (2, "1", 0.4)
+        assert row["response"] == texts[2], "as it was sampled"
+        assert self.run(tmp_path, *flags, "--aggregation", "last", "--num_candidates", 2)[0]["sample_index"] == 1
+        assert self.run(tmp_path, *flags, "--method", "weighted_vote")[0]["vote_share"] == pytest.approx(0.5 / 0.9)
+        assert "by a vote weighted by scores" in capsys.readouterr().out
+        report.main(["--input", str(tmp_path / "chosen")])
+        assert "other candidates" in (tmp_path / "chosen" / "report.html").read_text()
+
+    def test_a_model_and_its_own_aggregation(self, tmp_path, rollouts, checkpoint):
+        rows = self.run(tmp_path, "--model", checkpoint, "--rollouts", rollouts)
+        assert [row["question_id"] for row in rows] == ["q0", "q1", "q2"]
+        score.main(["--model", checkpoint, "--input", str(rollouts), "--output", str(tmp_path / "scores.jsonl")])
+        flags = ["--scores", tmp_path / "scores.jsonl", "--rollouts", rollouts]
+        assert self.run(tmp_path, *flags) == self.run(tmp_path, *flags, "--aggregation", "own") == rows
+        kept = json.loads((tmp_path / "chosen" / "metrics.json").read_text())
+        assert (kept["prm"], kept["aggregation"], kept["questions"]) == ("scores", "min", "3")
+
+    def test_mistakes(self, tmp_path, rollouts):
+        write_jsonl(tmp_path / "s.jsonl", scores())
+        flags = ["--scores", tmp_path / "s.jsonl"]
+        with pytest.raises(ValueError, match=r"s\.jsonl: holds no texts to choose from; give --rollouts"):
+            self.run(tmp_path, *flags)
+        flags += ["--rollouts", rollouts]
+        with pytest.raises(ValueError, match="--aggregation own: nothing says what s was trained for"):
+            self.run(tmp_path, *flags, "--aggregation", "own")
+        with pytest.raises(ValueError, match="responses are chosen by one, give one"):
+            self.run(tmp_path, *flags, "--aggregation", "min", "mean")
+        with pytest.raises(ValueError, match="--num_candidates 0: give a number of responses"):
+            self.run(tmp_path, *flags, "--num_candidates", 0)
+        with pytest.raises(ValueError, match="--scores hold s, t: one PRM chooses"):
+            self.run(tmp_path, *flags[:2], f"t={tmp_path / 's.jsonl'}", *flags[2:])
+        assert not (tmp_path / "chosen").exists()
 
 
 class TestBestOfN:
@@ -338,6 +386,7 @@ class TestProcessBench:
     [
         (bon_eval, ["--scores"]),
         (calibration_report, ["--scores"]),
+        (choose_responses, ["--scores"]),
         (processbench_eval, ["--predictions", "x.jsonl", "--data"]),
         (prmbench_eval, ["--predictions", "x.jsonl", "--data"]),
         (score, ["--model", "x", "--input"]),
@@ -349,7 +398,7 @@ class TestProcessBench:
 )
 def test_no_script_writes_into_its_input(tmp_path, script, flags):
     write_jsonl(tmp_path / "a.jsonl", scores())
-    option = "--output_dir" if script in (bon_eval, calibration_report, processbench_eval, prmbench_eval) else "--output"
+    option = "--output_dir" if script in (bon_eval, choose_responses, calibration_report, processbench_eval, prmbench_eval) else "--output"
     with pytest.raises(ValueError, match=f"{option} {tmp_path} is the input itself, {tmp_path}:"):
         script.main([*flags, str(tmp_path), option, str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

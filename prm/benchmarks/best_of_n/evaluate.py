@@ -11,7 +11,7 @@ from jaxtyping import Float
 from prm import metrics
 from prm.aggregation import NEEDS_PROBABILITIES, Aggregation, aggregate_lists
 from prm.benchmarks.best_of_n.candidates import CandidatePool, build_pool
-from prm.benchmarks.response_scores import OWN, ResponseScoreConfig
+from prm.benchmarks.response_scores import OWN, ResponseScoreConfig, resolve_aggregation
 from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
@@ -81,7 +81,11 @@ def measure_best_of_n(
     """
     check_names(records)
     pool = build_pool(records, config.answer_grouping)
-    used = {(prm, name): _resolve(prm, name, config, own or {}) for prm in records for name in config.aggregations}
+    used = {
+        (prm, name): resolve_aggregation(prm, name, config.softmin_tau, own or {})
+        for prm in records
+        for name in config.aggregations
+    }
     for (prm, _), aggregation in used.items():
         _refuse_signed(prm, pool, aggregation.name)
     num_questions = len(pool.questions)
@@ -160,17 +164,6 @@ def _default_ns(smallest: int) -> list[int]:
 
 def _can_vote(pool: CandidatePool) -> bool:
     return any((answers >= 0).any() for answers in pool.answers)
-
-
-def _resolve(prm: str, name: str, config: BestOfNConfig, own: Mapping[str, Aggregation]) -> Aggregation:
-    if name != OWN:
-        return Aggregation(name, config.softmin_tau)
-    if prm not in own:
-        raise ValueError(
-            f"--aggregation {OWN}: nothing says what {prm} was trained for (the manifest of scripts/score.py beside its scores "
-            "does): name an aggregation"
-        )
-    return own[prm]
 
 
 def _refuse_signed(prm: str, pool: CandidatePool, aggregation: str) -> None:
