@@ -34,18 +34,24 @@ class ScoringConfig(ModelConfig, ShareConfig):
     engine: Literal[ENGINES] = "torch"  # type: ignore[valid-type]
     """torch, or vllm where it is faster: pooling of the checkpoint as scripts/export_vllm.py exports it. It takes no implicit PRMs,
     packs by a budget of its own and runs on what its build is for."""
+    tensor_parallel_size: int = 1
+    """GPUs over which --engine vllm spreads a model that a single one does not hold."""
     torch_compile: bool = False
     """Compile the layers of the torch engine; worth its minute or so on a GPU with many responses."""
     num_processes: int = 1
-    """Processes on this machine that divide the questions: each takes a GPU, or without any its part of the cores."""
+    """Processes on this machine that divide the questions: each takes a GPU (--tensor_parallel_size of them), or without any its
+    part of the cores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_step_length is not None and self.max_step_length < 1:
             raise ValueError(f"--max_step_length {self.max_step_length}: must be at least 1 token")
         self.check_engine(self.engine)
-        if self.num_processes < 1:
-            raise ValueError(f"--num_processes {self.num_processes}: at least 1")
+        for name in ("num_processes", "tensor_parallel_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: at least 1")
+        if self.engine != "vllm" and self.tensor_parallel_size > 1:
+            raise ValueError(f"--tensor_parallel_size {self.tensor_parallel_size} needs --engine vllm; torch has one GPU a process")
 
     def check(self) -> None:
         """Raise ValueError for an output that cannot be, and as `reference_model` does."""
@@ -66,7 +72,8 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
         raise ValueError(f"{config.input}: no responses to score" + "; lower --num_shards" * (config.num_shards > 1))
     run = run_identity(config, config.engine, input=hash_source(config.input), max_step_length=config.max_step_length)
     refuse_other_run(config.output, run)
-    load = partial(Scorer.load, config, engine=config.engine, torch_compile=config.torch_compile)
+    engine = {name: getattr(config, name) for name in ("engine", "torch_compile", "tensor_parallel_size")}
+    load = partial(Scorer.load, config, **engine)
     merge, job = partial(_merge, config.max_step_length), (config.shard_index, config.num_shards)
     return score_into(config.output, keys, partial(share, config), run, config, load, merge, job)
 

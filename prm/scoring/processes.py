@@ -26,8 +26,11 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     """
     count = config.num_processes
     devices = [] if config.device == "cpu" else visible_gpus()
-    if devices and (count > len(devices) or config.device not in ("auto", "cuda")):
-        raise ValueError(f"--num_processes {count} --device {config.device}: each takes one of {len(devices)} GPUs: --device auto")
+    size = config.tensor_parallel_size
+    if devices and (count * size > len(devices) or config.device not in ("auto", "cuda")):
+        each = f"{size} of {len(devices)} GPUs" if size > 1 else f"one of {len(devices)} GPUs"
+        raise ValueError(f"--num_processes {count} --device {config.device}: each takes {each}: --device auto")
+    devices = [",".join(devices[start : start + size]) for start in range(0, len(devices), size)]
     config.check()
     shares = occupied(config, [share_of(config, rank) for rank in range(count)])
     if not shares:

@@ -49,7 +49,13 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, model: str | Path | ModelConfig, *, engine: str = "torch", torch_compile: bool = False, **options: Any
+        cls,
+        model: str | Path | ModelConfig,
+        *,
+        engine: str = "torch",
+        torch_compile: bool = False,
+        tensor_parallel_size: int = 1,
+        **options: Any,
     ) -> "Scorer":
         """Load a PRM by its folder or hub name, with `options` of ModelConfig (dtype, device, token_budget, ...), or by its config.
 
@@ -68,7 +74,7 @@ class Scorer:
                 )
             config.check_engine(engine)
             encoder = StepEncoder.load(config.model)
-            served = VLLMScoringEngine(config.model, encoder, config.dtype)
+            served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
             return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model)
         loaded = TorchEngine.load(config, torch_compile)
         return cls(loaded, loaded.encoder, config.model)

@@ -35,15 +35,22 @@ class VLLMScoringEngine(PipedProcess):
         dtype: str = "auto",
         is_eager: bool | None = None,
         gpu_memory_utilization: float = 0.9,
+        tensor_parallel_size: int = 1,
     ):
-        """Raises ValueError for a folder that vLLM cannot serve. `is_eager`: no compilation; default: on a CPU."""
+        """Raises ValueError for a folder that vLLM cannot serve, and for more GPUs than there are. `is_eager`: no compilation;
+        default: on a CPU."""
+        self.devices = visible_gpus()[:tensor_parallel_size]
+        if tensor_parallel_size > max(len(self.devices), 1):
+            raise ValueError(f"--tensor_parallel_size {tensor_parallel_size} needs as many GPUs, {len(self.devices)} are visible")
         config = read_config(directory)
         self.encoder = encoder
         self.vocab_size = config["vocab_size"]
         self.max_length = served_length(config, encoder)
         task = pooling_task(config, directory)
         served_dtype = resolve(dtype, config)
-        self.settings = PoolingSettings(str(directory), served_dtype, task, self.max_length, is_eager, gpu_memory_utilization)
+        self.settings = PoolingSettings(
+            str(directory), served_dtype, task, self.max_length, is_eager, gpu_memory_utilization, tensor_parallel_size
+        )
         self.is_running = False
         self.computed_tokens = 0
 
@@ -73,7 +80,7 @@ class VLLMScoringEngine(PipedProcess):
             raise ValueError(f"response {index} has step ends {response.step_ends} outside of its {length} tokens")
 
     def _start(self) -> None:
-        self.start_process(WORKER, vllm_environment(visible_gpus()[:1], num_cores()))
+        self.start_process(WORKER, vllm_environment(self.devices, num_cores()))
         self.is_running = True
         self.connection.send(self.settings)
         self._receive("ready", None)

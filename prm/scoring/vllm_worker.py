@@ -42,6 +42,8 @@ class PoolingSettings(NamedTuple):
     """None: uncompiled on a CPU, where compilation takes longer than most runs, and compiled elsewhere."""
     gpu_memory_utilization: float = 0.9
     """Share of the GPU's memory that vLLM takes; it does not start where less is free."""
+    tensor_parallel_size: int = 1
+    """GPUs that hold a part of every weight."""
 
 
 class Job(NamedTuple):
@@ -73,6 +75,7 @@ def start_engine(settings: PoolingSettings) -> "LLMEngine":
     args = EngineArgs(
         model=settings.model,
         runner="pooling",
+        tensor_parallel_size=settings.tensor_parallel_size,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         max_num_batched_tokens=batch_tokens,

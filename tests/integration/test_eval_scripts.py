@@ -398,7 +398,11 @@ class TestProcessBench:
 )
 def test_no_script_writes_into_its_input(tmp_path, script, flags):
     write_jsonl(tmp_path / "a.jsonl", scores())
-    option = "--output_dir" if script in (bon_eval, choose_responses, calibration_report, processbench_eval, prmbench_eval) else "--output"
+    option = (
+        "--output_dir"
+        if script in (bon_eval, choose_responses, calibration_report, processbench_eval, prmbench_eval)
+        else "--output"
+    )
     with pytest.raises(ValueError, match=f"{option} {tmp_path} is the input itself, {tmp_path}:"):
         script.main([*flags, str(tmp_path), option, str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

@@ -166,7 +166,7 @@ def test_what_an_engine_gets_wrong_names_the_response(checkpoint, engine, messag
 
 def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpoint, implicit, monkeypatch):
     class VLLMScoringEngine(Constant):
-        def __init__(self, directory, encoder, dtype="auto"):
+        def __init__(self, directory, encoder, dtype="auto", tensor_parallel_size=1):
             super().__init__(0.25)
             self.made_of = (directory, encoder.loss, dtype)
             self.max_length = 120

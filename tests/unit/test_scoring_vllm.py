@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,23 @@ def start(folder, encoder, monkeypatch):
     for engine in engines:
         engine.close()
     assert all(engine.process.poll() is not None for engine in engines if hasattr(engine, "process"))
+
+
+def test_a_model_is_spread_over_as_many_gpus_as_asked_for(folder, encoder, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "visible_gpus", lambda: ["2", "5", "6"])
+    started = []
+    monkeypatch.setattr(VLLMScoringEngine, "start_process", lambda self, code, environment: started.append(environment))
+    monkeypatch.setattr(VLLMScoringEngine, "connection", types.SimpleNamespace(send=started.append), raising=False)
+    monkeypatch.setattr(VLLMScoringEngine, "_receive", lambda self, kind, seconds: None)
+    VLLMScoringEngine(folder, encoder, tensor_parallel_size=2)._start()
+    assert started[0]["CUDA_VISIBLE_DEVICES"] == "2,5"
+    assert started[1].tensor_parallel_size == 2
+    with pytest.raises(ValueError, match="--tensor_parallel_size 4 needs as many GPUs, 3 are visible"):
+        VLLMScoringEngine(folder, encoder, tensor_parallel_size=4)
+    monkeypatch.setattr(vllm_engine, "visible_gpus", list)
+    assert VLLMScoringEngine(folder, encoder).devices == []
+    with pytest.raises(ValueError, match="--tensor_parallel_size 2 needs as many GPUs, 0 are visible"):
+        VLLMScoringEngine(folder, encoder, tensor_parallel_size=2)
 
 
 def sigmoid(x: float) -> float:
