@@ -10,11 +10,11 @@ import numpy as np
 from prm.benchmarks.tables import Table
 from prm.files import read_json, read_rows, write_json, write_jsonl
 from prm.records import Response, to_record
-from prm.scoring.notes import SCORED
+from prm.scoring.notes import METRICS, SCORED
 from prm.steps import join_steps
 from prm.tracking import check_output, manifest_path
 
-METRICS, TABLES, ITEMS = "metrics.json", "tables.json", "items.jsonl"
+TABLES, ITEMS = "tables.json", "items.jsonl"
 WRITTEN = (METRICS, TABLES, ITEMS, manifest_path("").name)
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
-from prm.aggregation import pad_steps
+from prm.aggregation import TAU, pad_steps
 from prm.losses.common import Mask, PerResponse
 from prm.losses.counterfactual import counterfactual_pairs, margin_ranking, prefix_ids
 from prm.losses.outcome import implicit_loss, implicit_prm, orm, outcome_loss, robust_asym, td_lambda
@@ -194,7 +194,7 @@ def check_options(
     name: str,
     *,
     reading: str = "prob",
-    tau: float = 0.1,
+    tau: float = TAU,
     beta: float = 0.05,
     neutral: str = "good",
     zeta: float = 4.0,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prm.aggregation import AGGREGATIONS, last, mean, minimum, total
+from prm.aggregation import AGGREGATIONS, TAU, last, mean, minimum, total
 from prm.losses.common import Logits, Mask, PerResponse, bce_with_logits, probability, squared_error
 from prm.losses.log_pooling import log1mexp, log_mean_exp, log_softmin, log_softplus
 
@@ -48,7 +48,7 @@ def outcome_loss(
     for_correct: str,
     for_wrong: str,
     reading: str = "prob",
-    tau: float = 0.1,
+    tau: float = TAU,
 ) -> PerResponse:
     """Cross-entropy of the pooled step scores against the outcome, one aggregation for each outcome (paper, sec. 2.2).
 

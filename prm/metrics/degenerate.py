@@ -19,7 +19,7 @@ LOGIT_DEVIATION = 0.01
 SATURATION = 6.0
 """|logit| beyond which constant scores are taken for certainty, rounded by half precision: under 0.0025 or over 0.9975."""
 RELATIVE_DEVIATION = 1e-3
-"""The same for scores that are no probabilities, relative to the largest of them."""
+"""The same for raw values, relative to the largest of them."""
 
 
 class DegenerateDetector:

@@ -13,7 +13,7 @@ from prm.scoring.options import ModelConfig
 from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path, library_versions
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """The code version of a score: one higher with every change after which a checkpoint would give other scores than before.
 
 Not the git commit, which a corrected README changes as well, and which a checkout with local edits does not tell.

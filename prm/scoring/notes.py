@@ -15,6 +15,8 @@ SCORES = "scores"
 """Folder in an evaluation's own for the scores of the responses as they are."""
 SCORED = ("scores.jsonl", "predictions.jsonl")
 """What an evaluation writes of them beside it, and what another one may read from there."""
+METRICS = "metrics.json"
+"""What only an evaluation that came to its end has written there."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ def notes_of(path: str | Path) -> ScoringNotes | None:
         num_scored = sum(counted(manifest, "scored") for manifest in noted)
         left_out = num_responses(noted) - num_scored
         return ScoringNotes(Aggregation(**noted[0]["aggregation"]), noted[0].get("activation"), num_scored, left_out)
-    kept = (path if path.is_dir() else path.parent) / SCORES
-    holds_scores = any((path / name).exists() for name in SCORED) if path.is_dir() else path.name in SCORED
-    return notes_of(kept) if holds_scores and kept.is_dir() else None
+    folder = path if path.is_dir() else path.parent
+    holds_scores = (path / SCORED[1]).exists() if path.is_dir() else path.name in SCORED
+    return notes_of(folder / SCORES) if holds_scores and (folder / METRICS).exists() else None
 
 
 def num_responses(manifests: Sequence[Mapping[str, Any]]) -> int:

@@ -61,10 +61,13 @@ class Scorer:
 
         Raises FileNotFoundError or ValueError for a model or a reference that is missing, and for options that the engine lacks.
         """
-        config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model), **options)
+        config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model))
+        config = dataclasses.replace(config, **options) if options else config
         if engine == "vllm":
             if config.reference_model is not None:
-                raise ValueError(f"--engine vllm: {model} is an implicit PRM, which has no pooling model; use --engine torch")
+                raise ValueError(
+                    f"--engine vllm: {config.model} is an implicit PRM, which has no pooling model; use --engine torch"
+                )
             if torch_compile:
                 raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
             if not (Path(config.model) / CONFIG_NAME).exists():
@@ -115,8 +118,8 @@ class Scorer:
             records = []
             for (response, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(without_blanks(response), step_scores)
-                detector.update(response.steps, step_scores)
                 records.append(scores_of(response, with_blanks(step_scores, response.steps)))
+                detector.update(response.steps, records[-1].step_scores)
             held.append(records)
             detector.check()
             if detector.has_enough:

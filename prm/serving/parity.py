@@ -11,6 +11,7 @@ from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
 from prm.models.step_scores import largest_difference, score_batch
 from prm.records import Response
+from prm.scoring.scorer import without_blanks
 from prm.scoring.vllm_engine import VLLMScoringEngine, served_length
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
 
@@ -61,7 +62,8 @@ def score_with_torch(model: PackedModel, encoder: StepEncoder, encoded: Sequence
 def check_parity(model: PackedModel, encoder: StepEncoder, directory: str | Path, responses: Sequence[Response] = ()) -> Parity:
     """Compare on the built-in responses and these. Raises ParityError above the limit, ValueError for what cannot be encoded."""
     encoder = replace(encoder, max_length=served_length(model.config.to_dict(), encoder))
-    encoded = [*built_in_responses(encoder), *(encoder.encode_batch(responses) if responses else ())]
+    given = [plain for plain in map(without_blanks, responses) if plain.steps]
+    encoded = [*built_in_responses(encoder), *(encoder.encode_batch(given) if given else ())]
     if not encoded:
         raise ValueError(f"max_length {encoder.max_length} is below the built-in example; give shorter responses by --input")
     dtype = str(model.dtype).removeprefix("torch.")

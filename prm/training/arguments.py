@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from prm.aggregation import TAU
 from prm.losses import OPTIONS, check_options
 from prm.models.adapt import check_peft
 from prm.training.sampler import Division
@@ -44,7 +45,7 @@ class TrainingConfig(TrainingArguments):
     """What the aggregating objectives (asym, min, geometric_mean, softmin) aggregate: probabilities, raw logits (min and softmin
     only), or the paper's equation taken literally (a sigmoid over the aggregated probability; for ablation)."""
 
-    tau: float = 0.1
+    tau: float = TAU
     """Temperature of softmin, in units of the step score."""
 
     beta: float = 0.05

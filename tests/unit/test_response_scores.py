@@ -7,7 +7,7 @@ from prm.benchmarks.response_scores import ResponseScoreConfig
 from prm.benchmarks.score_files import scoring_notes
 from prm.files import write_json
 from prm.models.published import RECIPES
-from prm.scoring import ScoringNotes
+from prm.scoring import ScoringNotes, notes_of
 from prm.steps.contract import CONTRACTS
 
 PUBLISHED = {name: recipe.contract for name, recipe in RECIPES.items()}
@@ -69,3 +69,14 @@ def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
         write_json(tmp_path / "x" / f"manifest-{index:05d}-of-00004.json", {**own, "counts": counts})
     assert scoring_notes([str(tmp_path / "x")])["x"].num_left_out == 2
     assert scoring_notes([str(tmp_path / "nothing.jsonl")]) == {}
+
+
+def test_only_an_evaluations_own_scores_have_the_notes_of_the_folder_beside_them(tmp_path):
+    """A file of others' scores may stand beside a folder that score.py wrote."""
+    write_json(tmp_path / "scores" / "manifest.json", {"aggregation": {"name": "last", "tau": 0.1}, "counts": {}})
+    (tmp_path / "scores.jsonl").write_text("")
+    assert notes_of(tmp_path / "scores.jsonl") is None
+    write_json(tmp_path / "metrics.json", {})
+    assert notes_of(tmp_path / "scores.jsonl").aggregation == Aggregation("last")
+    assert notes_of(tmp_path / "other.jsonl") is None
+    assert notes_of(tmp_path) is None, "of a folder only predictions.jsonl is read"

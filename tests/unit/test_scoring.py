@@ -1,6 +1,7 @@
 """Scoring: the order of the responses whatever the batches, nothing skipped in silence, outputs that name what made them."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -59,6 +60,9 @@ def test_every_option_of_a_model_reaches_its_engine(checkpoint, implicit, tiny_b
     assert Scorer.load(ModelConfig(model=implicit, reference=str(tiny_backbone))).engine.reference is not None
     with pytest.raises(ValueError, match="--reference"):
         Scorer.load(ModelConfig(model=checkpoint, reference=str(tiny_backbone)))
+    config = ModelConfig(model=checkpoint, device="cpu")
+    assert Scorer.load(config, dtype="bfloat16").engine.model.dtype == torch.bfloat16, "options change a config"
+    assert config.dtype == "auto"
     with pytest.raises(ValueError, match="'none-such' is unknown"):
         Scorer.load(ModelConfig(model=str(tiny_backbone), recipe="none-such"))
 
@@ -183,6 +187,8 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
         Scorer.load(checkpoint, engine="vllm", torch_compile=True)
     with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
         Scorer.load(implicit, engine="vllm")
+    with pytest.raises(ValueError, match=f"--engine vllm: {re.escape(str(implicit))} is an implicit PRM"):
+        Scorer.load(ModelConfig(model=str(implicit)), engine="vllm")
     for option in ({"device": "cpu"}, {"token_budget": 100}):
         with pytest.raises(ValueError, match=f"--{next(iter(option))} is of --engine torch"):
             Scorer.load(checkpoint, engine="vllm", **option)

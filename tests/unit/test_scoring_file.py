@@ -22,8 +22,14 @@ GOLDEN = {
         "asym": [[0.7766694, 0.7782338, 0.7783953]],
         "implicit_prm": [[-1.4195412, -2.6281560, -1.8679961]],
     },
+    2: {  # a blank step takes its neighbour's score; before, the response was left out
+        "asym": [[0.7766694, 0.7782338, 0.7783953], [0.7766694, 0.7766694, 0.7782338, 0.7783953]],
+        "implicit_prm": [[-1.4195412, -2.6281560, -1.8679961], [-1.4195412, -1.4195412, -2.6281560, -1.8679961]],
+    },
 }
-"""Scores of the first response by `SCORING_VERSION`. Other numbers than these need another version: add a line, keep the old."""
+"""Scores of the first response, and from 2 on of it with a blank step, by `SCORING_VERSION`.
+
+Other numbers than these need another version: add a line, keep the old."""
 
 
 def fill(model: torch.nn.Module) -> None:
@@ -41,7 +47,9 @@ def test_other_scores_need_another_version(loss, tiny_backbone, tmp_path):
     scorer = Scorer.load(tmp_path / "filled", reference=reference)
     scorer.engine.reference = None
     assert list(GOLDEN)[-1] == SCORING_VERSION
-    scores = [s.step_scores for s in scorer.score(RESPONSES[:1])]
+    first = RESPONSES[0]
+    blank = replace(first, steps=[first.steps[0], " ", *first.steps[1:]])
+    scores = [s.step_scores for s in scorer.score([first, blank])]
     assert scores == [pytest.approx(row, abs=1e-5) for row in GOLDEN[SCORING_VERSION][loss]]
 
 

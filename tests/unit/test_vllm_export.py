@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from prm.models import ImplicitPRM, RewardModel, load_model, save_model
 from prm.models.step_scores import largest_difference, score_batch
+from prm.records import Response
 from prm.scoring import Scorer
 from prm.serving import export, parity
 from prm.serving.export import ExportConfig, divide_outputs, export_checkpoint, is_chat_alike, served_architecture, write_served
@@ -184,6 +185,12 @@ def test_built_in_responses_fit_the_contract(make):
     model.config.max_position_embeddings = 10
     with pytest.raises(ValueError, match="max_length 10 is below"):
         check_parity(model, encoder, "nowhere")
+
+
+def test_blank_steps_are_compared_as_they_are_scored(checkpoint, fake_vllm, tmp_path):
+    rows = [Response("q", 0, "?", ["a", " ", "b"]), Response("q", 1, "?", [" "])]
+    config = ExportConfig(checkpoint, str(tmp_path / "served"), dtype="float32")
+    assert export_checkpoint(config, rows).num_steps == 16 + 2
 
 
 def test_a_server_s_tokenizer_that_reads_otherwise_is_noticed(make, tiny_backbone, tmp_path):

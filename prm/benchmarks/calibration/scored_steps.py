@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prm import metrics
-from prm.aggregation import aggregate_lists, is_signed
+from prm.aggregation import TAU, aggregate_lists, is_signed
 from prm.benchmarks.score_files import check_steps
 from prm.benchmarks.step_calibration import reading_of
 from prm.records import Key, Response, StepScores
@@ -51,7 +51,7 @@ class ScoredResponses:
         """Steps of each response."""
         return np.array([len(response.steps) for response in self.responses])
 
-    def response_scores(self, aggregation: str, tau: float = 0.1) -> Float[np.ndarray, " responses"]:
+    def response_scores(self, aggregation: str, tau: float = TAU) -> Float[np.ndarray, " responses"]:
         """The aggregated score of every response."""
         return aggregate_lists(self.step_scores, aggregation, tau, self.is_signed)
 

@@ -42,7 +42,7 @@ def find_recipe(files: ModelFiles, name: str | None = None) -> str:
 
 def pick_recipe(files: ModelFiles, given: str | None = None) -> tuple[str, Recipe]:
     """Name and recipe: those of a file, if `given` is one, else as `find_recipe` has them. Raises as it and `read_recipe` do."""
-    if given is not None and given.endswith(SUFFIXES):
+    if given is not None and given.lower().endswith(SUFFIXES):
         return read_recipe(given)
     name = find_recipe(files, given)
     return name, RECIPES[name]
@@ -146,7 +146,8 @@ def check_outputs(head: nn.Module, encoder: StepEncoder, files: ModelFiles) -> N
     if outputs != encoder.num_labels:
         raise ValueError(
             f"{files.name}: its head has {outputs} outputs, recipe {encoder.recipe} reads {encoder.num_labels}; it is another kind "
-            "of model, or wants a recipe file with its num_labels and activation (--recipe FILE.yaml)"
+            "of model, or wants a recipe file (--recipe FILE.yaml) with its num_labels and activation; of several classes the last "
+            "is the good one"
         )
 
 

@@ -10,11 +10,11 @@ import yaml
 from prm.aggregation import check_aggregation
 from prm.models.published.recipes import RECIPES, Recipe
 from prm.records import is_instance
-from prm.steps import StepEncoder
+from prm.steps import READ_AS, StepEncoder
 
 SUFFIXES = (".yaml", ".yml")
 LIKE = "like"
-CHOICES = {f.name: f.type for f in fields(StepEncoder) if f.name not in ("tokenizer", "recipe")}
+CHOICES = {f.name: f.type for f in fields(StepEncoder) if f.name not in ("tokenizer", "recipe", "loss")}
 """Fields of the contract that a file may set, and their types."""
 TEMPLATES = {"question_template": "question", "step_prefix": "number"}
 """Fields with a place in braces, and its name."""
@@ -38,25 +38,53 @@ def read_recipe(path: str | Path) -> tuple[str, Recipe]:
         raise ValueError(f"{path}: expected `{LIKE}: RECIPE`, one of {known}, and what differs from it; found {like!r}")
     for field, value in choices.items():
         check_choice(field, value, str(path))
-    contract = {**RECIPES[like].contract, **choices}
+    name, recipe = derive_recipe(like, choices)
+    check_contract(recipe, str(path))
+    return name, replace(recipe, models=str(path))
+
+
+def derive_recipe(like: str, choices: dict[str, Any]) -> tuple[str, Recipe]:
+    """A known recipe with other fields of the contract, and a name that says all of it."""
+    name = f"{like} {json.dumps(choices, sort_keys=True)}" if choices else like
+    return name, replace(RECIPES[like], contract={**RECIPES[like].contract, **choices})
+
+
+def check_contract(recipe: Recipe, path: str) -> None:
+    """Raises ValueError for fields that contradict one another, or the kind of model that the recipe is of."""
+    contract = recipe.contract
+    reading = READ_AS[contract["activation"]]
     try:
-        check_aggregation(contract["aggregation"], contract.get("tau", StepEncoder.tau))
+        check_aggregation(contract["aggregation"], contract.get("tau", StepEncoder.tau), reading != "probabilities")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    recipe = replace(RECIPES[like], models=str(path), contract=contract)
-    return (f"{like} {json.dumps(choices, sort_keys=True)}" if choices else like), recipe
+    num_labels, activation, has_head = contract["num_labels"], contract["activation"], recipe.head is not None
+    if (num_labels > 0) != has_head:
+        raise ValueError(f"{path}: num_labels is {num_labels}, but the model has {'a' if has_head else 'no'} head to read")
+    if activation in ("softmax", "difference") and num_labels < 2:
+        raise ValueError(
+            f"{path}: activation {activation} is over classes, but num_labels is {num_labels}; sigmoid is of one output"
+        )
+    if not has_head and activation != "identity":
+        raise ValueError(f"{path}: activation {activation!r}, but an implicit PRM's rewards are read as they are (identity)")
+    if has_head and contract.get("is_cumulative"):
+        raise ValueError(f"{path}: is_cumulative sums an implicit PRM's rewards, but the model has a head")
+    if has_head and contract.get("reference_model"):
+        raise ValueError(f"{path}: reference_model {contract['reference_model']!r}, but a model with a head has none")
+    if contract.get("max_length", 1) < 1:
+        raise ValueError(f"{path}: max_length is {contract['max_length']}, at least 1 token is needed")
 
 
 def check_choice(field: str, value: Any, path: str) -> None:
     """Raises ValueError for a value that the field of the contract cannot take."""
     if field not in CHOICES:
-        raise ValueError(f"{path}: {field!r} is no field of a contract; expected {LIKE} and any of {', '.join(CHOICES)}")
+        hint = "; did you mean separator?" if field == "step_separator" else ""
+        raise ValueError(f"{path}: {field!r} is no field of a contract{hint}; expected {LIKE} and any of {', '.join(CHOICES)}")
     if not is_instance(value, CHOICES[field]):
         raise ValueError(f"{path}: {field} is {value!r:.80}, expected {CHOICES[field]}")
     if (place := TEMPLATES.get(field)) and value:
         try:
-            value.format(**{place: 1})
-        except (KeyError, IndexError, ValueError) as error:
+            value.format(**{place: "1" if place == "question" else 1})
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: {field} {value!r:.80} has braces that are not {{{place}}}; double those that stand for themselves"
             ) from error
