@@ -175,7 +175,7 @@ TRL_CARD = "---\nlibrary_name: transformers\ntags:\n- generated_from_trainer\n- 
 
 def write_trl(folder, family="qwen2", tokenizer=None):
     """As `PRMTrainer` leaves it, its card included; Qwen2's tokenizer names no BOS token, Llama's does."""
-    tokenizer = tokenizer or {"qwen2": qwen_tokenizer, "llama": llama_tokenizer}[family]()
+    tokenizer = tokenizer or {"qwen2": qwen_tokenizer, "llama": llama_tokenizer, "mistral": mistral_tokenizer}[family]()
     lm, head = random_lm(family, tokenizer), linear_head("score", 2)
     write(folder, lm, tokenizer, f"{family.capitalize()}ForTokenClassification", head)
     (folder / "README.md").write_text(TRL_CARD)

@@ -65,12 +65,16 @@ def document_kwargs(
 
 
 def check_packable(config: PreTrainedConfig) -> None:
-    """Raise ValueError for a backbone whose layers carry a state from one document of a row into the next."""
+    """Raise ValueError for a backbone whose layers carry a state from one document into the next, or cap attention's logits."""
     foreign = set(getattr(config, "layer_types", None) or []) - PACKABLE_LAYERS
     if foreign:
         raise ValueError(
             f"{config.model_type}: layers of type {sorted(foreign)} cannot be packed without mixing responses; "
             f"use a backbone with {sorted(PACKABLE_LAYERS)} layers only"
+        )
+    if getattr(config, "attn_logit_softcapping", None):
+        raise ValueError(
+            f"{config.model_type}: packed attention does not cap logits; use a backbone without attn_logit_softcapping"
         )
 
 

@@ -14,10 +14,16 @@ _STEP_NUMBER = re.compile(r"\s*Step \d+:")
 
 
 def stepwise(row: Row, place: Place) -> Iterator[Response]:
-    """Stepwise supervision: a prompt, its completions and a label for each; True is 1, False is -1, numbers and nulls stay."""
+    """Stepwise supervision: a prompt, its completions and a label for each; True is 1, False is -1, numbers and nulls stay.
+
+    A row may also say whether the final answer is right (`correct`).
+    """
+    if not isinstance(row["prompt"], str) or not isinstance(row["completions"], list):
+        raise ValueError(f"{place.where}: expected a prompt as text and completions as a list of texts, not messages of a chat")
     check_lengths(row, place, "completions", "labels")
     labels = [(1 if label else -1) if isinstance(label, bool) else label for label in row["labels"]]
     values = {"question": row["prompt"], "steps": row["completions"], "step_labels": labels}
+    values |= {"correct": row["correct"]} if "correct" in row else {}
     yield to_record(place.key_of(row["prompt"]) | values, Response, place.where)
 
 

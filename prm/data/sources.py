@@ -205,7 +205,8 @@ def _check_labels(record: Any, where: str) -> None:
         )
     if bad := [label for label in record.step_labels if label is not None and label != -1 and not 0 <= label <= 1]:
         raise ValueError(
-            f"{where}: step label {bad[0]:g}; give -1 (wrong), 0, 1 (right), or a share of right completions in between"
+            f"{where}: step label {bad[0]:g}; give -1 (wrong), 0, 1 (right), a share of right completions in between, or "
+            "null for a step that nobody labelled"
         )
 
 

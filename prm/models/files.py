@@ -1,14 +1,17 @@
 """The name or path of a model in; its folder on disk, its config and its weights by name out. No remote code, no open pickles."""
 
 import hashlib
-from collections.abc import Iterable
+import pickletools
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import metadata_load
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from yaml import YAMLError
 
@@ -17,10 +20,12 @@ from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path
 
 CONFIG_FILE = "config.json"
-CARD = "README.md"
+CARD, TRAINING_ARGS, ADAPTER = "README.md", "training_args.bin", "adapter_config.json"
+MAX_ARGS = 1_000_000
+"""Bytes of training options that are looked through."""
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 """Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
-SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD, TRAINING_ARGS]
 
 
 def is_path(name: str) -> bool:
@@ -68,6 +73,8 @@ class ModelFiles:
     def __init__(self, name_or_path: str | Path):
         self.name = str(name_or_path)
         self.folder = model_folder(name_or_path, with_weights=False)
+        if not (self.folder / CONFIG_FILE).is_file():
+            self._refuse_adapter()
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -100,13 +107,32 @@ class ModelFiles:
         return tags if isinstance(tags, list) else []
 
     @cached_property
+    def step_separator(self) -> str | None:
+        """TRL's option of this name, out of the pickled training options, of which nothing is run; None where there is none."""
+        path = self.folder / TRAINING_ARGS
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
+                return text_behind("step_separator", archive.read(inside)) if inside.file_size <= MAX_ARGS else None
+        except (OSError, StopIteration, ValueError, zipfile.BadZipFile):
+            return None
+
+    @cached_property
     def weights(self) -> dict[str, str]:
         """File of every weight, by the index where there is one. Raises FileNotFoundError for a folder without weights."""
         if indexes := sorted(self.folder.glob("*.index.json")):
             return read_json(indexes[0], "copy the checkpoint again")["weight_map"]
         if files := weight_files(model_folder(self.name)):
             return {name: file.name for file in files for name in weight_names(file)}
+        self._refuse_adapter()
         raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")
+
+    def _refuse_adapter(self) -> None:
+        if (self.folder / ADAPTER).is_file():
+            raise FileNotFoundError(
+                f"{self.name}: holds an adapter (LoRA) and not a model; merge it into its base first: "
+                "PeftModel.from_pretrained(BASE_MODEL, FOLDER).merge_and_unload().save_pretrained(MERGED), the tokenizer beside it"
+            )
 
     def file_of(self, name: str) -> Path:
         """Where a weight lies. Raises ValueError for one that the checkpoint lacks."""
@@ -117,7 +143,7 @@ class ModelFiles:
     def num_rows(self, name: str) -> int:
         """First dimension of a weight, which is not read for it where it lies in safetensors."""
         if self.file_of(name).suffix == ".safetensors":
-            with safe_open(self.file_of(name), "pt") as weights:
+            with named_damage(self.file_of(name)), safe_open(self.file_of(name), "pt") as weights:
                 return weights.get_slice(name).get_shape()[0]
         return len(self.tensors([name])[name])
 
@@ -140,6 +166,30 @@ def hash_model(name_or_path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def text_behind(key: str, pickled: bytes) -> str | None:
+    """The text that a pickled dict holds under `key`, read from its instructions, of which none is run. Raises ValueError."""
+    memo: dict[Any, Any] = {}
+    last, is_next = None, False
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if opcode.name == "MEMOIZE" else argument] = last
+            continue
+        last = memo.get(argument) if "GET" in opcode.name else argument if "UNICODE" in opcode.name else None
+        if is_next:
+            return last
+        is_next = last == key
+    return None
+
+
+@contextmanager
+def named_damage(file: Path) -> Iterator[None]:
+    """Raise ValueError, naming the file, for safetensors that are damaged."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{file}: damaged or cut off ({error}); copy the checkpoint again") from error
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a model's weights: safetensors, or without any the older kind."""
     return next((files for pattern in WEIGHT_PATTERNS if (files := sorted(folder.glob(pattern)))), [])
@@ -147,14 +197,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weight_names(file: Path) -> list[str]:
     if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as weights:
+        with named_damage(file), safe_open(file, "pt") as weights:
             return list(weights.keys())
     return [name for name, value in read_pickle(file).items() if isinstance(value, Tensor)]
 
 
 def read_tensors(file: Path, names: list[str]) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as weights:
+        with named_damage(file), safe_open(file, "pt") as weights:
             return {name: weights.get_tensor(name) for name in names}
     weights = read_pickle(file)
     return {name: weights[name] for name in names}

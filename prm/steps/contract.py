@@ -50,7 +50,7 @@ READ_AS: dict[str, Reading] = {
 """What the scores of a contract are, by its activation."""
 
 ENCODING_FIELDS = (
-    *("layout", "separator", "system_prompt", "question_template", "starts_with_bos"),
+    *("layout", "separator", "separator_is_text", "system_prompt", "question_template", "starts_with_bos"),
     *("step_prefix", "step_joint", "reads_lines", "boundary"),
 )
 
@@ -90,6 +90,8 @@ class StepEncoder:
     """Path or name of the implicit PRM's reference model."""
 
     # What only published PRMs do, see prm/models/published.
+    separator_is_text: bool = False
+    """Whether the separator may be several tokens, those of its text alone; the score is read at the last of them."""
     recipe: str | None = None
     """Published family that this contract reads."""
     question_template: str | None = None
@@ -133,9 +135,19 @@ class StepEncoder:
         return self.reading != "probabilities"
 
     @cached_property
+    def separator_ids(self) -> list[int]:
+        """Tokens behind a step. Raises ValueError for a separator that the tokenizer drops, or, unless it is text, splits."""
+        if not self.separator_is_text:
+            return [marker_id(self.tokenizer, self.separator)]
+        ids = self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise ValueError(f"the separator {self.separator!r} is no token; name another")
+        return ids
+
+    @property
     def separator_id(self) -> int:
-        """Raises ValueError for a separator that the tokenizer splits, or drops."""
-        return marker_id(self.tokenizer, self.separator)
+        """The token at which a score is read. Raises as `separator_ids` does."""
+        return self.separator_ids[-1]
 
     @property
     def has_separator(self) -> bool:
@@ -254,7 +266,8 @@ class StepEncoder:
         """Raise ValueError for what the contract cannot hold."""
         if not response.steps:
             raise ValueError(f"{name}: the response has no steps")
-        mark = self.separator.strip() if self.layout in ("separator", "tags") else ""
+        is_free_text = self.separator_is_text and self.separator not in self.tokenizer.get_added_vocab()
+        mark = self.separator.strip() if self.layout in ("separator", "tags") and not is_free_text else ""
         self._check_text(response.question, name, "question", mark if self.layout == "tags" else "")
         for index, step in enumerate(response.steps):
             if not step.strip():

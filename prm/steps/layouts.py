@@ -66,7 +66,7 @@ def step_by_step(encoder: "StepEncoder", prompts: list[Ids], batch_steps: Sequen
         ids, step_ends = list(prompt), []
         for step in steps:
             for _ in step:
-                ids += [*next(piece_ids), encoder.separator_id]
+                ids += [*next(piece_ids), *encoder.separator_ids]
             step_ends.append(len(ids) - 1)
         encoded.append(EncodedResponse(ids, step_ends, len(prompt)))
     return encoded
@@ -78,7 +78,7 @@ def pieces_of(encoder: "StepEncoder", step: str) -> list[str]:
 
 def parts_at_separators(encoder: "StepEncoder") -> bool:
     """Whether each step gets the same tokens within the whole text as alone; not where a text's first word is marked."""
-    if encoder.separator not in encoder.tokenizer.get_added_vocab():
+    if encoder.separator_is_text or encoder.separator not in encoder.tokenizer.get_added_vocab():
         return False  # text may hold it
     whole = tokenize(encoder.tokenizer, ["".join(step + encoder.separator for step in PROBE)])[0]
     return whole == step_by_step(encoder, [[]], [list(PROBE)])[0].input_ids

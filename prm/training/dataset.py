@@ -118,8 +118,11 @@ def check_learnable(values: set[float | bool], config: TrainingConfig, path: Pat
         raise ValueError(f"{path} is empty; build the dataset again, with a wider --min_pass_rate to --max_pass_rate")
     label = "correct" if LOSSES[config.loss].needs == "outcome" else "step_labels"
     if not num_labelled:
-        script = "build_dataset.py --step_labels FILE" if label == "step_labels" else "grade_rollouts.py"
-        remedy = f"add them with scripts/{script}"
+        remedy = "add them with scripts/build_dataset.py --step_labels FILE"
+        if label == "correct":
+            remedy = (
+                "grade rollouts with scripts/grade_rollouts.py, or give rows that come with step labels a `correct` of their own"
+            )
         raise ValueError(
             f"{path}: none of the {num_read} responses has {label!r}, which --loss {config.loss} learns from; {remedy}"
         )

@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 from datasets import Dataset
-from tiny_published import llama_tokenizer, qwen_tokenizer, random_lm
+from tiny_published import llama_tokenizer, mistral_tokenizer, qwen_tokenizer, random_lm
 from transformers import AutoModelForTokenClassification
 
 from prm.benchmarks.speed.padded import check_trl, trainer_classes
@@ -28,8 +28,10 @@ ROWS = [
 
 
 @pytest.mark.skipif(TRL_PATH is None, reason="PRM_TEST_TRL names no folder of TRL 1.13")
-@pytest.mark.parametrize("separator", ["\n", "\n\n"])
-@pytest.mark.parametrize(("family", "tokenizer"), [("qwen2", qwen_tokenizer), ("llama", llama_tokenizer)])
+@pytest.mark.parametrize("separator", ["\n", "\n\n", "\n##\n"])
+@pytest.mark.parametrize(
+    ("family", "tokenizer"), [("qwen2", qwen_tokenizer), ("llama", llama_tokenizer), ("mistral", mistral_tokenizer)]
+)
 def test_scored_as_by_the_trainer_s_predict(family, tokenizer, separator, tmp_path):
     check_trl(TRL_PATH)
     trainer_class, config_class = trainer_classes(TRL_PATH)
@@ -50,14 +52,12 @@ def test_scored_as_by_the_trainer_s_predict(family, tokenizer, separator, tmp_pa
     good = torch.tensor(prediction.predictions).softmax(-1)[..., 1]
     theirs = [row[labels != -100].tolist() for row, labels in zip(good, torch.tensor(prediction.label_ids), strict=True)]
 
-    recipe = None
-    if separator != "\n":
-        recipe = str(tmp_path / "recipe.yaml")
-        (tmp_path / "recipe.yaml").write_text(f"like: trl\nseparator: {json.dumps(separator)}\n")
-    assert read_contract(tmp_path / "prm", recipe)["recipe"].split()[0] == "trl", "known by its card"
-    ours, encoder = load_model(tmp_path / "prm", recipe=recipe)
     responses = [Response(str(i), 0, row["prompt"], row["completions"]) for i, row in enumerate(ROWS)]
-    scores = score_batch(ours, encoder, encoder.encode_batch(responses))
-    assert max(max(row) for row in theirs) - min(min(row) for row in theirs) > 0.01
-    for row, wanted in zip(scores, theirs, strict=True):
-        assert row == pytest.approx(wanted, abs=1e-5)
+    for folder in (tmp_path / "prm", tmp_path / "prm" / "checkpoint-4"):  # a checkpoint has no card
+        name = read_contract(folder)["recipe"]
+        assert name == ("trl" if separator == "\n" else f'trl {{"separator": {json.dumps(separator)}}}')
+        ours, encoder = load_model(folder)
+        scores = score_batch(ours, encoder, encoder.encode_batch(responses))
+        assert max(max(row) for row in theirs) - min(min(row) for row in theirs) > 0.01
+        for row, wanted in zip(scores, theirs, strict=True):
+            assert row == pytest.approx(wanted, abs=1e-5)

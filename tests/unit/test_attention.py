@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, MistralConfig, MistralModel, Qwen2Config, Qwen2Model
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, MistralModel, Qwen2Config, Qwen2Model
 
 import prm.attention.varlen
 from prm.attention import PACKED, check_packable, document_kwargs, packed_attention
@@ -222,6 +222,8 @@ def test_errors(monkeypatch):
         packed_attention(MODULE, *states, None, softcap=30.0, **boundaries)
     with pytest.raises(ValueError, match="linear_attention"):
         check_packable(Qwen2Config(num_hidden_layers=1, layer_types=["linear_attention"]))
+    with pytest.raises(ValueError, match="gemma2: packed attention does not cap logits"):
+        check_packable(Gemma2Config())
     check_packable(LlamaConfig())
     monkeypatch.setattr(prm.attention, "fits_varlen", lambda query: True)
     with pytest.raises(ValueError, match="set attention_dropout to 0"):

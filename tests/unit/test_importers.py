@@ -158,6 +158,14 @@ def test_prmbench_assembled(write_rows):
     assert response.step_labels == [1.0, 1.0]
 
 
+def test_stepwise_rows_may_bring_their_outcome(write_rows):
+    row = {"prompt": "1+1?", "completions": ["2"], "labels": [True]}
+    rows = [row | {"correct": True}, row | {"correct": None, "completions": ["3"]}, row | {"completions": ["4"]}]
+    assert [response.correct for response in load_responses(write_rows(*rows))] == [True, None, None]
+    with pytest.raises(ValueError, match=r"file.jsonl:1: 'correct' is 'yes'"):
+        load_responses(write_rows(row | {"correct": "yes"}))
+
+
 def test_stepwise_labels_may_be_null_or_soft(write_rows):
     row = {"prompt": "1+1?", "completions": ["a", "b", "c", "d"], "labels": [True, None, 0.25, False]}
     (response,), _ = read(write_rows(row))
@@ -189,7 +197,7 @@ def test_stepwise_labels_may_be_null_or_soft(write_rows):
         ({"prompt": "1+1?", "completions": ["a"], "labels": ["+"]}, "file.jsonl:1: 'step_labels' is"),
         (
             {"prompt": ["1+1?"], "completions": ["a"], "labels": [1]},
-            "has the keys of stepwise supervision, but does not read as such",
+            "file.jsonl:1: expected a prompt as text and completions as a list of texts",
         ),
     ],
 )

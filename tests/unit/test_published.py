@@ -312,11 +312,42 @@ def trl_scores(path, separator="\n"):
     return score
 
 
-@pytest.mark.parametrize(("family", "starts_with_bos"), [("qwen2", False), ("llama", True)])
+@pytest.mark.parametrize(("family", "starts_with_bos"), [("qwen2", False), ("llama", True), ("mistral", True)])
 def test_trl_s_models_start_as_their_tokenizer_does(family, starts_with_bos, tmp_path):
     path = write_trl(tmp_path / "my-prm", family)
     assert_equal(scores(path), references(trl_scores(path)))
     assert load_model(path)[1].starts_with_bos == starts_with_bos
+
+
+@pytest.mark.parametrize("separator", ["\n\n", "\n##\n", "<|im_end|>"])
+def test_trl_s_separator_is_that_of_its_training(separator, tmp_path):
+    """Its options stand in a pickle, which is read and not run; here other options have the same text."""
+    path = write_trl(tmp_path / "my-prm")
+    torch.save({"output_dir": separator, "step_separator": separator, "max_length": None}, path / "training_args.bin")
+    assert_equal(scores(path), references(trl_scores(path, separator)))
+    assert read_contract(path)["recipe"] == f'trl {{"separator": {json.dumps(separator)}}}'
+    other = write_recipe(tmp_path, 'like: trl\nseparator: "\\n"\n')
+    assert_equal(scores(path, other), references(trl_scores(path)))
+    (path / "README.md").unlink()  # as in a checkpoint, which has no card
+    assert find_recipe(ModelFiles(path)) == "trl"
+
+
+@pytest.mark.parametrize("saved", [{"step_separator": None}, {"output_dir": "x"}, {"step_separator": 3}])
+def test_training_options_that_tell_nothing(saved, tmp_path):
+    path = write_trl(tmp_path / "my-prm")
+    torch.save(saved, path / "training_args.bin")
+    assert read_contract(path)["recipe"] == "trl"
+    (path / "training_args.bin").write_bytes(b"no archive")
+    assert read_contract(path)["recipe"] == "trl"
+
+
+def test_other_token_classifiers_are_no_prm(tmp_path):
+    path = write_trl(tmp_path / "ner")
+    config = json.loads((path / "config.json").read_text())
+    del config["num_key_value_heads"]
+    (path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"], "model_type": "bert"}))
+    with pytest.raises(ValueError, match=r"ner: neither .* BertForTokenClassification, model_type bert"):
+        load_model(path)
 
 
 def test_pure_and_trl_are_told_apart_by_card_and_name(tmp_path):

@@ -70,6 +70,20 @@ class Payload:
         return (Path.touch, (Path("payload-ran"),))
 
 
+def test_adapters_classifiers_and_damaged_files_are_named(tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"lora: holds an adapter \(LoRA\) and not a model; merge it"):
+        load_model(tmp_path / "lora", recipe="trl")
+    path = WRITERS["pure"](tmp_path)
+    with pytest.raises(ValueError, match=r"Qwen2ForTokenClassification has no lm_head, whose '\+' and '-' the recipe reads"):
+        load_model(path, recipe="rlhflow")
+    weights = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(weights[:-10])
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged or cut off"):
+        load_model(path)
+
+
 def test_pickled_weights_run_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = WRITERS["skywork"](tmp_path)

@@ -39,6 +39,8 @@ def token_pair(bad: str, good: str) -> Head:
     """The rows of two tokens of the lm_head: a softmax over the pair needs the logits of no other token."""
 
     def build(files: ModelFiles, encoder: StepEncoder) -> nn.Module:
+        if not files.architecture.endswith("ForCausalLM"):
+            raise ValueError(f"{files.name}: {files.architecture} has no lm_head, whose {good!r} and {bad!r} the recipe reads")
         rows = [marker_id(encoder.tokenizer, token, "answer") for token in (bad, good)]
         name = LM_HEAD if LM_HEAD in files.weights else EMBEDDINGS  # tied
         return linear(files.tensors([name])[name][rows])

@@ -13,7 +13,7 @@ from prm.models.backbone import PackedModel, check_complete, load_config
 from prm.models.files import ModelFiles, model_folder
 from prm.models.implicit import ImplicitPRM
 from prm.models.published.heads import EMBEDDINGS, WRAPPER
-from prm.models.published.recipe_file import SUFFIXES, read_recipe
+from prm.models.published.recipe_file import SUFFIXES, derive_recipe, read_recipe
 from prm.models.published.recipes import RECIPES, Recipe
 from prm.models.reward_model import RewardModel
 from prm.steps import CONFIG_NAME, StepEncoder, load_tokenizer
@@ -43,9 +43,8 @@ def find_recipe(files: ModelFiles, name: str | None = None) -> str:
 def pick_recipe(files: ModelFiles, given: str | None = None) -> tuple[str, Recipe]:
     """Name and recipe: those of a file, if `given` is one, else as `find_recipe` has them. Raises as it and `read_recipe` do."""
     if given is not None and given.lower().endswith(SUFFIXES):
-        return read_recipe(given)
-    name = find_recipe(files, given)
-    return name, RECIPES[name]
+        return read_recipe(given, files)
+    return derive_recipe(find_recipe(files, given), {}, files)
 
 
 def load_published(
@@ -59,7 +58,8 @@ def load_published(
     files = ModelFiles(name_or_path)
     name, known = pick_recipe(files, recipe)
     encoder = build_encoder(files, name, known)
-    logger.info("%s: read as %s (%s)", files.name, name, known.models)
+    end = f", each step ended by {encoder.separator!r}" if encoder.has_separator else ""
+    logger.info("%s: read as %s (%s)%s", files.name, name, known.models, end)
     if known.head is None:
         model: PackedModel = ImplicitPRM.from_backbone(model_folder(files.name), dtype)
     else:

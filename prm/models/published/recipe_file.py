@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from prm.aggregation import check_aggregation
+from prm.models.files import ModelFiles
 from prm.models.published.recipes import RECIPES, Recipe
 from prm.records import is_instance
 from prm.steps import READ_AS, StepEncoder
@@ -20,8 +21,8 @@ TEMPLATES = {"question_template": "question", "step_prefix": "number"}
 """Fields with a place in braces, and its name."""
 
 
-def read_recipe(path: str | Path) -> tuple[str, Recipe]:
-    """The recipe in a file, and its name, which says all of it: `trl {"separator": "\\n\\n"}`.
+def read_recipe(path: str | Path, files: ModelFiles) -> tuple[str, Recipe]:
+    """The recipe in a file for a model, and its name, which says all of it: `trl {"separator": "\\n\\n"}`.
 
     `like` names the recipe that the model resembles, every other key a field of StepEncoder. Raises FileNotFoundError for no file,
     ValueError, which names the file, for one that says something else.
@@ -38,13 +39,19 @@ def read_recipe(path: str | Path) -> tuple[str, Recipe]:
         raise ValueError(f"{path}: expected `{LIKE}: RECIPE`, one of {known}, and what differs from it; found {like!r}")
     for field, value in choices.items():
         check_choice(field, value, str(path))
-    name, recipe = derive_recipe(like, choices)
+    name, recipe = derive_recipe(like, choices, files)
     check_contract(recipe, str(path))
     return name, replace(recipe, models=str(path))
 
 
-def derive_recipe(like: str, choices: dict[str, Any]) -> tuple[str, Recipe]:
-    """A known recipe with other fields of the contract, and a name that says all of it."""
+def derive_recipe(like: str, choices: dict[str, Any], files: ModelFiles) -> tuple[str, Recipe]:
+    """A known recipe with other fields of the contract, and a name that says all of it.
+
+    Where nothing is chosen, the separator of a model of TRL is the one that it was trained with, if its files tell.
+    """
+    told = files.step_separator if like == "trl" else None
+    if told not in (None, RECIPES[like].contract.get("separator")):
+        choices = {"separator": told, **choices}
     name = f"{like} {json.dumps(choices, sort_keys=True)}" if choices else like
     return name, replace(RECIPES[like], contract={**RECIPES[like].contract, **choices})
 

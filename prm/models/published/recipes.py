@@ -64,9 +64,10 @@ def is_named(*parts: str, architecture: str = "ForCausalLM") -> Callable[[ModelF
 
 
 def is_trl(files: ModelFiles) -> bool:
-    """Token classification, of Qwen2 only with TRL's tag in its card: PURE's has the same architecture."""
-    is_tagged = files.architecture != "Qwen2ForTokenClassification" or "trl" in files.tags
-    return files.architecture.endswith("ForTokenClassification") and is_tagged and "/pure-" not in files.known_as
+    """Token classification by a decoder; by Qwen2, which PURE has as well, only with a mark of TRL in card or training options."""
+    is_decoder = files.architecture.endswith("ForTokenClassification") and "num_key_value_heads" in files.config
+    is_marked = files.architecture != "Qwen2ForTokenClassification" or "trl" in files.tags or files.step_separator is not None
+    return is_decoder and is_marked and "/pure-" not in files.known_as
 
 
 def has_process_head(files: ModelFiles) -> bool:
@@ -132,16 +133,17 @@ RECIPES["trl"] = Recipe(
         activation="softmax",
         aggregation="min",
         separator="\n",
+        separator_is_text=True,
         question_template="{question}",
     ),
     head=one_layer("score"),
     starts_as_tokenizer=True,
 )
 """The prompt as it is, behind the BOS token of a tokenizer that names one; then every step, tokenized alone, and the separator,
-at which a linear head of two classes is read: P(good). The separator is the default of the trainer's `step_separator`, which no
-file of the model tells: for another one write a recipe file. Steps stand as the data had them, `Step 1: ` included where it had
-that. The trainer fixes no aggregation. Source: TRL 1.13 (the last release that has it), `trl/experimental/prm/prm_trainer.py`,
-`tokenize_row`.
+at the last token of which a linear head of two classes is read: P(good). The separator is the trainer's `step_separator`, which
+`training_args.bin` names beside the weights, else its default; a recipe file overrules both. Steps stand as the data had them,
+`Step 1: ` included where it had that. The trainer fixes no aggregation. Source: TRL 1.13 (the last release that has it),
+`trl/experimental/prm/prm_trainer.py`, `tokenize_row`.
 """
 
 RECIPES["pure"] = Recipe(
