@@ -190,10 +190,8 @@ def own_rollout_in_steps(row: Row, place: Place) -> Iterator[Response]:
     """A rollout of ours as a response. To be scored it needs no reference answer."""
     if not isinstance(row["response"], str):
         raise ValueError(f"{place.where}: 'response' is {row['response']!r:.80}, expected text")
-    kept = {
-        name: row[name] for name in ("question_id", "sample_index", "question", "correct", "answer", "extracted") if name in row
-    }
-    yield from own(Response)({**kept, "steps": split_steps(row["response"])}, place)
+    steps = {"steps": split_steps(row["response"])}
+    yield from own(Response)({name: row[name] for name in KEPT_OF_ROLLOUTS if name in row} | steps, place)
 
 
 def split_rollouts(convert: Convert) -> Convert:
