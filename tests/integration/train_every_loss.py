@@ -14,6 +14,7 @@ from tiny_training import for_loss  # noqa: E402
 from train import main  # noqa: E402
 
 from prm.losses import LOSSES  # noqa: E402
+from prm.training.run import part_from_ranks  # noqa: E402
 
 
 def losses(flags: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -35,3 +36,4 @@ if __name__ == "__main__":
     *flags, which, output_dir = sys.argv[1:]
     for name, options in {"losses": losses, "stages": stages}[which](flags):
         assert main([*options, "--output_dir", f"{output_dir}/{name}"]) == 0
+    part_from_ranks()

@@ -152,7 +152,7 @@ def test_a_saved_policy_is_an_ordinary_causal_lm(is_tied, tmp_path, encoder):
 def test_soft_capped_logits_are_refused(tmp_path):
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=1, head_dim=16)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="Gemma2ForCausalLM is more than a decoder and an lm_head"):
+    with pytest.raises(ValueError, match="gemma2: packed attention does not cap logits"):
         ImplicitPRM.from_backbone(tmp_path)
 
 
