@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from prm.benchmarks.best_of_n.choose import Method, choice_items, choice_table, choose
+from prm.benchmarks.best_of_n.choose import Method, choice_items, choice_table, choose, summarize_choices
 from prm.benchmarks.response_scores import OWN, resolve_aggregation
 from prm.benchmarks.results import check_output_dir, write_results
 from prm.benchmarks.score_files import ScoresConfig, check_steps, holds_any
@@ -67,13 +67,16 @@ def main(argv: list[str] | None = None) -> None:
     own = {name: noted.aggregation for name, noted in notes.items()}
     aggregation = resolve_aggregation(prm, given[0] if given else OWN if own else "min", config.softmin_tau, own)
     choices = choose(prm, rows, responses, aggregation, config.method, config.num_candidates)
-    table = choice_table(choices, prm, aggregation, config.method)
-    metrics = {"prm": prm, "method": config.method, "aggregation": str(aggregation), **dict(zip(*table.rows, strict=True))}
+    summary = summarize_choices(choices)
+    table = choice_table(summary, prm, aggregation, config.method)
+    metrics = {"prm": prm, "method": config.method, "aggregation": str(aggregation), **summary}
     texts = load_sampled_texts(source)
     write_jsonl(output_dir / CHOSEN, [choice.row(texts) for choice in choices])
     write_results(output_dir, metrics, [table], choice_items(choices, config.items_per_question))
     inputs = hash_sources(dict.fromkeys([source, *config.score_files]))
-    write_manifest(output_dir, config, inputs=inputs, counts={"num_questions": len(choices)})
+    write_manifest(
+        output_dir, config, inputs=inputs, counts={name: value for name, value in summary.items() if isinstance(value, int)}
+    )
     logger.info("wrote %s", output_dir / CHOSEN)
     print(render([table]))
 

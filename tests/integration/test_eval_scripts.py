@@ -81,7 +81,7 @@ class TestChoice:
         flags = ["--scores", tmp_path / "scores.jsonl", "--rollouts", rollouts]
         assert self.run(tmp_path, *flags) == self.run(tmp_path, *flags, "--aggregation", "own") == rows
         kept = json.loads((tmp_path / "chosen" / "metrics.json").read_text())
-        assert (kept["prm"], kept["aggregation"], kept["questions"]) == ("scores", "min", "3")
+        assert (kept["prm"], kept["aggregation"], kept["num_questions"]) == ("scores", "min", 3)
 
     def test_mistakes(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", scores())

@@ -5,7 +5,7 @@ import pytest
 
 from prm.aggregation import Aggregation
 from prm.benchmarks.best_of_n.candidates import build_pool
-from prm.benchmarks.best_of_n.choose import choice_items, choice_table, choose
+from prm.benchmarks.best_of_n.choose import choice_items, choice_table, choose, summarize_choices
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
 from prm.data.sources import load_responses, load_scores
 from prm.records import Response, StepScores
@@ -66,7 +66,9 @@ def test_a_question_of_which_nothing_could_be_read_has_its_first_sample():
     choices = choose("prm", records, [*unread, *responses], MIN)
     assert [choice.candidates[0].question_id for choice in choices] == ["b", "a"], "in the order of the questions"
     assert choices[0].row({})["response_score"] is None
-    table = choice_table(choices, "prm", MIN, "best_of_n")
+    summary = summarize_choices(choices)
+    assert (summary["num_unscored"], summary["mean_score"], summary["mean_vote_share"]) == (2, 0.5, None)
+    table = choice_table(summary, "prm", MIN, "best_of_n")
     assert table.rows[1] == ["prm", "2", "3", "2", "0", "0.500", "0.500", "-"]
     assert [item.id for item in choice_items(choices, 16)] == ["a #0"]
 

@@ -118,20 +118,29 @@ def choice_items(choices: Sequence[Choice], num_per_question: int) -> Iterator[I
             yield response_item(choice.candidates[place], choice.step_scores[place], score, None, group)
 
 
-def choice_table(choices: Sequence[Choice], prm: str, aggregation: Aggregation, method: Method) -> Table:
-    """What was chosen from, and what the PRM thinks of it."""
+def summarize_choices(choices: Sequence[Choice]) -> dict[str, int | float | None]:
+    """What was chosen from, and what the PRM thinks of it; None where there is nothing to average."""
     everyone = np.concatenate([choice.response_scores for choice in choices])
     chosen = np.array([choice.response_scores[choice.chosen] for choice in choices])
+    shares = np.array([choice.vote_share for choice in choices if choice.vote_share is not None])
+    return {
+        "num_questions": len(choices),
+        "num_candidates": len(everyone),
+        "num_unscored": int(np.isnan(everyone).sum()),
+        "num_without_answer": sum(answer is None for choice in choices for answer in choice.answers),
+        "mean_score": _mean(everyone),
+        "mean_score_of_chosen": _mean(chosen),
+        "mean_vote_share": _mean(shares),
+    }
+
+
+def _mean(values: Float[np.ndarray, " _"]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def choice_table(summary: Mapping[str, int | float | None], prm: str, aggregation: Aggregation, method: Method) -> Table:
+    """`summarize_choices` as a table."""
     head = ["", "questions", "candidates", "without scores", "without an answer", "mean score", "of the chosen", "vote share"]
-    shares = [choice.vote_share for choice in choices if choice.vote_share is not None]
-    row = [
-        prm,
-        str(len(choices)),
-        str(len(everyone)),
-        str(int(np.isnan(everyone).sum())),
-        str(sum(answer is None for choice in choices for answer in choice.answers)),
-        f"{np.nanmean(everyone):.3f}",
-        f"{np.nanmean(chosen):.3f}" if not np.isnan(chosen).all() else "-",
-        f"{np.mean(shares):.3f}" if shares else "-",
-    ]
-    return Table("Chosen responses", [head, row], f"by {METHODS[method]}; scores are the {aggregation} of step scores")
+    cells = ["-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}" for value in summary.values()]
+    return Table("Chosen responses", [head, [prm, *cells]], f"by {METHODS[method]}; scores are the {aggregation} of step scores")
