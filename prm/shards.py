@@ -35,15 +35,24 @@ class ShardWriter:
 
     Shards reach the disk whole (aside, sync, rename) after `shard_size` records or `flush_seconds`, so a kill costs only what was
     still in memory. `finished_keys` holds the keys already there: a stage skips them. `prefix` keeps concurrent writers apart.
+    An `optional` output appears with its first record.
     """
 
-    def __init__(self, output: str | Path, shard_size: int = 2000, flush_seconds: float = 10.0, prefix: str = "part"):
+    def __init__(
+        self,
+        output: str | Path,
+        shard_size: int = 2000,
+        flush_seconds: float = 10.0,
+        prefix: str = "part",
+        optional: bool = False,
+    ):
         self.output = Path(output)
-        self.is_file = self.output.suffix == ".jsonl"
+        self.is_file, self.optional = self.output.suffix == ".jsonl", optional
         self.folder = self.output.with_name(self.output.name + ".partial") if self.is_file else self.output
         self.shard_size, self.flush_seconds, self.prefix = shard_size, flush_seconds, prefix
         self._is_new = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not optional:
+            self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".{prefix}-*.tmp"):
             leftover.unlink()
         self.finished_keys = KeySet(row_key(row) for row in self.finished_rows())
@@ -79,6 +88,7 @@ class ShardWriter:
                 raise ValueError(
                     f"{path}: another job writes here; let it end and give the command again, or name another --output"
                 )
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, self._lines)
             self._next_shard += 1
             self._lines = []
@@ -87,7 +97,7 @@ class ShardWriter:
     def close(self) -> None:
         """Flush; a file output is joined here, and its shards removed."""
         self.flush()
-        if self.is_file:
+        if self.is_file and self.folder.exists():
             write_jsonl(self.output, self._distinct_rows())
             shutil.rmtree(self.folder)
 
@@ -107,7 +117,7 @@ class ShardWriter:
             self.close()
         else:
             self.flush()
-            if self._is_new and not any(self.folder.iterdir()):
+            if self._is_new and not self.optional and not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
 

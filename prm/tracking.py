@@ -87,6 +87,12 @@ def manifest_path(output: str | Path, shard_index: int = 0, num_shards: int = 1)
     return output / ("manifest.json" if num_shards == 1 else f"manifest-{shard_index:05d}-of-{num_shards:05d}.json")
 
 
+def dropped_path(output: str | Path) -> Path:
+    """Where a stage keeps what it drops, with the reasons: in a folder of its own, or in a file beside a `.jsonl` file."""
+    output = Path(output)
+    return output.with_suffix(".dropped.jsonl") if output.suffix == ".jsonl" else output / "dropped"
+
+
 def shard_prefix(shard_index: int, num_shards: int) -> str:
     """What the names of a job's shards begin with, so that jobs which share a folder keep out of each other's way."""
     return manifest_path("", shard_index, num_shards).stem.replace("manifest", "part")
@@ -151,9 +157,11 @@ def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--o
     """
     output = Path(output)
     is_file = output.suffix == ".jsonl"
-    rows = [output, output.with_name(f"{output.name}.partial"), output.with_suffix(".dropped.jsonl")] if is_file else []
-    rows = [path for path in rows or [output] if path.exists()]
-    has_rows = bool(rows) if is_file else any(output.glob("*.jsonl"))  # before the manifest, which another job writes first
+    dropped = dropped_path(output)
+    rows = [output, output.with_name(f"{output.name}.partial"), dropped] if is_file else [output]
+    rows = [path for path in rows if path.exists()]
+    # Looked for before the manifest, which another job writes first.
+    has_rows = bool(rows) if is_file else any(file for folder in (output, dropped) for file in folder.glob("*.jsonl"))
     manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
     given = f"{option} {output if value is None else value}"
     remedy = f"name another {option}, or remove {' and '.join(map(str, rows + manifests * is_file))}"

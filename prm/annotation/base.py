@@ -10,7 +10,7 @@ from prm.data.hub import hash_sources, parse_source
 from prm.data.sources import iter_responses
 from prm.records import Response, Row, to_row
 from prm.shards import ShardWriter, ShareConfig, WrittenBefore, in_shard
-from prm.tracking import check_output, manifest_path, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import check_output, dropped_path, manifest_path, refuse_other_run, shard_prefix, write_manifest
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Labelling:
         self.manifest = manifest_path(self.output, *job)
         refuse_other_run(self.output, run)
         self._write_manifest({})
-        dropped = self.output.with_suffix(".dropped.jsonl") if self.output.suffix == ".jsonl" else self.output / "dropped"
         prefix = shard_prefix(*job)
-        self.labelled, self.dropped = ShardWriter(self.output, prefix=prefix), ShardWriter(dropped, prefix=prefix)
+        self.labelled = ShardWriter(self.output, prefix=prefix)
+        self.dropped = ShardWriter(dropped_path(self.output), prefix=prefix, optional=True)
         self._before = [WrittenBefore(writer, ("question", "steps")) for writer in (self.labelled, self.dropped)]
 
     def todo(self) -> Iterator[Response]:

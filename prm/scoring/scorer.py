@@ -1,8 +1,8 @@
 """Responses and a loaded PRM in, one score per step out, in the order of the responses.
 
 What cannot be scored (no step, longer than the contract's `max_length`, text that the contract cannot hold) raises, or is dropped
-and counted by reason where the caller passes a counter: never skipped or cut in silence. A blank step has nothing to read: it takes
-the score of the step before it, at the beginning of the step behind it.
+and listed with the reason where the caller passes a list: never skipped or cut in silence. A blank step has nothing to read: it
+takes the score of the step before it, at the beginning of the step behind it.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import logging
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -34,6 +33,17 @@ CopyKey = tuple[tuple[int, ...], tuple[int, ...], int]
 """Token ids, step ends and where the response starts."""
 MAX_NAMED = 10
 """How many dropped responses are named in warnings."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A response without scores."""
+
+    question_id: str
+    sample_index: int
+    reason: str
+    """`no_steps`, `too_long` or `unreadable`."""
+    detail: str
 
 
 @dataclass
@@ -82,8 +92,8 @@ class Scorer:
         loaded = TorchEngine.load(config, torch_compile)
         return cls(loaded, loaded.encoder, config.model)
 
-    def score(self, responses: Iterable[Response], dropped: Counter[str] | None = None) -> Iterator[StepScores]:
-        """Yield the scores of each response, in order; with `dropped`, leave out and count what cannot be scored.
+    def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
+        """Yield the scores of each response, in order; with `dropped`, leave out what cannot be scored and add it there.
 
         Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
         naming the model, when all steps so far got the same score; the first scores are held back until that can be told.
@@ -94,7 +104,7 @@ class Scorer:
     def score_windows(
         self,
         responses: Iterable[Response],
-        dropped: Counter[str] | None = None,
+        dropped: list[Dropped] | None = None,
         detector: DegenerateDetector | None = None,
         size: int = 0,
     ) -> Iterator[list[StepScores]]:
@@ -132,7 +142,7 @@ class Scorer:
         return DegenerateDetector(self.name, self.encoder.reading)
 
     def _next_readable(
-        self, remaining: Iterator[Response], size: int, dropped: Counter[str] | None
+        self, remaining: Iterator[Response], size: int, dropped: list[Dropped] | None
     ) -> tuple[list[tuple[Response, EncodedResponse]], float]:
         """The next `size` responses that can be encoded, fewer at the end, and the seconds that encoding took."""
         kept: list[tuple[Response, EncodedResponse]] = []
@@ -239,9 +249,9 @@ def check_scores(response: Response, step_scores: list[float]) -> None:
 
 
 def encode_each(
-    encoder: StepEncoder, responses: list[Response], dropped: Counter[str] | None = None
+    encoder: StepEncoder, responses: list[Response], dropped: list[Dropped] | None = None
 ) -> list[EncodedResponse | None]:
-    """Encode responses; with `dropped`, what cannot be encoded is None and counted there: `no_steps`, `too_long`, `unreadable`."""
+    """Encode responses; with `dropped`, what cannot be encoded is None and added there."""
     if dropped is None:
         return list(encoder.encode_batch(responses))
     unlimited = dataclasses.replace(encoder, max_length=sys.maxsize)
@@ -250,14 +260,15 @@ def encode_each(
     encoded = [next(found) if response.steps else None for response in responses]
     for index, (response, tokens) in enumerate(zip(responses, encoded, strict=True)):
         if not response.steps:
-            _drop(dropped, "no_steps", f"{response.name} is empty")
+            _drop(dropped, response, "no_steps", f"{response.name} is empty")
         elif tokens is not None and len(tokens.input_ids) > encoder.max_length:
-            _drop(dropped, "too_long", f"{response.name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}")
+            detail = f"{response.name} has {len(tokens.input_ids)} tokens, max_length is {encoder.max_length}"
+            _drop(dropped, response, "too_long", detail)
             encoded[index] = None
     return encoded
 
 
-def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: Counter[str]) -> list[EncodedResponse | None]:
+def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: list[Dropped]) -> list[EncodedResponse | None]:
     try:
         return list(encoder.encode_batch(responses)) if responses else []
     except ValueError as error:
@@ -265,11 +276,11 @@ def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: C
             middle = len(responses) // 2
             halves = responses[:middle], responses[middle:]
             return [tokens for half in halves for tokens in _encode_readable(encoder, half, dropped)]
-        _drop(dropped, "unreadable", str(error))
+        _drop(dropped, responses[0], "unreadable", str(error))
         return [None]
 
 
-def _drop(dropped: Counter[str], reason: str, message: str) -> None:
-    dropped[reason] += 1
-    if dropped.total() <= MAX_NAMED:
-        logger.warning("dropped (%s): %s", reason, message)
+def _drop(dropped: list[Dropped], response: Response, reason: str, detail: str) -> None:
+    dropped.append(Dropped(*response.key, reason, detail))
+    if len(dropped) <= MAX_NAMED:
+        logger.warning("dropped (%s): %s", reason, detail)

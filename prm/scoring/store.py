@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from prm.records import Response, StepScores
 from prm.scoring.identity import hash_responses, run_identity
 from prm.scoring.notes import SCORES, ScoringNotes
 from prm.scoring.options import ModelConfig
-from prm.scoring.scorer import Scorer, scores_of
+from prm.scoring.scorer import Dropped, Scorer, scores_of
 from prm.shards import ShardWriter, row_key
 from prm.steps import StepEncoder
-from prm.tracking import manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import dropped_path, manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -63,34 +64,46 @@ def score_into(
 ) -> dict[str, int]:
     """Score what `output` does not hold yet; returns, and records in its manifest with `config` and `run`, counts and speed.
 
-    The caller has seen to it that `output` holds no other run's scores (`refuse_other_run`). `read()` gives the responses of
-    `keys`, in one order each time, and `prepare` what is scored in their place. `load` is called only if something is left.
+    What cannot be scored is kept with the reason in `dropped_path(output)`, and not tried again. The caller has seen to it that
+    `output` holds no other run's scores (`refuse_other_run`). `read()` gives the responses of `keys`, in one order each time, and
+    `prepare` what is scored in their place. `load` is called only if something is left.
     """
     place = manifest_path(output, *job)
     # A shard is a window, so that a run that goes on packs its rows as it would have without a break.
-    with ShardWriter(output, sys.maxsize, math.inf, shard_prefix(*job)) as writer:
-        num_finished = sum(key in keys for key in writer.finished_keys)
-        if counts := final_counts(place, len(keys), num_finished):
+    writer = ShardWriter(output, sys.maxsize, math.inf, shard_prefix(*job))
+    drops = ShardWriter(dropped_path(output), sys.maxsize, math.inf, shard_prefix(*job), optional=True)
+    with writer, drops:
+        num_scored, num_dropped = (sum(key in keys for key in w.finished_keys) for w in (writer, drops))
+        if counts := final_counts(place, len(keys), num_scored):
             logger.info("all %d responses have been scored: the model is not loaded", len(keys))
             return counts
         scorer = dataclasses.replace(load())  # with a speed of its own
         encoder = scorer.encoder
         notes = ScoringNotes(Aggregation(encoder.aggregation, encoder.tau), encoder.activation).to_manifest()
-        logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_finished)
+        num_finished = num_scored + num_dropped
+        logger.info("%d responses to score, %d already scored", len(keys) - num_finished, num_scored)
         detector = detector_of(scorer, writer, keys, read, prepare)
-        missing = (response for response in read() if response.key not in writer.finished_keys)
+        finished = writer.finished_keys, drops.finished_keys
+        missing = (response for response in read() if not any(response.key in there for there in finished))
         todo = (prepare(response, scorer.encoder) for response in missing)
-        dropped: Counter[str] = Counter()
+        dropped: list[Dropped] = []
+        windows = scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size())
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
-            for window in scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size()):
+            num_kept = 0
+            for window in chain(windows, [[]]):  # behind the last window more may have been dropped
                 if not place.exists():  # nothing stays of a model that did not load, or gave a constant
                     write_manifest(place.parent, config, extra={"run": run, **notes}, name=place.name)
-                for scores in window:
-                    writer.write(scores)
-                writer.flush()
+                for records, shards in ((dropped[num_kept:], drops), (window, writer)):
+                    for record in records:
+                        shards.write(record)
+                    shards.flush()
+                num_kept = len(dropped)
                 bar.set_postfix_str(f"{scorer.speed.tokens_per_second:,.0f} tokens/s", refresh=False)
-                bar.update(num_finished + scorer.speed.responses + dropped.total() - bar.n)
-    counts = {"responses": len(keys), "scored": len(keys) - dropped.total(), **dropped}
+                bar.update(num_finished + scorer.speed.responses + len(dropped) - bar.n)
+    reasons = {row_key(row): row["reason"] for row in drops.finished_rows() if row_key(row) in keys}
+    counts = {"responses": len(keys), "scored": len(keys) - len(reasons), **Counter(reasons.values())}
+    if reasons:
+        logger.warning("%d of %d responses have no scores; %s says why", len(reasons), len(keys), dropped_path(output))
     logger.info("%s", scorer.speed)
     extra = {"run": run, **notes, "speed": scorer.speed.summary()}
     write_manifest(place.parent, config, counts=counts, extra=extra, name=place.name)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -180,9 +179,9 @@ def test_engine_vllm_is_built_from_the_folder_the_contract_and_the_dtype(checkpo
     assert scorer.engine.made_of == (checkpoint, "asym", "bfloat16")
     assert next(scorer.score(RESPONSES)).step_scores == [0.25] * 3
     longer = Response("long", 0, "?", ["word " * 130])
-    dropped = Counter()
+    dropped = []
     assert list(scorer.score([longer], dropped)) == []
-    assert dropped == {"too_long": 1}, "what the served model has no positions for is left out, as any other too long response"
+    assert [drop.reason for drop in dropped] == ["too_long"], "the served model has no positions for it"
     with pytest.raises(ValueError, match="--torch_compile is of --engine torch"):
         Scorer.load(checkpoint, engine="vllm", torch_compile=True)
     with pytest.raises(ValueError, match="is an implicit PRM, which has no pooling model; use --engine torch"):
@@ -225,12 +224,17 @@ def test_implicit_scores_are_taken_against_the_reference(implicit, tiny_backbone
     assert next(scorer.score(RESPONSES)).step_scores == [0.0, 0.0, 0.0]
 
 
-def test_what_cannot_be_scored_is_counted_and_named(checkpoint, caplog):
-    dropped = Counter()
+def test_what_cannot_be_scored_is_listed_and_named(checkpoint, caplog):
+    dropped = []
     mixed = [EMPTY, RESPONSES[0], LONG, RESPONSES[1], FORGED]
     scored = list(Scorer.load(checkpoint).score(mixed, dropped))
     assert [s.key for s in scored] == [("b", 0), ("a", 1)]
-    assert dropped == {"no_steps": 1, "too_long": 1, "unreadable": 1}
+    assert {((drop.question_id, drop.sample_index), drop.reason) for drop in dropped} == {
+        (EMPTY.key, "no_steps"),
+        (LONG.key, "too_long"),
+        (FORGED.key, "unreadable"),
+    }
+    assert all(drop.detail in caplog.text for drop in dropped)
     for text in ("d #0 is empty", "d #1 has", "max_length is 512", "<extra_0>"):
         assert text in caplog.text
 

@@ -93,6 +93,46 @@ def test_nothing_but_unreadable_responses(config, tmp_path, no_model):
     assert score_kept(config, [EMPTY], tmp_path) == ([], Counter(no_steps=1))
 
 
+def drops(folder):
+    rows = [row for row, _ in read_rows(folder / "scores" / "dropped")]
+    return {(row["question_id"], row["sample_index"]): (row["reason"], row["detail"]) for row in rows}
+
+
+def test_what_cannot_be_scored_is_kept_with_the_reason(config, tmp_path):
+    score_kept(config, [*RESPONSES, *UNREADABLE], tmp_path)
+    kept = drops(tmp_path)
+    assert {key: reason for key, (reason, _) in kept.items()} == dict(
+        zip((response.key for response in UNREADABLE), ("unreadable", "no_steps", "too_long"), strict=True)
+    )
+    for response, text in zip(UNREADABLE, ("<extra_0>", "is empty", "max_length is 512"), strict=True):
+        assert response.name in kept[response.key][1]
+        assert text in kept[response.key][1]
+    score_kept(config, RESPONSES, tmp_path / "readable")
+    assert not (tmp_path / "readable" / "scores" / "dropped").exists()
+
+
+@pytest.mark.parametrize("break_at", [1, 2, 3])
+def test_what_was_dropped_before_a_break_is_not_tried_again(score, tmp_path, small_windows, monkeypatch, break_at):
+    responses = [EMPTY, *MANY[:5], LONG, *MANY[5:], UNREADABLE[0]]
+    whole = score("whole", FakeEngine(), responses)
+    interrupted(score, "broken", FakeEngine(break_at=break_at), responses=responses)
+    tried, encode = [], prm.scoring.scorer.encode_each
+    monkeypatch.setattr(prm.scoring.scorer, "encode_each", lambda e, given, d: tried.extend(given) or encode(e, given, d))
+    before = drops(tmp_path / "broken")
+    kept = sum(1 for file in (tmp_path / "broken" / "scores").glob("*.jsonl") for _ in read_rows(file))
+    assert score("broken", FakeEngine(), responses, start=kept) == whole
+    assert before
+    assert not before.keys() & {response.key for response in tried}
+    assert drops(tmp_path / "broken") == drops(tmp_path / "whole")
+
+
+def test_drops_alone_are_another_runs(config, tmp_path):
+    score_kept(config, [EMPTY], tmp_path)
+    (tmp_path / "scores" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"scores holds \.jsonl rows but no manifest\.json; .*, or remove"):
+        score_kept(config, [EMPTY], tmp_path)
+
+
 def test_scores_of_another_run_are_refused(config, tmp_path, tiny_backbone, no_model):
     score_kept(config, RESPONSES, tmp_path / "out")
     no_model()
