@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prm.files import write_json
 from prm.records import Response, is_instance
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
-from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step
+from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step, with_prefix
 from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, REMEDY, load_tokenizer, read_prm_config
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class StepEncoder:
     recipe: str | None = None
     """Published family that this contract reads."""
     question_template: str | None = None
-    """The prompt as plain text with a {question}; None is the chat template."""
+    """The prompt as plain text with a {question}; None is the chat template. In layout `turns` the text before the first step."""
     starts_with_bos: bool = False
     """Whether the tokenizer's BOS token stands before a prompt of plain text."""
     step_prefix: str = ""
@@ -195,7 +195,8 @@ class StepEncoder:
     def encode_by_step(self, response: Response) -> EncodedResponse:
         """The reference for `encode_batch` in layout `separator`: every step is tokenized alone."""
         self._check_response(response, response.question_id)
-        return step_by_step(self, [self.prompt_ids(response.question, response.question_id)], [response.steps])[0]
+        prompt = self.prompt_ids(response.question, response.question_id)
+        return step_by_step(self, [prompt], with_prefix(self, [response.steps]))[0]
 
     def encoding(self) -> dict[str, Any]:
         """The fields that have a say in the token ids and step ends; the tokenizer has, too."""

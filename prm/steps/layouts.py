@@ -27,6 +27,7 @@ def separated(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Seq
     Whole responses in one call where the tokenizer allows it: nearly twice as fast as step by step, with equal ids.
     """
     prompts = encoder.prompts(questions)
+    batch_steps = with_prefix(encoder, batch_steps)
     if not encoder.parts_at_separators:
         return step_by_step(encoder, prompts, batch_steps)
     encoded = []
@@ -87,7 +88,7 @@ def parts_at_separators(encoder: "StepEncoder") -> bool:
 def plain(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequence[list[str]]) -> list[EncodedResponse]:
     """Chat prompt, the steps joined by blank lines, and EOS."""
     prompts = encoder.prompts(questions)
-    batch_steps = [number_steps(steps, encoder.step_prefix) for steps in batch_steps]
+    batch_steps = with_prefix(encoder, batch_steps)
     tokens = encoder.tokenizer([join_steps(steps) for steps in batch_steps], add_special_tokens=False, return_offsets_mapping=True)
     encoded = []
     for prompt, steps, ids, offsets in zip(prompts, batch_steps, tokens["input_ids"], tokens["offset_mapping"], strict=True):
@@ -133,6 +134,10 @@ def tagged(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequen
     return encoded
 
 
+def with_prefix(encoder: "StepEncoder", batch_steps: Sequence[list[str]]) -> Sequence[list[str]]:
+    return [number_steps(steps, encoder.step_prefix) for steps in batch_steps] if encoder.step_prefix else batch_steps
+
+
 def numbered(encoder: "StepEncoder", steps: Sequence[str]) -> list[str]:
     return number_steps([step.strip() for step in steps], encoder.step_prefix)
 
@@ -143,9 +148,10 @@ def turns(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequenc
     Published scripts run the chat anew up to every step; one forward pass over the whole of it gives the same scores, because
     every answer before a step is `+` there, too.
     """
+    template = encoder.question_template or "{question} "
     batch_turns = [
-        [f"{question} {steps[0].strip()}", *(step.strip() for step in steps[1:])]
-        for question, steps in zip(questions, batch_steps, strict=True)
+        [template.format(question=question) + steps[0], *steps[1:]]
+        for question, steps in zip(questions, (numbered(encoder, steps) for steps in batch_steps), strict=True)
     ]
     texts = [encoder.render(conversation(encoder, parts)) for parts in batch_turns]
     tokens = encoder.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
@@ -162,7 +168,8 @@ def turns(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequenc
 
 def conversation(encoder: "StepEncoder", parts: Sequence[str]) -> list[dict[str, str]]:
     answer = {"role": "assistant", "content": encoder.separator}
-    return [turn for part in parts for turn in ({"role": "user", "content": part}, answer)]
+    turns_of_steps = [turn for part in parts for turn in ({"role": "user", "content": part}, answer)]
+    return [*encoder.messages("")[:-1], *turns_of_steps]
 
 
 def answer_positions(encoder: "StepEncoder", text: str, token_starts: list[int]) -> list[int]:

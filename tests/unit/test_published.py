@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_published import (
+    MERGES,
     WRITERS,
     linear_head,
     llama_tokenizer,
@@ -40,6 +41,16 @@ RESPONSES = [
     Response("q2", 0, "What is 2 - 1?", ["Step 1: 2 - 1 = 1."]),
     Response("q1", 1, "How many apples are 3 + 4?", ["Nobody knows", "9."]),
 ]
+
+
+VERSA_PRM = r"""
+like: rlhflow
+layout: tags
+separator: " \n\n\n\n"
+question_template: "{question} \n\n"
+starts_with_bos: true
+aggregation: min
+"""
 
 
 def references(score, responses=RESPONSES):
@@ -168,21 +179,49 @@ def test_rlhflow_s_response_starts_behind_the_question(tmp_path):
     assert encoder.tokenizer.decode(ids[start : step_ends[0]]).startswith(" One.<|eot_id|>")
 
 
-def test_rlhflow_turn_by_turn(tmp_path):
-    tokenizer = llama_tokenizer()
-    lm = random_lm("llama", tokenizer)
-    path = write(tmp_path / "Llama3.1-8B-PRM-Deepseek-Data", lm, tokenizer, "LlamaForCausalLM")
+def turn_scores(tokenizer, lm, joint=" ", system=()):
+    """One forward pass per step, over the chat so far; the third token from its end predicts the answer."""
 
     def score(question, steps):
-        candidates, chat, values = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]], [], []
+        candidates, chat, values = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]], [*system], []
         for index, step in enumerate(steps):
-            chat.append({"role": "user", "content": f"{question} {step}" if index == 0 else step})
+            chat.append({"role": "user", "content": question + joint + step if index == 0 else step})
             chat.append({"role": "assistant", "content": "+"})
             ids = tokenizer.encode(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
             values.append(lm(torch.tensor([ids])).logits[0, -3, candidates].softmax(-1)[0])
         return values
 
-    assert_equal(scores(path), references(score))
+    return score
+
+
+def test_rlhflow_turn_by_turn(tmp_path):
+    tokenizer = llama_tokenizer()
+    lm = random_lm("llama", tokenizer)
+    path = write(tmp_path / "Llama3.1-8B-PRM-Deepseek-Data", lm, tokenizer, "LlamaForCausalLM")
+    assert_equal(scores(path), references(turn_scores(tokenizer, lm)))
+
+
+def test_rlhflow_as_processbench_s_own_script_reads_it(tmp_path):
+    """A blank line behind the question; and a system turn, for models that were trained with one."""
+    tokenizer = llama_tokenizer()
+    lm = random_lm("llama", tokenizer)
+    path = write(tmp_path / "Llama3.1-8B-PRM-Mistral-Data", lm, tokenizer, "LlamaForCausalLM")
+    recipe = write_recipe(tmp_path, 'like: rlhflow\nquestion_template: "{question}\\n\\n"\n')
+    assert_equal(scores(path, recipe), references(turn_scores(tokenizer, lm, "\n\n")))
+    recipe = write_recipe(tmp_path, "like: rlhflow\nsystem_prompt: Judge.\n")
+    assert_equal(scores(path, recipe), references(turn_scores(tokenizer, lm, system=[{"role": "system", "content": "Judge."}])))
+
+
+def test_versaprm_by_a_recipe_file(tmp_path):
+    """`+` and `-` of rlhflow, one text of question and steps, each followed by the token of a space and four line ends."""
+    merges = [*MERGES, ("ĊĊ", "ĊĊ"), ("Ġ", "ĊĊĊĊ")]
+    tokenizer = llama_tokenizer(merges=merges)
+    lm = random_lm("llama", tokenizer)
+    path = write(tmp_path / "VersaPRM", lm, tokenizer, "LlamaForCausalLM")
+    recipe = write_recipe(tmp_path, VERSA_PRM)
+    text = lambda q, steps: f"{q} \n\n" + "".join(f"{step} \n\n\n\n" for step in steps)  # noqa: E731
+    expected = references(lambda q, steps: tag_scores(path, lm, text(q, steps), " \n\n\n\n", "+", "-"))
+    assert_equal(scores(path, recipe), expected)
 
 
 # 4: Skywork
@@ -201,6 +240,21 @@ def test_skywork_line_by_line(tmp_path):
         return values[ends]
 
     assert_equal(scores(path), references(score))
+
+
+def test_skywork_by_blank_lines(tmp_path):
+    """As searches that take paragraphs for steps call the official script: with a blank line as the step token."""
+    tokenizer, lm, head, path = write_skywork(tmp_path / "Skywork-o1-Open-PRM-Qwen-2.5-1.5B")
+
+    def score(question, steps):
+        ids, ends = tokenizer.encode(tokenizer.bos_token + question + "\n"), []
+        for step in steps:
+            ids += [*tokenizer.encode(step), tokenizer.encode("\n\n")[-1]]
+            ends.append(len(ids) - 1)
+        return (hidden_states(lm, ids) @ head["v_head.summary.weight"].T + head["v_head.summary.bias"])[ends, 0].sigmoid()
+
+    recipe = write_recipe(tmp_path, 'like: skywork\nseparator: "\\n\\n"\nreads_lines: false\n')
+    assert_equal(scores(path, recipe), references(score))
 
 
 # 5: EurusPRM, ImplicitPRM
@@ -385,6 +439,16 @@ def test_a_recipe_file_changes_what_it_names_and_nothing_else(tmp_path):
     assert score_batch(again, saved, saved.encode_batch(RESPONSES))[0] == pytest.approx(ours[0], abs=1e-5)
 
 
+def test_a_recipe_file_may_number_the_steps(tmp_path):
+    """As a model wants it that TRL trained on `Step 1: ...`."""
+    path = write_trl(tmp_path / "my-prm")
+    recipe = write_recipe(tmp_path, 'like: trl\nstep_prefix: "Step {number}: "\n')
+    score = trl_scores(path)
+    assert_equal(scores(path, recipe), references(lambda q, steps: score(q, numbered(steps, ""))))
+    _, encoder = load_model(path, recipe=recipe)
+    assert encoder.encode_by_step(RESPONSES[0]) == encoder.encode_batch(RESPONSES)[0]
+
+
 def test_a_recipe_file_may_set_what_the_tokenizer_would_decide(tmp_path):
     path = write_trl(tmp_path / "my-prm", "llama")
     assert load_model(path, recipe=write_recipe(tmp_path, "like: trl"))[1].recipe == "trl"
@@ -421,6 +485,8 @@ def test_a_recipe_file_may_set_what_the_tokenizer_would_decide(tmp_path):
         ("like: qwen\nis_cumulative: true\n", r"is_cumulative sums an implicit PRM's rewards"),
         ("like: trl\nreference_model: x/y\n", r"a model with a head has none"),
         ("like: trl\nmax_length: 0\n", r"max_length is 0, at least 1 token is needed"),
+        ("like: trl\nstep_joint: x\n", r"step_joint is read in layout tags alone, and the model's is separator"),
+        ("like: rlhflow\nreads_lines: true\n", r"reads_lines is read in layout separator alone, and the model's is turns"),
     ],
 )
 def test_recipe_files_that_say_something_else(text, message, tmp_path):

@@ -19,6 +19,8 @@ CHOICES = {f.name: f.type for f in fields(StepEncoder) if f.name not in ("tokeni
 """Fields of the contract that a file may set, and their types."""
 TEMPLATES = {"question_template": "question", "step_prefix": "number"}
 """Fields with a place in braces, and its name."""
+LAYOUT_OF = {"separator_is_text": "separator", "reads_lines": "separator", "step_joint": "tags", "boundary": "plain"}
+"""Fields that one layout alone reads."""
 
 
 def read_recipe(path: str | Path, files: ModelFiles) -> tuple[str, Recipe]:
@@ -41,6 +43,9 @@ def read_recipe(path: str | Path, files: ModelFiles) -> tuple[str, Recipe]:
         check_choice(field, value, str(path))
     name, recipe = derive_recipe(like, choices, files)
     check_contract(recipe, str(path))
+    layout = recipe.contract.get("layout", StepEncoder.layout)
+    if unread := [field for field in choices if LAYOUT_OF.get(field, layout) != layout]:
+        raise ValueError(f"{path}: {unread[0]} is read in layout {LAYOUT_OF[unread[0]]} alone, and the model's is {layout}")
     return name, replace(recipe, models=str(path))
 
 
