@@ -117,10 +117,12 @@ RECIPES["skywork"] = Recipe(
     ),
     head=one_layer("v_head.summary"),
 )
-"""BOS token, problem and a newline; then every line, tokenized alone, and a newline, at which a value head
-Linear(h, 1) is read, sigmoid. Official scripts take each line for a step; here a step may have several: all are encoded as
-there, and the value of its last one is the step's. The weights are `pytorch_model*.bin`, of which only tensors are read.
-PRMBench's wrapper calls a step good if its score falls by less than 0.05. Source: SkyworkAI/skywork-o1-prm-inference,
+"""BOS token, problem and a newline; then every line, tokenized alone, and a newline, at which a value head Linear(h, 1) is read,
+sigmoid. Official scripts take each line for a step; here a step may have several: all are encoded as there, and the value of
+its last one is the step's. Blank lines between steps are left out, as in the card's examples; the scripts give each a newline
+of its own where a response has them. Searches that take paragraphs for steps pass a blank line as the scripts' step token:
+separator "\\n\\n", reads_lines false. The weights are `pytorch_model*.bin`, of which only tensors are read. PRMBench's
+wrapper calls a step good if its score falls by less than 0.05. Source: SkyworkAI/skywork-o1-prm-inference,
 `model_utils/io_utils.py` and `prm_model.py`.
 """
 
@@ -203,10 +205,11 @@ RECIPES["rlhflow"] = Recipe(
     ),
     head=token_pair(bad="-", good="+"),
 )
-"""A user turn per step, the question and a space before the first, each answered `+`; at the position before the
-answer (the third from the end of the chat so far) the softmax over `+` (10) and `-` (12). The script averages the steps.
-PRMBench's wrapper takes the softmax over the whole vocabulary, another number. Source: RLHFlow/RLHF-Reward-Modeling,
-`math-rm/prm_evaluate.py` (Xiong et al. 2024).
+"""A user turn per step, the question and a space before the first, each answered `+`; at the position before the answer (the
+third from the end of the chat so far) the softmax over `+` (10) and `-` (12). The script averages the steps. PRMBench's
+wrapper takes the softmax over the whole vocabulary, another number; ProcessBench's script puts a blank line between question
+and first step (question_template "{question}\\n\\n"), and calls a step good if `+` is the likeliest token of all. Source:
+RLHFlow/RLHF-Reward-Modeling, `math-rm/prm_evaluate.py` (Xiong et al. 2024).
 """
 
 RECIPES["eurus"] = Recipe(
@@ -215,11 +218,12 @@ RECIPES["eurus"] = Recipe(
     contract=IMPLICIT,
     references=REFERENCES,
 )
-"""A user turn, and an assistant turn of paragraphs `Step 1: ...`; the score of a step is coef * log(pi / pi_ref)
-summed over all response tokens up to its end, the token that closes the turn included in the last. coef is 0.001 in the card
-and 0.005 in `process_eval.sh`, where the reference is Qwen2.5-7B-Instruct (--reference takes it). Scores are not
-probabilities: the script for ProcessBench passes them through a sigmoid, which keeps their order. Source:
-PRIME-RL/ImplicitPRM, `eval/processbench.py`; card of PRIME-RL/EurusPRM-Stage2 (Yuan et al. 2024, Cui et al. 2025).
+"""A user turn, and an assistant turn of paragraphs `Step 1: ...`; the score of a step is coef * log(pi / pi_ref) summed over all
+response tokens up to its end, the token that closes the turn included in the last. coef is 0.001 in the card and 0.005 in
+`process_eval.sh`, where the reference is Qwen2.5-7B-Instruct (--reference takes it). Scores are not probabilities: the script
+for ProcessBench passes them through a sigmoid, which keeps their order. The card's snippet counts a token more, the line end
+before the response, which adds the same to all responses to a question; the script does not. Source: PRIME-RL/ImplicitPRM,
+`eval/processbench.py`; card of PRIME-RL/EurusPRM-Stage2 (Yuan et al. 2024, Cui et al. 2025).
 """
 
 RECIPES["pqm"] = Recipe(
@@ -239,11 +243,12 @@ RECIPES["pqm"] = Recipe(
     ),
     head=one_layer("v_head.summary"),
 )
-"""Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added
-token `[PRM]`, raw value, minimum. The hub holds only `zeta-2/` and `zeta-4/model.safetensors`: put config and tokenizer of
-the backbone beside one of them, the new token gets the last id. Weights are named `pretrained_model.*` and
-`v_head.summary.*`. Training wrapped the question in `[INST]`; the prompt here is that of the evaluation. Source:
-WindyLee0822/Process_Q_Model, `bon_eval_hf.py` and `value_model.py` (Li & Li 2024).
+"""Instruction prompt without BOS token, then a line `Step 1: ... [PRM]` per step; TRL's value head at the added token `[PRM]`,
+raw value, minimum. The hub holds only `zeta-2/` and `zeta-4/model.safetensors`: put config and tokenizer of the backbone
+beside one of them, the new token gets the last id. Weights are named `pretrained_model.*` and `v_head.summary.*`. Training
+wrapped the question in `[INST]`; the prompt here is that of the evaluation. Steps count from 1 as in training; the evaluation
+counts from 2 where a response begins with `Step 1:`. Source: WindyLee0822/Process_Q_Model, `bon_eval_hf.py` and
+`value_model.py` (Li & Li 2024).
 """
 
 RECIPES["eurus_late"] = Recipe(
