@@ -42,6 +42,7 @@ def test_votes():
     assert chosen("majority_vote", ("1", None), ("1", None), ("2", [0.9, 0.9])) == (0, pytest.approx(2 / 3))
     assert chosen("weighted_vote", ("1", None), ("1", None), ("2", [0.1, 0.1])) == (2, 1.0), "what is unread has no weight"
     assert chosen("weighted_vote", ("1", [0.0, 0.0]), ("2", [0.0, 0.0])) == (0, 0.0)
+    assert chosen("weighted_vote", ("1", [1e-14, 1.0]), ("2", [3e-14, 1.0])) == (1, pytest.approx(0.75)), "no rounding errors"
 
 
 def test_answers_are_found_in_ungraded_texts():

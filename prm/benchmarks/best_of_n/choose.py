@@ -104,8 +104,10 @@ def _choose(candidates: list[Response], scores: Mapping[Key, list[float]], value
 def _vote(numbers: Int[np.ndarray, " candidates"], weights: Float[np.ndarray, " candidates"]) -> tuple[int, float]:
     """The answer with most votes and its share of them; nobody votes for no answer."""
     votes = np.bincount(numbers[numbers >= 0], weights[numbers >= 0])
-    winner = metrics.first_of_highest(votes)
-    return winner, float(votes[winner] / votes.sum()) if votes.sum() else 0.0
+    # Shares, since votes may all be as small as the rounding errors of larger ones: products over many steps are.
+    shares = votes / (votes.sum() or 1.0)
+    winner = metrics.first_of_highest(shares)
+    return winner, float(shares[winner])
 
 
 def choice_items(choices: Sequence[Choice], num_per_question: int) -> Iterator[Item]:
