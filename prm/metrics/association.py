@@ -12,13 +12,13 @@ Cells = Int[np.ndarray, " items"]
 
 def percent_ranks(values: Values) -> Values:
     """Share of the values below each one, ties counting half: within (0, 1), and 0.5 on average."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - counts / 2)[inverse] / len(values)
+    return _middle_ranks(values) / len(values)
 
 
 def equal_mass_bins(values: Values, num_bins: int) -> Cells:
     """Number, from 0, of the bin that each value's middle rank falls into: equally many in each, equal values together."""
-    return np.minimum((percent_ranks(values) * num_bins).astype(np.int64), num_bins - 1)
+    # The product is exact, so that a rank on the border of two bins is divided into its bin's number and not into a bit less.
+    return np.minimum((_middle_ranks(values) * num_bins / len(values)).astype(np.int64), num_bins - 1)
 
 
 def rank_correlation(x: Values, y: Values, cells: Cells | None = None) -> float:
@@ -51,6 +51,11 @@ def rank_correlation_interval(
         return float("nan"), float("nan")
     low, high = percentile_interval(values[~np.isnan(values)], confidence)
     return float(low), float(high)
+
+
+def _middle_ranks(values: Values) -> Values:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts / 2)[inverse]
 
 
 def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "items 3"]:

@@ -62,3 +62,5 @@ def test_bins_hold_equally_many():
     assert metrics.equal_mass_bins(np.array([5.0, 1, 3, 9, 7, 2]), 3).tolist() == [1, 0, 1, 2, 2, 0]
     assert metrics.equal_mass_bins(np.array([1.0, 1, 1, 2]), 2).tolist() == [0, 0, 0, 1]
     assert metrics.equal_mass_bins(np.empty(0), 3).tolist() == []
+    every = np.arange(25.0)
+    assert metrics.equal_mass_bins(every, 50).tolist() == [2 * rank + 1 for rank in range(25)], "each on the border of two bins"
