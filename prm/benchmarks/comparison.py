@@ -121,7 +121,7 @@ def paired_tests(
     is_apart = (by_item[0] != by_item[1]).reshape(len(by_item[0]), -1).any(axis=1)
     tests = {}
     for name, is_own in columns.items():
-        gaps = [metrics.without_noise(np.asarray(first[name] - second[name])) for first, second in values]
+        gaps = [np.asarray(first[name] - second[name]) for first, second in values]
         found = metrics.paired_test(*gaps, int(is_own.sum()), np.asarray((is_own & is_apart).sum()), confidence)
         tests[name] = {key: float(value) for key, value in vars(found).items()}
     return tests

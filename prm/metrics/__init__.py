@@ -40,7 +40,7 @@ from prm.metrics.resampling import (
     resampled_means,
 )
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
-from prm.metrics.ties import first_of_highest, without_noise
+from prm.metrics.ties import first_of_highest
 from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
 
 __all__ = [
@@ -104,5 +104,4 @@ __all__ = [
     "to_logits",
     "vote",
     "vote_each",
-    "without_noise",
 ]

@@ -112,6 +112,7 @@ def paired_test(
     and no resample goes without, as in a small stratum, all resamples do, and their share says nothing of how few such questions
     there were. One question has no spread to resample: its p-value is nan.
     """
+    difference, draws = without_noise(difference), without_noise(draws)
     low, high = percentile_interval(draws, confidence)
     tail = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
     p_value = np.clip(2 * (tail + 1) / (len(draws) + 1), 2.0 ** (1 - num_differing), 1.0)

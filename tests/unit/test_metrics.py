@@ -210,6 +210,8 @@ class TestResampling:
         assert metrics.paired_difference(np.repeat([1.0, 0.0], [4, 2]), np.zeros(6)).p_value == 2**-3, "two questions say nothing"
         assert metrics.paired_difference(np.ones(100), np.zeros(100), num_draws=99).p_value == 0.02
         assert metrics.paired_difference(np.ones(5), np.ones(5)).p_value == 1
+        even = metrics.paired_difference(np.array([0.1 + 0.2, 0.0]), np.array([0.0, 0.3]))
+        assert (even.difference, even.p_value) == (0, 1), "resamples of both questions are even, whatever the rounding errors say"
         alike = metrics.paired_difference(np.full(50, 0.1 + 0.2), np.full(50, 0.3))
         assert (alike.difference, alike.p_value) == (0, 1), "a rounding error is no difference"
 
