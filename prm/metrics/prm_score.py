@@ -66,7 +66,8 @@ def prm_score_curve(
 ) -> tuple[Float[np.ndarray, " thresholds"], Float[np.ndarray, " thresholds"]]:
     """Every threshold that calls steps differently, ascending, and its PRMScore; a step is called good iff its score is above.
 
-    They are the distinct scores and one a unit below all of them, where every step is called good.
+    They are the distinct scores and one below all of them, by a unit or by what such a score can tell, where every step is called
+    good.
     """
     if not len(scores):
         raise ValueError("no step has a score: there is no threshold to choose")
@@ -79,7 +80,8 @@ def prm_score_curve(
     bad = np.bincount(place[~is_good], minlength=len(distinct))
     good_below, bad_below = (np.concatenate([[0], np.cumsum(number)]) for number in (good, bad))
     counts = np.stack([good.sum() - good_below, bad.sum() - bad_below, good_below, bad_below], axis=-1)
-    return np.concatenate([distinct[:1] - 1, distinct]), step_measures(counts).prm_score
+    below = np.minimum(distinct[:1] - 1, np.nextafter(distinct[:1], -np.inf))
+    return np.concatenate([below, distinct]), step_measures(counts).prm_score
 
 
 def best_prm_threshold(scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"]) -> tuple[float, float]:

@@ -58,6 +58,13 @@ def test_threshold_by_hand():
     assert metrics.best_prm_threshold(scores, is_good) == (0.4, pytest.approx(11 / 15, abs=1e-15))
 
 
+def test_every_step_can_be_called_good_however_large_the_scores_are():
+    scores = np.array([-1e20, 1e20])
+    threshold, value = metrics.best_prm_threshold(scores, np.array([True, False]))
+    assert (scores > threshold).all()
+    assert value == measures(1, 1, 0, 0).prm_score
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_sweep_equals_trying_every_threshold(seed):
     rng = np.random.default_rng(seed)
