@@ -265,10 +265,11 @@ class TestPredictions:
         rows[1] = {"idx": IDS[1], "scores": {"step_level_validity_labels": [1, 0]}}
         rows[2] = {"task_name": "prmtest_classified", "results": {"idx": IDS[2], "scores": labels}}
         rows[3] = {"idx": IDS[3], "scores": {}, "validity": False}
+        rows[4] |= {"validity": None}  # no more valid than False for the toolkit
         predictions, _ = load_predictions(write(tmp_path / "p.jsonl", rows), items)
         # Redundancy labels count for redundency and circular alone, turned around.
         good = [True, False, True, False]
-        assert predictions == [[True, False, False, True], [True, False], good, [], [True, False, False, True]]
+        assert predictions == [[True, False, False, True], [True, False], good, [], []]
 
     @pytest.mark.parametrize(
         ("row", "message"),

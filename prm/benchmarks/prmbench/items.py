@@ -96,7 +96,7 @@ def _prediction(row: Row, item: PRMBenchItem, place: str) -> Prediction:
         return read_step_scores(row["step_scores"], len(item.steps), item.id, place)
     if "scores" not in row:
         raise ValueError(f"{place}: neither step_scores nor the toolkit's scores for item {item.id!r}, found {sorted(row)}")
-    return [] if row.get("validity") is False else _toolkit_labels(row["scores"], item, place)
+    return [] if not row.get("validity", True) else _toolkit_labels(row["scores"], item, place)
 
 
 def _toolkit_labels(scores: Any, item: PRMBenchItem, place: str) -> list[bool]:
