@@ -150,7 +150,7 @@ def test_candidates_without_scores_are_selected_last():
         with_unscored("prm", [], responses)
 
 
-@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [-5.0, 3.0, -7.0]])
+@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [-5.0, 3.0, -7.0], [-1e20, -1e20, -1e20]])
 @pytest.mark.parametrize("aggregation", ["min", "sum", "softmin"])
 def test_an_unread_candidate_is_behind_zeros_and_negative_scores(scores, aggregation):
     """The one right candidate has no scores: it is never chosen from all, and its answer has no weight."""

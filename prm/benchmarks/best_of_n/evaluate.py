@@ -180,7 +180,7 @@ def _response_scores(prm: str, pool: CandidatePool, aggregation: Aggregation) ->
     scores = aggregate_lists(flat, aggregation.name, aggregation.tau, signed=pool.is_signed(prm))
     is_scored = np.concatenate(pool.is_scored[prm])
     if not is_scored.all():
-        scores = np.where(is_scored, scores, scores[is_scored].min() - 1)
+        scores = np.where(is_scored, scores, -np.inf)
     return np.split(scores, np.cumsum(pool.sizes)[:-1])
 
 
