@@ -202,6 +202,15 @@ def test_the_sampling_error_of_a_vote_falls_with_draws_and_questions():
     assert error(100, 400) == pytest.approx(0.35 / 200, rel=0.15)
 
 
+def test_long_responses_are_grouped_by_whole_numbers():
+    means = [9000.0, 9876.5, 10_500.0, 12_345.0, 20_000.0]
+    groups = length_groups([np.array([mean]) for mean in means], "tokens")
+    assert groups[:2] == ["9000 to 9876 tokens", "9876 to 10500 tokens"]
+    assert groups[2:] == ["10500 to 12345 tokens", "12345 to 20000 tokens", "12345 to 20000 tokens"]
+    measured = measure_best_of_n({"prm": [StepScores(f"q{q}", 0, [0.5], q == 0) for q in range(5)]}, config())
+    assert list(evaluate_breakdown(measured, {"length": groups[::-1]}, config())["length"]) == list(dict.fromkeys(groups))
+
+
 def test_questions_in_four_parts_by_the_length_of_their_candidates():
     lengths = [np.array([10.0 * q - 1, 10.0 * q + 1]) for q in range(1, 9)]
     groups = length_groups(lengths, "tokens")

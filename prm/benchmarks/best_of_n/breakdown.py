@@ -83,7 +83,9 @@ def length_groups(lengths: Sequence[np.ndarray], unit: str) -> list[str]:
     if len(edges) == 1:
         return [f"{edges[0]:.0f} {unit}"] * len(means)
     part = np.clip(np.searchsorted(edges, means, side="right") - 1, 0, len(edges) - 2)
-    return [f"{edges[p]:.4g} to {edges[p + 1]:.4g} {unit}" for p in part]
+    # Of five digits and more .4g would make 1.234e+04.
+    named = [f"{edge:.4g}" if edge < 9999.5 else f"{edge:.0f}" for edge in edges]
+    return [f"{named[p]} to {named[p + 1]} {unit}" for p in part]
 
 
 def _curves_on(measured: MeasuredCurves, rows: np.ndarray, config: BestOfNConfig) -> dict[str, Any]:
