@@ -156,6 +156,7 @@ def test_a_figure_loses_scripts_links_and_other_files(tmp_path):
     inside = (
         '<script>alert(1)</script><foreignObject/><a href="http://x"><text>t</text></a><g onclick="f()" id="g1"/>'
         '<use href="#g1"/><use href="http://x/y.svg#z"/><path style="fill: #ffffff; stroke: url(#g1)"/><path style="fill: url(http://x)"/>'
+        r'<path style="fill: u\72l(http://x)"/>'
         '<path style="stroke: #444444"/>'
     )
     (tmp_path / "f.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="144pt" viewBox="0 0 9 9">{inside}</svg>')

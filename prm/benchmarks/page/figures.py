@@ -58,7 +58,7 @@ def _clean(element: ElementTree.Element, prefix: str) -> None:
 def _is_harmless(name: str, value: str) -> bool:
     if name in ("href", LINK):
         return value.startswith("#") or PIXELS.fullmatch(value) is not None
-    return not name.lower().startswith("on") and not re.search(r"url\s*\((?!\s*['\"]?#)|@import|javascript:", value, re.I)
+    return not name.lower().startswith("on") and not re.search(r"\\|url\s*\((?!\s*['\"]?#)|@import|javascript:", value, re.I)
 
 
 def _value(name: str, value: str, prefix: str) -> str:
