@@ -205,6 +205,7 @@ def test_what_solutions_hold_is_typeset(latex):
 
 def test_plain_text_for_the_list():
     assert to_plain_text(typeset("Is $\\frac{x^2}{3} > \\sqrt{2}$\nat $90^\\circ$?")) == "Is x^2/3>√2 at 90°?"
+    assert to_plain_text(typeset(r"If\[x = 2\]is, then $$y$$.")) == "If x=2 is, then y."
 
 
 def test_real_solutions_are_typeset(real_data):

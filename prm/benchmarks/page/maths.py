@@ -83,8 +83,8 @@ def typeset_answer(answer: str) -> list[str | Formula]:
 def to_plain_text(pieces: Sequence[str | Formula]) -> str:
     """One line in which formulas are spelled by their characters, for lists of responses."""
     pieces = [piece for piece in pieces if not (isinstance(piece, str) and piece.startswith(DRAWING[0]))]
-    line = "".join(piece if isinstance(piece, str) else "".join(map(_spell, piece.tree)) for piece in pieces)
-    return " ".join(line.replace("^∘", "°").split())
+    line = "".join(piece if isinstance(piece, str) else _spell_formula(piece) for piece in pieces)
+    return " ".join(re.sub(r"\n(?=[.,;:?!])", "", line).replace("^∘", "°").split())
 
 
 def _candidates(text: str) -> Iterator[tuple[int, int, str, bool]]:
@@ -136,6 +136,12 @@ def _is_formula(latex: str, after: str, between: Sequence[re.Match[str]]) -> boo
         return False
     is_loose = latex[0].isspace() or latex[-1].isspace() or UNFINISHED.search(latex)
     return COMMAND.search(latex) is not None or not is_loose
+
+
+def _spell_formula(formula: Formula) -> str:
+    """A displayed one has lines of its own."""
+    spelled = "".join(map(_spell, formula.tree))
+    return f"\n{spelled}\n" if formula.is_display else spelled
 
 
 def _spell(tree: Tree | str) -> str:
