@@ -156,4 +156,42 @@ def test_a_link_opens_its_response(chromium, page):
     assert chromium.run("document.querySelector('#response h3').getBoundingClientRect().bottom < innerHeight")
     assert chromium.run("document.querySelector('[aria-selected=true] .name').textContent") == "filler 146"
     chromium.open(page, fragment="#item=gone")
-    chromium.wait(f"{STATUS} === '156 responses'")
+    chromium.wait(f"{TITLE} === 'missed'")
+    assert chromium.run(STATUS) == "No response gone in this page"
+
+
+def test_the_way_back_ends_where_it_began(browser):
+    back = "history.back()"
+    click = "document.querySelectorAll('.row')[{}].click()"
+    for action, title in ((click.format(2), "errors"), (click.format(1), "alarm"), (back, "errors"), (back, "missed")):
+        browser.run(action)
+        browser.wait(f"{TITLE} === '{title}'")
+        assert browser.run("document.querySelector('[aria-selected=true] .name').textContent") == title
+
+
+def test_a_link_to_what_the_filters_leave_out_selects_nothing(browser):
+    browser.run("document.querySelector('#verdicts .hit').click()")
+    browser.run("location.hash = '#item=alarm'")
+    browser.wait(f"{TITLE} === 'alarm'")
+    assert browser.run("document.querySelector('[aria-selected=true]')") is None
+    browser.press("j")
+    browser.wait(f"{TITLE} === 'hit'")
+
+
+def test_a_search_keeps_no_more_than_it_needs(browser):
+    """Of a large evaluation the unpacked texts would fill the memory of a browser."""
+    browser.press("/")
+    browser.type("needle")
+    browser.wait(f"{STATUS}.startsWith('1 of')")
+    assert browser.run("chunks.size") == 1  # the one of the open response
+
+
+def test_by_keyboard_one_reaches_what_scrolls_and_passes_the_rest(chromium, page):
+    chromium.open(page, 360, 740, fragment="#item=long")
+    chromium.wait(f"{TITLE} === 'long'")
+    boxes = "[...document.querySelectorAll('.scroll, .drawing, .display')]"
+    reached = f"{boxes}.map((e) => [e.scrollWidth > e.clientWidth, e.tabIndex === 0])"
+    assert chromium.run(reached).count([True, True]) > 5
+    assert chromium.run(reached).count([False, False]) > 0
+    chromium.run("document.querySelector('details.table').open = true")
+    chromium.wait(f"{reached}.every(([scrolls, isReached]) => scrolls === isReached)")

@@ -25,7 +25,7 @@ const SORTS = {
 const OUTCOMES = { right: true, wrong: false, unknown: null };
 
 const state = { verdict: "", group: "", outcome: "", sort: "worst misses first", words: [], shown: [], current: -1, opened: null };
-let searchTexts = null;
+let searchTexts = null, reading = null;
 
 function count(items, key) {
   const counts = new Map();
@@ -147,11 +147,20 @@ async function show(entry, isReading) {
   const unpacked = await textsOf(entry, INDEX.chunk);
   if (state.opened !== entry) return;
   response.replaceChildren(navigation(entry), ...responseElements(entry, unpacked, INDEX.verdicts));
-  fitFormulas(response);
+  fit();
   response.setAttribute("aria-labelledby", "response-title");
   response.scrollTop = 0;
   if (isReading) response.focus({ preventScroll: true });
   if (response.getBoundingClientRect().top < 0 || (isReading && isNarrow())) response.scrollIntoView({ block: "start" });
+}
+
+// By keyboard one reaches, and then scrolls, what is wider than its place, and passes the rest.
+function fit() {
+  fitFormulas(response);
+  for (const box of document.querySelectorAll(".scroll, .drawing, .display")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
 }
 
 function navigation(entry) {
@@ -181,9 +190,9 @@ function close() {
 
 async function unpackAll() {
   const texts = new Array(ENTRIES.length);
-  for (const entry of ENTRIES) {
-    const unpacked = await textsOf(entry, INDEX.chunk);
-    texts[entry.rank] = searchText(entry, unpacked.texts, unpacked.formulas);
+  for (let first = 0; first < ENTRIES.length; first += INDEX.chunk) {
+    const { items, formulas } = await unpack(first / INDEX.chunk);
+    items.forEach((item, i) => { texts[first + i] = searchText(ENTRIES[first + i], item, formulas); });
   }
   searchTexts = texts;
 }
@@ -192,7 +201,7 @@ async function find() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length && searchTexts === null) {
     $("status").textContent = "Reading all responses …";
-    await unpackAll();
+    await (reading ??= unpackAll());
   }
   if (search.value.toLowerCase().split(/\s+/).filter(Boolean).join(" ") !== words.join(" ")) return;
   state.words = words;
@@ -226,13 +235,21 @@ function onKey(event) {
   event.preventDefault();
 }
 
+// Without a hash, as on the way back to where one began, the first response shows beside the list; a narrow list stays as it is.
 function fromHash() {
-  const entry = byId.get(new URLSearchParams(location.hash.slice(1)).get("item"));
-  if (entry === undefined) return panes.classList.remove("reading");
-  state.opened = entry;
-  panes.scrollIntoView();
-  if (state.shown.includes(entry)) select(state.shown.indexOf(entry));
-  return show(entry, true);
+  const id = new URLSearchParams(location.hash.slice(1)).get("item");
+  const entry = byId.get(id);
+  if (entry === undefined) {
+    panes.classList.remove("reading");
+    if (id !== null) $("status").textContent = `No response ${id} in this page`;
+    if (((location.hash || isNarrow()) && state.opened) || !state.shown.length) return;
+  }
+  state.opened = entry ?? state.shown[0];
+  state.current = state.shown.indexOf(state.opened);
+  if (entry !== undefined) panes.scrollIntoView();
+  if (state.current < 0) renderRows();
+  else select(state.current);
+  show(state.opened, entry !== undefined);
 }
 
 function explain() {
@@ -259,10 +276,11 @@ function start() {
   search.addEventListener("input", find);
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", fromHash);
-  addEventListener("resize", () => fitFormulas(response));
   refresh();
-  if (location.hash.startsWith("#item=")) fromHash();
-  else if (state.shown.length) { state.opened = state.shown[0]; select(0); show(state.opened, false); }
+  fromHash();
 }
 
 start();
+fit();
+addEventListener("resize", fit);
+document.addEventListener("toggle", fit, true);

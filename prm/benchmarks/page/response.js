@@ -73,20 +73,19 @@ function fitFormulas(element) {
   }
 }
 
-// Texts lie in compressed chunks, unpacked on demand and kept.
+// Texts lie in compressed chunks, unpacked on demand; those of the responses that were opened are kept.
 const chunks = new Map();
 
-async function unpack(number) {
-  if (!chunks.has(number)) {
-    const packed = Uint8Array.from(atob(document.getElementById(`chunk-${number}`).textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    chunks.set(number, new Response(stream).json());
-  }
-  return chunks.get(number);
+function unpack(number) {
+  const packed = Uint8Array.from(atob(document.getElementById(`chunk-${number}`).textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
 }
 
 async function textsOf(entry, chunkSize) {
-  const chunk = await unpack(Math.floor(entry.rank / chunkSize));
+  const number = Math.floor(entry.rank / chunkSize);
+  if (!chunks.has(number)) chunks.set(number, unpack(number));
+  const chunk = await chunks.get(number);
   return { texts: chunk.items[entry.rank % chunkSize], formulas: chunk.formulas };
 }
 
