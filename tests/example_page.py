@@ -17,7 +17,7 @@ HEBREW = "כמה זה חמש ועוד שלוש?"
 NUMBERS = Table(
     "Many", [["", *(f"another_measured_number_{i}" for i in range(8))], ["a long_name of a row", *(["[70.9, 74.7]"] * 8)]]
 )
-LATER = Table("Later", [["a"], ["b"]], is_folded=True)
+LATER = Table("Later" * 400, [["a"], ["b"]], is_folded=True)
 TITLE = "document.querySelector('#response h3')?.textContent"
 IDS = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').textContent)"
 STATUS = "document.getElementById('status').textContent"
@@ -33,7 +33,7 @@ def items():
         Item(ATTACK, "math", ATTACK, [ATTACK, "$" + ATTACK + "$", "w" * 3000, r"$x^{2}$" * 200], [0.99] * 4, -1, -1, True, 0.99),
         Item("long", "math", LONG, [f"So {LONG} is one long sum."], [0.98], -1, -1, True, 0.98, None, LONG, LONG),
         Item("errors", "level 10", "Q", ["a", "b", "c", "d"], [0.9, 0.1, 0.2, 0.3], 1, 2, wrong_steps=[1, 2, 3]),
-        Item(HEBREW, "more", HEBREW, [HEBREW + " $5 + 3 = 8$.", "So 8."], [0.97] * 2, -1, -1, True, 0.97),
+        Item(HEBREW, "more", HEBREW, [HEBREW + " $5 + 3 = 8$.", "So 8."], [0.97] * 2, -1, -1, True, 0.97, None, "שמונה"),
         Item("no steps", "level 2", "", [], [], correct=False, response_score=0.2),
     ]
     return rows + [Item(f"filler {n}", "more", f"Question {n}", ["s"] * 40, [0.97] * 40, -1, -1, True, 0.97) for n in range(147)]

@@ -84,15 +84,17 @@ def test_a_wide_table_takes_the_ground_beside_the_page(chromium, page):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_an_edge_that_hides_a_part_of_a_figure_has_a_shadow(chromium, page, tmp_path, dark):
-    """Beside the right edge the figure's ground differs from paper, until there is nothing more to the right."""
-    chromium.open(page, 360, 740, dark)
-    chromium.run("document.querySelector('.drawing').scrollIntoView()")
+@pytest.mark.parametrize(("name", "above"), [(".drawing", 12), (".step .display", 2)])
+def test_an_edge_that_hides_something_has_a_shadow(chromium, page, tmp_path, name, above, dark):
+    """Beside the right edge the ground differs from what it is further in, until there is nothing more to the right."""
+    chromium.open(page, 360, 740, dark, fragment="#item=long" if "display" in name else "")
+    chromium.wait(f"{TITLE} !== undefined")
+    chromium.run(f"document.querySelector('{name}').scrollIntoView()")
     for scroll, has_shadow in ((0, True), (9999, False)):
-        chromium.run(f"document.querySelector('.drawing').scrollLeft = {scroll}")
-        right, top = chromium.run("(({ right, top }) => [right, top])(document.querySelector('.drawing').getBoundingClientRect())")
+        chromium.run(f"document.querySelector('{name}').scrollLeft = {scroll}")
+        right, top = chromium.run(f"(({{ right, top }}) => [right, top])(document.querySelector('{name}').getBoundingClientRect())")
         chromium.screenshot(tmp_path / "page.png")
-        line = imread(tmp_path / "page.png")[int(top) + 12, : int(right) - 2, :3]
+        line = imread(tmp_path / "page.png")[int(top) + above, : int(right) - 2, :3]
         assert (abs(line[-4] - line[-40]).max() > 0.05) == has_shadow
 
 
@@ -117,6 +119,22 @@ def test_text_from_right_to_left_begins_at_the_right(browser):
     assert browser.run(gaps) == [[True, False], [True, False], [True, False], [False, True]]
 
 
+def test_an_answer_from_right_to_left_takes_no_number_along(browser):
+    browser.run(f"location.hash = '#item=' + encodeURIComponent({json.dumps(HEBREW)})")
+    browser.wait(f"{TITLE} === {json.dumps(HEBREW)}")
+    places = """(() => {
+      const texts = document.createTreeWalker(document.querySelector('#response .facts'), NodeFilter.SHOW_TEXT);
+      const range = document.createRange(), places = [];
+      while (texts.nextNode()) {
+        range.selectNodeContents(texts.currentNode);
+        if (/שמונה|2 steps/.test(texts.currentNode.data)) places.push(range.getBoundingClientRect());
+      }
+      return places.map((place) => place.left);
+    })()"""
+    reference, steps = browser.run(places)
+    assert reference < steps
+
+
 CONTRAST = """
 (() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -134,17 +152,20 @@ CONTRAST = """
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   const read = '.chip, .headline, .facts dd, .facts dt, .note, .step .prose, .score, .number, .flag, .sub td, a.link, .lead';
-  const worst = [...document.querySelectorAll(read)]
-    .map((e) => [ratio(light(rgb(getComputedStyle(e).color, [0, 0, 0])), light(ground(e))), e.className || e.tagName]);
-  return worst.sort((a, b) => a[0] - b[0])[0];
+  const worst = (seen, property, under) => [...document.querySelectorAll(seen)]
+    .map((e) => [ratio(light(rgb(getComputedStyle(e)[property], [0, 0, 0])), light(ground(under(e)))), e.className || e.tagName])
+    .sort((a, b) => a[0] - b[0])[0];
+  const edge = (under) => worst('input, select, .moves button', 'borderTopColor', under);
+  return [worst(read, 'color', (e) => e), edge((e) => e), edge((e) => e.parentElement)];
 })()
 """
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_can_be_read_on_every_tint(chromium, page, dark):
-    """WCAG AA: at least 4.5 to 1, in both color schemes."""
+    """WCAG AA: at least 4.5 to 1, and 3 to 1 for what shows where a field is, in both color schemes."""
     chromium.open(page, dark=dark, fragment="#item=hit")
     chromium.wait(f"{TITLE} === 'hit'")
-    ratio, name = chromium.run(CONTRAST)
-    assert ratio >= 4.5, name
+    text, *edges = chromium.run(CONTRAST)
+    assert text[0] >= 4.5, text
+    assert min(edges)[0] >= 3, edges

@@ -60,6 +60,7 @@ def test_a_page_holds_everything_and_loads_nothing(tmp_path):
     write_manifest(tmp_path, {"model": "m"}, inputs={"data.json": "0123456789abcdef"}, counts={"num_items": 3})
     page = build_page(tmp_path, PageConfig(title="A & B"))
     assert "<h1>A &amp; B</h1>" in page
+    assert '<tr><td></td><th scope="col">gsm8k</th></tr>' in page
     assert '<tr class="sub"><th scope="row">interval</th>' in page
     for text in ("F1 (%) &lt;b&gt;", "of 50 &amp; more", "data.json (0123456789ab)"):
         assert text in page

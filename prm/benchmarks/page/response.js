@@ -157,10 +157,11 @@ function stepElement(entry, pieces, step, formulas) {
 function facts(entry, texts, formulas, count) {
   const element = make("p", "facts");
   const add = (...parts) => element.append(element.hasChildNodes() ? " · " : "", ...parts);
-  if (entry.group) add(entry.group);
+  // Each in a direction of its own: an answer from right to left does not take what follows along.
+  if (entry.group) add(make("bdi", null, entry.group));
   if (entry.correct !== null) add(`final answer ${entry.correct ? "right" : "wrong"}`);
-  if (texts.extracted?.length) add("answer ", prose(texts.extracted, formulas));
-  if (texts.answer?.length) add("reference ", prose(texts.answer, formulas));
+  if (texts.extracted?.length) add("answer ", make("bdi", null, prose(texts.extracted, formulas)));
+  if (texts.answer?.length) add("reference ", make("bdi", null, prose(texts.answer, formulas)));
   add(`${count} step${count === 1 ? "" : "s"}`);
   if (entry.first_error !== null) add(entry.first_error === -1 ? "no step is wrong" : `step ${entry.first_error + 1} is the first wrong one`);
   if (entry.response_score !== null) add(`response score ${format(entry.response_score)}`);

@@ -34,7 +34,7 @@ def header(facts: Facts) -> str:
     if not facts.command:
         return f'{facts_list}<p class="note">No manifest.json beside these results says how they were made.</p>'
     words = " ".join(f"<span>{html.escape(shlex.quote(word))}</span>" for word in facts.command)
-    return f'{facts_list}<pre class="command" aria-label="Command"><code>{words}</code></pre>'
+    return f'{facts_list}<pre class="command" role="group" aria-label="Command"><code>{words}</code></pre>'
 
 
 def _breakable(text: str) -> str:
@@ -46,7 +46,7 @@ def table(content: Table) -> str:
     """The first row is the head; a row whose name is indented belongs to the one above. A folded table opens by its title."""
     title, note = html.escape(content.title), html.escape(content.note)
     head, *body = content.rows or [[]]
-    cells = "".join(f'<th scope="col">{_breakable(cell)}</th>' for cell in head)
+    cells = "".join(f'<th scope="col">{_breakable(cell)}</th>' if cell else "<td></td>" for cell in head)
     rows = "".join(map(_row, body))
     caption = f"<figcaption>{title}</figcaption>" if title else ""
     grid = f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
