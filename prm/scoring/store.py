@@ -1,7 +1,6 @@
 """Scores that outlive their process: responses, a place and what made it in; there, every response scored once, out."""
 
 import dataclasses
-import json
 import logging
 import math
 import sys
@@ -17,12 +16,12 @@ from prm.files import KeySet, read_records
 from prm.metrics.degenerate import DegenerateDetector
 from prm.records import Response, StepScores
 from prm.scoring.identity import hash_responses, run_identity
-from prm.scoring.notes import SCORES, ScoringNotes
+from prm.scoring.notes import REMEDY, SCORES, ScoringNotes
 from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import Dropped, Scorer, scores_of
 from prm.shards import ShardWriter, row_key
 from prm.steps import StepEncoder
-from prm.tracking import dropped_path, manifest_path, progress, refuse_other_run, shard_prefix, write_manifest
+from prm.tracking import dropped_path, manifest_path, progress, read_manifest, refuse_other_run, shard_prefix, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +69,9 @@ def score_into(
     """
     place = manifest_path(output, *job)
     # A shard is a window, so that a run that goes on packs its rows as it would have without a break.
-    writer = ShardWriter(output, sys.maxsize, math.inf, shard_prefix(*job))
-    drops = ShardWriter(dropped_path(output), sys.maxsize, math.inf, shard_prefix(*job), optional=True)
+    options = {"shard_size": sys.maxsize, "flush_seconds": math.inf, "prefix": shard_prefix(*job)}
+    writer = ShardWriter(output, **options, record_type=StepScores)
+    drops = ShardWriter(dropped_path(output), **options, record_type=Dropped, optional=True)
     with writer, drops:
         num_scored, num_dropped = (sum(key in keys for key in w.finished_keys) for w in (writer, drops))
         if counts := final_counts(place, len(keys), num_scored):
@@ -112,7 +112,7 @@ def score_into(
 
 def final_counts(manifest: Path, num_responses: int, num_scored: int) -> dict[str, int]:
     """The counts of a run that came to its end, if what it scored is still there; none otherwise."""
-    counts = json.loads(manifest.read_text(encoding="utf-8"))["counts"] if manifest.exists() else {}
+    counts = read_manifest(manifest, REMEDY).get("counts", {}) if manifest.exists() else {}
     return counts if (counts.get("responses"), counts.get("scored")) == (num_responses, num_scored) else {}
 
 

@@ -65,10 +65,30 @@ def test_notes_are_those_of_the_finest_division_into_jobs(tmp_path):
         write_json(tmp_path / "x" / name, {**own, "counts": {"responses": 10 if name == "manifest.json" else 5, "scored": scored}})
     assert scoring_notes([str(tmp_path / "x")]) == {"x": ScoringNotes(Aggregation("softmin", 0.2), None, 8, 2)}
     # Stopped in four, it ended in two.
-    for index, counts in enumerate(({"responses": 3, "scored": 3}, None, None, None)):
+    for index, counts in enumerate(({"responses": 3, "scored": 3}, {}, {}, {})):
         write_json(tmp_path / "x" / f"manifest-{index:05d}-of-00004.json", {**own, "counts": counts})
     assert scoring_notes([str(tmp_path / "x")])["x"].num_left_out == 2
     assert scoring_notes([str(tmp_path / "nothing.jsonl")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"counts": [1]}, r"counts is \[1\], which no run writes"),
+        ({"counts": {"responses": "many"}}, "responses among the counts is 'many'"),
+        ({"counts": {"scored": None}}, "scored among the counts is None"),
+        ({"aggregation": "min"}, "aggregation is 'min'"),
+        ({"aggregation": {}}, "no 'name'"),
+        ({"aggregation": {"name": "least"}}, "unknown aggregation 'least'"),
+        ({"aggregation": {"name": ["min"]}}, "'name' is"),
+        ({"aggregation": {"name": "softmin", "tau": "warm"}}, "'tau' is 'warm'"),
+        ({"activation": ["sigmoid"]}, "activation is"),
+    ],
+)
+def test_a_manifest_that_no_scoring_writes_is_named(tmp_path, manifest, message):
+    write_json(tmp_path / "x.manifest.json", manifest)
+    with pytest.raises(ValueError, match=rf"x\.manifest\.json: (aggregation: )?{message}.*; restore or remove it"):
+        notes_of(tmp_path / "x.jsonl")
 
 
 def test_only_an_evaluations_own_scores_have_the_notes_of_the_folder_beside_them(tmp_path):

@@ -94,6 +94,22 @@ def test_two_writers_of_one_prefix_do_not_overwrite_each_other(tmp_path):
     assert list(read_records(tmp_path / "out", StepScores)) == SCORES[:1]
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"foo": 1}, "no 'question_id'"),
+        ({"question_id": "a", "sample_index": "0"}, "'sample_index' is '0'"),
+        ({"question_id": "a", "sample_index": -1, "step_scores": [0.5]}, "'sample_index' is -1, it counts from 0"),
+        ({"question_id": ["a"], "sample_index": 0}, "'question_id' is"),
+        ({"question_id": "a", "sample_index": 0}, "no 'step_scores'"),
+    ],
+)
+def test_a_row_of_another_stage_is_named(tmp_path, row, message):
+    write_jsonl(tmp_path / "out" / "part-00000.jsonl", [SCORES[0], row])
+    with pytest.raises(ValueError, match=rf"part-00000\.jsonl:2: {message}.*; repair or remove the row, or name another --output"):
+        ShardWriter(tmp_path / "out", record_type=StepScores)
+
+
 def test_written_before_knows_keys_and_content(tmp_path):
     row = {"question_id": "q", "sample_index": 0, "step_scores": [0.5], "answer": "4"}
     with ShardWriter(tmp_path / "out") as writer:

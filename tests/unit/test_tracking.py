@@ -37,10 +37,19 @@ def test_an_output_of_another_run_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"manifest\.json is of a run with input 'a', this one has 'b'; name another --output, or"):
         tracking.refuse_other_run(output, {"input": "b"})
     place.unlink()
-    rows = output if output.suffix else output / "part-00000.jsonl"
-    rows.write_text("{}\n")
+    shards = output.with_name("out.jsonl.partial") if output.suffix else output
+    shards.mkdir(exist_ok=True)
+    tracking.refuse_other_run(output, {"input": "a"})  # killed before its first shard
+    (shards / "part-00000.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"holds \.jsonl rows but no (out\.)?manifest\.json"):
         tracking.refuse_other_run(output, {"input": "a"})
+
+
+@pytest.mark.parametrize("run", [None, "a", [1]])
+def test_a_manifest_that_no_run_writes_is_named(tmp_path, run):
+    tracking.write_manifest(tmp_path / "out", None, extra={"run": run})
+    with pytest.raises(ValueError, match=r"out/manifest\.json: run is .*, which no run writes; name another --output"):
+        tracking.refuse_other_run(tmp_path / "out", {"input": "a"})
 
 
 def test_the_remedy_removes_all_of_the_other_run(tmp_path):
@@ -48,6 +57,7 @@ def test_the_remedy_removes_all_of_the_other_run(tmp_path):
     output, place = tmp_path / "out.jsonl", tracking.manifest_path(tmp_path / "out.jsonl")
     tracking.write_manifest(tmp_path, None, extra={"run": {"input": "a" * 64}}, name=place.name)
     (tmp_path / "out.jsonl.partial").mkdir()
+    (tmp_path / "out.jsonl.partial" / "part-00000.jsonl").write_text("{}\n")
     output.write_text("{}\n")
     names = f"{output} and {output}.partial and {place}"
     with pytest.raises(ValueError, match=f"is of a run with input of other content; name another --output, or remove {names}$"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.results import METRICS
-from prm.files import read_json
+from prm.tracking import read_manifest
 
 MANIFEST = "manifest.json"
 
@@ -27,7 +27,7 @@ def read_facts(folder: str | Path) -> Facts:
     """Raises ValueError for a manifest that is none."""
     folder = Path(folder)
     path = folder / MANIFEST
-    manifest = _read(path) if path.exists() else {}
+    manifest = read_manifest(path, "run the evaluation again") if path.exists() else {}
     command = [str(word) for word in manifest.get("command", [])]
     rows = {
         "Evaluation": Path(command[0]).name if command else "",
@@ -40,15 +40,6 @@ def read_facts(folder: str | Path) -> Facts:
         "Responses": str(manifest.get("items", "")),
     }
     return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    remedy = "run the evaluation again"
-    manifest = read_json(path, remedy)
-    for name, kind in (("command", list), ("inputs", dict), ("libraries", dict), ("counts", dict)):
-        if not isinstance(manifest.get(name, kind()), kind):
-            raise ValueError(f"{path}: {name} is {manifest[name]!r:.80}, which no evaluation writes; {remedy}")
-    return manifest
 
 
 def _models(manifest: Mapping[str, Any]) -> str:
