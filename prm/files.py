@@ -224,7 +224,7 @@ def _refuse_constant(name: str) -> None:
 def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
     """The one JSON value of a file, an object if nothing else is said. Raises ValueError, naming file and remedy, for another."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = clean_values(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); {remedy}") from error
     if not isinstance(value, kind):
@@ -242,6 +242,9 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -1,12 +1,13 @@
 """Data files: every format read alike, broken ones named by place, writes whole or absent."""
 
+import errno
 import gzip
 import json
 import sys
 
 import pytest
 
-from prm.files import KeySet, read_records, read_rows, write_json, write_jsonl, write_text
+from prm.files import KeySet, read_json, read_records, read_rows, write_json, write_jsonl, write_text, written_aside
 from prm.records import Question, StepScores, clean_text, to_row
 
 GOOD = '{"id": "b", "question": "?", "answer": "3"}\n'
@@ -171,3 +172,13 @@ def test_write_in_pieces_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
         write_jsonl(tmp_path / "x.jsonl", [{"a": 1}, {"a": float("nan")}])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lone_surrogate_in_a_json_file_is_replaced_as_in_rows(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"title": "a\\ud800b"}')
+    assert read_json(tmp_path / "manifest.json", "restore it") == {"title": "a?b"}
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.jsonl'"), written_aside(tmp_path / "x.jsonl"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -181,7 +181,7 @@ def test_a_file_that_is_no_figure(tmp_path, text, message):
     [
         ("{", "manifest.json: not valid JSON"),
         ("[]", "a JSON object, found list"),
-        ('{"inputs": ["a"]}', r"manifest\.json: inputs is \['a'\], which no evaluation writes; run the evaluation again"),
+        ('{"inputs": ["a"]}', r"manifest\.json: inputs is \['a'\], which no run writes; run the evaluation again"),
         ('{"command": null}', "command is None"),
     ],
 )
@@ -189,6 +189,13 @@ def test_a_broken_manifest(tmp_path, text, message):
     write_results(tmp_path, {}, [TABLE])
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=message):
+        build_page(tmp_path)
+
+
+def test_broken_metrics_are_named(tmp_path):
+    write_results(tmp_path, {}, [TABLE])
+    (tmp_path / "metrics.json").write_bytes(b'{"f1": "caf\xe9"}')
+    with pytest.raises(ValueError, match=r"metrics\.json: not valid JSON .*; run the evaluation again"):
         build_page(tmp_path)
 
 

@@ -11,6 +11,7 @@ from prm.benchmarks.page.facts import Facts
 from prm.benchmarks.page.figures import inline_figure
 from prm.benchmarks.results import METRICS
 from prm.benchmarks.tables import Table
+from prm.files import read_json
 
 CAPTIONS = {
     "best_of_n": "How often the answer that a PRM selects among N candidates is right, beside choices without a PRM.",
@@ -79,7 +80,7 @@ def numbers(folder: Path, facts: Facts) -> str:
     found = [("manifest.json", json.dumps(facts.manifest, ensure_ascii=False, indent=2))] if facts.manifest else []
     path = folder / METRICS
     if path.exists():
-        text = path.read_text(encoding="utf-8")
+        text = json.dumps(read_json(path, "run the evaluation again"), ensure_ascii=False, indent=2)
         found.append((METRICS, text if len(text) <= MAX_METRICS else f"{len(text):,} characters: read it in the folder itself"))
     fold = '<details><summary>{}</summary><pre tabindex="0">{}</pre></details>'
     return "\n".join(fold.format(name, html.escape(text)) for name, text in found)
