@@ -22,6 +22,8 @@ import yaml
 from safetensors import SafetensorError
 from transformers.hf_argparser import HfArgumentParser
 
+from prm.records import clean_text
+
 Config = TypeVar("Config")
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, SafetensorError)
 """What an error message is enough for: bad data, bad options, a full disk. Anything else is a mistake in the code."""
@@ -82,9 +84,12 @@ def parse_args(config_type: type[Config], argv: list[str] | None = None, descrip
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(config_type, description)
     parser.refuse_repeated(argv)
+    parser.refuse_unreadable(argv)
     known, flags = parser.config_option.parse_known_args(argv)
     if known.config is not None:
-        flags = _yaml_flags(Path(known.config), parser) + flags
+        entries = _yaml_flags(Path(known.config), parser)
+        parser.refuse_unreadable(entries)
+        flags = entries + flags
     try:
         config, _, unknown = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
     except ValueError as error:
@@ -130,6 +135,14 @@ class _Parser(HfArgumentParser):
                 self.error(f"{name} stands twice: {remedy}")
             if action is not None and (action.nargs in ("+", "*") or action.dest == "config"):
                 seen.add(action)
+
+    def refuse_unreadable(self, words: list[str]) -> None:
+        """End with an error for text that no file can hold, and for a value of `--`, which argparse would take out."""
+        for word in words:
+            if clean_text(word) != word:
+                self.error(f"{word!r} holds bytes that are no UTF-8 text, or NUL; rename the file")
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"{word}: -- is no value")
 
     def check_entry(self, words: list[str], place: str) -> None:
         """End with an error that names `place` for a value that is not what the option takes."""

@@ -83,6 +83,9 @@ def test_a_bad_file_is_named(yaml_file, capsys, text, message):
         (["--loss", "nope"], "invalid choice: 'nope'"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: no such file"),
         (["--config"], "expected one argument"),
+        (["--loss=--"], "--loss=--: -- is no value"),
+        (["--loss", "caf\udce9"], "'caf\\udce9' holds bytes that are no UTF-8 text, or NUL; rename the file"),
+        (["--config", "caf\udce9.yaml"], "'caf\\udce9.yaml' holds bytes"),
     ],
 )
 def test_a_bad_flag_is_named_in_one_line(capsys, argv, message):
