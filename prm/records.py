@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ Key = tuple[str, int]
 
 Row = dict[str, Any]
 
+COUNTS = ("sample_index", "num_tokens")
 FLOAT_LISTS = ("step_labels", "step_scores")
 LARGEST = 1e30
-"""No label or score is larger: beyond it sums and squares of scores overflow. A float32 logit ends at 3e38."""
+"""No number is larger: beyond it sums and squares of scores overflow. A float32 logit ends at 3e38."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,9 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
             raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {_described(annotation)}")
         # JSON writes 1.0 as 1 when it comes from elsewhere.
         values[name] = _floats(row[name]) if name in FLOAT_LISTS and row[name] is not None else row[name]
-    if values.get("sample_index", 0) < 0:
-        raise ValueError(f"{place}: 'sample_index' is {values['sample_index']}, it counts from 0")
+    for name in COUNTS:
+        if values.get(name, 0) < 0:
+            raise ValueError(f"{place}: {name!r} is {values[name]}, it counts from 0")
     if record_type is StepScores and not values["step_scores"]:
         raise ValueError(f"{place}: 'step_scores' are empty; leave the row out, as a response without steps has no scores")
     return record_type(**values)
@@ -128,6 +131,13 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
 def is_number(value: Any) -> bool:
     """Whether a value of JSON is a number that a score or a label may be: finite, and no larger than `LARGEST`."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def is_text_or_number(value: Any) -> bool:
+    """Whether a value of JSON can be an id or an answer; neither 1e400 nor true is one."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _floats(numbers: list[float | None]) -> list[float | None]:
@@ -182,7 +192,9 @@ def is_instance(value: Any, annotation: Any) -> bool:
     if annotation is float:
         return is_number(value)
     if isinstance(annotation, type):
-        return annotation is bool if isinstance(value, bool) else isinstance(value, annotation)
+        if isinstance(value, bool):
+            return annotation is bool
+        return isinstance(value, annotation) and (annotation is not int or is_number(value))
     if isinstance(annotation, types.UnionType):
         return any(is_instance(value, option) for option in typing.get_args(annotation))
     if typing.get_origin(annotation) is typing.Literal:
@@ -194,4 +206,6 @@ def is_instance(value: Any, annotation: Any) -> bool:
 
 
 def _described(annotation: Any) -> str:
-    return f"{annotation}, each finite and at most {LARGEST:g}" if "float" in str(annotation) else str(annotation)
+    if any(kind in str(annotation) for kind in ("float", "int")):
+        return f"{annotation}, each finite and at most {LARGEST:g}"
+    return str(annotation)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prm.grading import extract_boxed
-from prm.records import Question, Record, Response, Rollout, Row, StepScores, to_record, to_row
+from prm.records import Question, Record, Response, Rollout, Row, StepScores, clean_text, is_text_or_number, to_record, to_row
 from prm.steps import split_steps
 
 GSM8K_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -39,12 +39,14 @@ class Place:
     def stem(self) -> str:
         """Name of the source in question ids: the file's stem, of `hub:owner/name:config:split` `name-config-split`."""
         source = re.sub(r"(:\d+|\[\d+\])$", "", self.where)
-        return source.rsplit("/", 1)[-1].replace(":", "-") if source.startswith("hub:") else Path(source).stem
+        return source.rsplit("/", 1)[-1].replace(":", "-") if source.startswith("hub:") else clean_text(Path(source).stem)
 
     def question_id(self, given: Any = None) -> str:
         """The source's own id; a bare number is only unique within its file and gets the file's name before it."""
         if isinstance(given, str) and not given.isdigit():
             return given
+        if given is not None and not is_text_or_number(given):
+            raise ValueError(f"{self.where}: the question's id is {given!r:.80}, expected a text or a number")
         return f"{self.stem}-{self.index if given is None else given}"
 
     def key_of(self, question: str) -> dict[str, Any]:
@@ -96,6 +98,8 @@ def reference(row: Row, place: Place) -> str:
     answer = row.get("answer")
     if answer is None:
         answer = extract_boxed(row.get("solution") or "")
+    elif not is_text_or_number(answer):
+        raise ValueError(f"{place.where}: 'answer' is {answer!r:.80}, expected a text or a number")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     text = "" if answer is None else str(answer).rsplit("####", 1)[-1].strip()

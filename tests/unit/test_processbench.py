@@ -319,6 +319,9 @@ class TestItems:
             (item_row(label=None), "has label None"),
             (item_row(problem=None), r"x\.jsonl:1: item 'g0' has problem None; expected a text"),
             (item_row(generator=["a"]), r"has generator \['a'\]; expected a text"),
+            (item_row(final_answer_correct="no"), "has final_answer_correct 'no'; expected true, false or null"),
+            (item_row(id=["g0"]), r"x\.jsonl:1: id \['g0'\]; expected a text or a number"),
+            (item_row(id=None), "id None; expected a text or a number"),
         ],
     )
     def test_errors_name_the_line(self, tmp_path, row, message):
@@ -388,6 +391,11 @@ class TestPredictions:
     def test_errors_name_line_and_item(self, tmp_path, rows, message):
         with pytest.raises(ValueError, match=message):
             load_predictions(write(tmp_path / "x.jsonl", rows), ITEMS)
+
+    def test_behind_the_last_step_is_no_step_of_the_item_however_large(self, tmp_path):
+        rows = [{"id": item.id, "prediction": 10**30} for item in ITEMS]
+        predictions, _ = load_predictions(write(tmp_path / "x.jsonl", rows), ITEMS)
+        assert predictions == [len(item.steps) for item in ITEMS]
 
 
 def test_a_prediction_behind_the_last_step_is_wrong_and_can_be_shown():

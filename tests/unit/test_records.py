@@ -13,6 +13,7 @@ from prm.records import Response, Rollout, StepScores, to_line, to_record
         ({"correct": 1}, False),
         ({"sample_index": True}, False),
         ({"sample_index": 1.0}, False),
+        ({"sample_index": 10**31}, False),
         ({"steps": "a"}, False),
         ({"steps": ["a", None]}, False),
         ({"unknown": 1}, True),
@@ -44,6 +45,13 @@ def test_sample_index_counts_from_0():
 def test_steps_may_be_unlabelled():
     row = {"question_id": "q", "sample_index": 0, "question": "?", "steps": ["a", "b"], "step_labels": [1, None]}
     assert to_record(row, Response, "x:1").step_labels == [1.0, None]
+
+
+@pytest.mark.parametrize(("num_tokens", "message"), [(-1, "it counts from 0"), (10**31, "expected <class 'int'>, each finite")])
+def test_a_number_of_tokens_that_cannot_be_is_named(num_tokens, message):
+    row = {"question_id": "q", "sample_index": 0, "question": "?", "answer": "4", "response": "4", "num_tokens": num_tokens}
+    with pytest.raises(ValueError, match=f"x:1: 'num_tokens' is {num_tokens}, {message}"):
+        to_record(row, Rollout, "x:1")
 
 
 @pytest.mark.parametrize(

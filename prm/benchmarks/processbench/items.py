@@ -10,7 +10,7 @@ from prm import metrics
 from prm.benchmarks.predictions import prediction_files, read_predictions, read_step_scores
 from prm.benchmarks.results import Item
 from prm.data.hub import PRESETS, parse_source, read_source
-from prm.records import Response, Row
+from prm.records import Response, Row, is_instance, is_text_or_number
 
 PRESET = "processbench"
 SUBSETS = PRESETS[PRESET].splits
@@ -99,7 +99,9 @@ def _read_subset(source: str) -> Iterator[FirstErrorItem]:
 def _item(row: Row, subset: str, place: str) -> FirstErrorItem:
     if missing := [key for key in ("id", "problem", "steps", "label") if key not in row]:
         raise ValueError(f"{place}: no {missing[0]!r}; a ProcessBench item has id, problem, steps and label, found {sorted(row)}")
-    steps, label = row["steps"], row["label"]
+    steps, label, correct = row["steps"], row["label"], row.get("final_answer_correct")
+    if not is_text_or_number(row["id"]):
+        raise ValueError(f"{place}: id {row['id']!r:.80}; expected a text or a number")
     if not steps or not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
         raise ValueError(f"{place}: item {row['id']!r} has steps {steps!r:.80}; expected a list of texts with at least one")
     for name in ("problem", "generator"):
@@ -110,9 +112,9 @@ def _item(row: Row, subset: str, place: str) -> FirstErrorItem:
             f"{place}: item {row['id']!r} has label {label!r}; of its {len(steps)} steps give the index of the first wrong one, an "
             "integer from 0, or -1 for no error"
         )
-    return FirstErrorItem(
-        str(row["id"]), subset, row["problem"], steps, label, row.get("generator"), row.get("final_answer_correct")
-    )
+    if not is_instance(correct, bool | None):
+        raise ValueError(f"{place}: item {row['id']!r} has final_answer_correct {correct!r:.80}; expected true, false or null")
+    return FirstErrorItem(str(row["id"]), subset, row["problem"], steps, label, row.get("generator"), correct)
 
 
 def _prediction(row: Row, item: FirstErrorItem, place: str) -> Prediction:
@@ -127,4 +129,4 @@ def _prediction(row: Row, item: FirstErrorItem, place: str) -> Prediction:
         return metrics.UNPARSABLE
     if not isinstance(predicted, int) or isinstance(predicted, bool) or predicted < -1:
         raise ValueError(f"{place}: prediction {predicted!r} of item {item.id!r}: give a step's index, -1 or null (unparsable)")
-    return predicted
+    return min(predicted, len(item.steps))  # behind the last step every number says the same: no step of the item
