@@ -55,10 +55,15 @@ class CalibrationReportConfig(CalibrationConfig, ScoresConfig):
 
 
 def all_responses(files: Sequence[str]) -> list[Response]:
-    """The responses of all files; several may hold one, with scores of several PRMs. Raises ValueError where they contradict."""
+    """The responses of all files; several may hold one, with scores of several PRMs.
+
+    Raises ValueError for a file that holds none, and where they contradict.
+    """
     found: dict[Key, Response] = {}
     for file in files:
-        for response in load_responses(file):
+        if not (of_file := load_responses(file)):
+            raise ValueError(f"{file}: no responses in it; leave it out")
+        for response in of_file:
             if found.setdefault(response.key, response) != response:
                 raise ValueError(f"{file}: response {response.key!r} is another one than in the files before it; give one of them")
     return list(found.values())

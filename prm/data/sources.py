@@ -109,12 +109,12 @@ def iter_placed_responses(source: str | Path) -> Iterator[tuple[Response, str]]:
     return _convert(source, "responses", RESPONSE_SHAPES, None, Counter(), skip_unreadable=False, check=None)
 
 
-def iter_prmbench(source: str | Path, dropped: Counter[str]) -> Iterator[tuple[Response, Row]]:
-    """Responses of PRMBench, each with the row that it is made of; raises for a row of any other shape."""
+def iter_prmbench(source: str | Path, dropped: Counter[str]) -> Iterator[tuple[Response, Row, str]]:
+    """Responses of PRMBench, each with the row that it is made of and its place; raises for a row of any other shape."""
     seen: Counter[str] = Counter()
     for index, (row, where) in enumerate(read_source(source)):
         for response in _convert_row(row, "PRMBench items", PRMBENCH_SHAPES, Place(where, index, None, seen, dropped)):
-            yield response, row
+            yield response, row, where
 
 
 def iter_scores(source: str | Path, prm: str | None = None) -> Iterator[StepScores]:

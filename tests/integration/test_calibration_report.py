@@ -120,6 +120,9 @@ def test_mistakes(tmp_path):
         run(tmp_path, "--scores", tmp_path / "s.jsonl")
     with pytest.raises(ValueError, match=r"other\.jsonl: response \('q0', 0\) is another one than in the files before it"):
         run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl", tmp_path / "other.jsonl")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.jsonl: no responses in it; leave it out"):
+        run(tmp_path, "--scores", tmp_path / "s.jsonl", "--responses", tmp_path / "r.jsonl", tmp_path / "empty.jsonl")
     with pytest.raises(ValueError, match="the names x/y, x-y make one file of two"):
         run(tmp_path, "--scores", *(f"{n}={tmp_path / 's.jsonl'}" for n in ("x/y", "x-y")), "--responses", tmp_path / "r.jsonl")
     write_jsonl(tmp_path / "s.jsonl", [StepScores("q0", 0, [0.1, 0.2, 0.3])])

@@ -73,7 +73,9 @@ class TestItems:
         assert item.as_response(False).steps == item.steps == rows[0]["modified_process"]
 
     def test_errors(self, tmp_path):
-        with pytest.raises(ValueError, match="item 'humour_p0' is of no category that PRMBench has: they are correct, redundency"):
+        with pytest.raises(
+            ValueError, match=r"raw\.jsonl:1: item 'humour_p0' is of no category that PRMBench has: they are correct, redundency"
+        ):
             load_items(write(tmp_path / "raw.jsonl", [raw("p0", "humour", [1])]))
         for steps in (None, [1.5], [True], "1"):
             message = rf"raw\.jsonl:1: error_steps of 'deception_p0' are {re.escape(repr(steps))}; give step numbers from 1"

@@ -61,7 +61,7 @@ def load_items(source: str | Path) -> tuple[list[PRMBenchItem], Counter[str]]:
     Raises ValueError, naming the item, for a category that the benchmark does not have, and for a source without items to score.
     """
     left_out: Counter[str] = Counter()
-    items = [_item(response, row) for response, row in iter_prmbench(source, left_out)]
+    items = [_item(*found) for found in iter_prmbench(source, left_out)]
     if all(item.category == CORRECT for item in items):
         raise ValueError(f"{source}: no items to score in it, only {len(items)} correct ones")
     return items, +left_out
@@ -80,11 +80,12 @@ def load_predictions(path: str | Path, items: Sequence[PRMBenchItem]) -> tuple[l
     return predictions, left_out
 
 
-def _item(response: Response, row: Row) -> PRMBenchItem:
+def _item(response: Response, row: Row, place: str) -> PRMBenchItem:
     name = response.question_id
     category = next((known for known in (CORRECT, *CATEGORIES) if name.startswith(f"{known}_")), None)
     if category is None:
-        raise ValueError(f"item {name!r} is of no category that PRMBench has: they are {', '.join((CORRECT, *CATEGORIES))}")
+        known = ", ".join((CORRECT, *CATEGORIES))
+        raise ValueError(f"{place}: item {name!r} is of no category that PRMBench has: they are {known}")
     is_good = [label > 0 for label in response.step_labels or ()]
     lowest = -1 if category == CORRECT else min(row["error_steps"], default=0) - 1
     first_error = lowest if 0 <= lowest < len(is_good) else None
