@@ -1,20 +1,19 @@
 """The vLLM scoring engine: encoded responses in, step scores out, from a pooling model that runs in a process of its own."""
 
-import json
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from prm.files import read_json
 from prm.models.files import CONFIG_FILE
 from prm.models.step_scores import ACTIVATIONS
 from prm.sampling.base import EngineError
 from prm.sampling.processes import PipedProcess, num_cores, visible_gpus, vllm_environment
 from prm.scoring.vllm_worker import Job, Outputs, PoolingSettings
 from prm.steps import EncodedResponse, StepEncoder
-
-logger = logging.getLogger(__name__)
 
 WORKER = "from prm.scoring.vllm_worker import main; main()"
 HANG_SECONDS = 600.0
@@ -82,30 +81,44 @@ class VLLMScoringEngine(PipedProcess):
     def _start(self) -> None:
         self.start_process(WORKER, vllm_environment(self.devices, num_cores()))
         self.is_running = True
-        self.connection.send(self.settings)
-        self._receive("ready", None)
+        with self._or_end_worker("could not start"):
+            self.connection.send(self.settings)
+            self._receive("ready", None)
 
     def _pool(self, jobs: list[Job]) -> dict[int, Any]:
-        self.connection.send(jobs)
+        """Logits [positions, labels] by the number of the job."""
         logits: dict[int, Any] = {}
-        while len(logits) < len(jobs):
-            outputs: list[Outputs] = self._receive("outputs", HANG_SECONDS)
-            logits.update((number, rows) for number, rows in outputs)
+        with self._or_end_worker("died"):
+            self.connection.send(jobs)
+            while len(logits) < len(jobs):
+                outputs: list[Outputs] = self._receive("outputs", HANG_SECONDS)
+                logits.update((number, rows) for number, rows in outputs)
         return logits
 
     def _receive(self, kind: str, timeout_seconds: float | None) -> Any:
-        """The next message. Raises EngineError, with the end of the log, for a worker that died or is silent."""
-        reason = f"made no forward pass for {timeout_seconds} s"
+        """Content of the next message. Raises TimeoutError where none comes, EOFError or ConnectionError of a dead worker."""
+        if not self.connection.poll(timeout_seconds):
+            raise TimeoutError(f"made no forward pass for {timeout_seconds} s")
+        received, content = self.connection.recv()
+        assert received == kind, received
+        return content
+
+    @contextmanager
+    def _or_end_worker(self, how_it_died: str) -> Iterator[None]:
+        """End the worker when an exchange with it breaks off, for whatever reason: late answers would pass for the next call's.
+
+        Raises EngineError, with the end of the log, for a worker that died or is silent.
+        """
         try:
-            if self.connection.poll(timeout_seconds):
-                received, content = self.connection.recv()
-                assert received == kind, received
-                return content
-        except (EOFError, ConnectionResetError):
-            reason = "could not start" if kind == "ready" else "died"
-        self.kill()
-        self.is_running = False
-        raise EngineError(f"vLLM with {self.settings.model} {reason}; the end of its log:\n{self.log_tail()}")
+            yield
+        except BaseException as error:
+            self.kill()
+            self.is_running = False
+            log = self.log_tail()
+            if not isinstance(error, OSError | EOFError):
+                raise
+            reason = error if isinstance(error, TimeoutError) else how_it_died
+            raise EngineError(f"vLLM with {self.settings.model} {reason}; the end of its log:\n{log}") from error
 
     def close(self) -> None:
         if self.is_running:
@@ -124,7 +137,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; vLLM scores a folder that scripts/export_vllm.py or scripts/train.py wrote")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "copy the checkpoint again")
 
 
 def pooling_task(config: dict[str, Any], directory: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import types
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ while True:
     for job in reversed(jobs):
         rows = [[position / 10, 0.0, job.prompt_token_ids[position] / 100] for position in job.positions]
         connection.send(("outputs", [Outputs(job.number, np.array(rows, dtype=np.float32))]))
+    if name == "brief": sys.exit("killed")
 """
 ENCODED = [EncodedResponse([5, 6, 7, 8], [1, 3], 0), EncodedResponse([9, 10], [1], 0)]
 
@@ -114,6 +116,24 @@ def test_a_worker_that_fails_ends_the_call_and_is_gone(start, monkeypatch, name,
     with pytest.raises(EngineError, match=message):
         engine.score_encoded(ENCODED)
     assert engine.process.poll() is not None
+
+
+def test_a_worker_that_died_between_two_calls_ends_the_second(start):
+    engine = start("brief")
+    assert len(engine.score_encoded(ENCODED)) == 2
+    os.waitid(os.P_PID, engine.process.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(EngineError, match=r"died; the end of its log:(.|\n)*killed"):
+        engine.score_encoded(ENCODED)
+    assert not engine.is_running
+
+
+def test_answers_of_a_call_that_was_interrupted_are_not_those_of_the_next(start, monkeypatch):
+    engine = start()
+    expected = engine.score_encoded(ENCODED[::-1])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(VLLMScoringEngine, "_receive", lambda self, kind, seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+        engine.score_encoded(ENCODED)
+    assert engine.score_encoded(ENCODED[::-1]) == expected
 
 
 @pytest.mark.parametrize(
