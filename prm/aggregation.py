@@ -1,7 +1,7 @@
 """Aggregations: the scores of a response's steps in, one response score out."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,7 +22,7 @@ TAU = 0.1
 
 @dataclass(frozen=True)
 class Aggregation:
-    """A way to make one score of a response's steps, as a contract or a user names it."""
+    """How the scores of a response's steps become one score: a key of `AGGREGATIONS` and, for softmin, its temperature."""
 
     name: str
     tau: float = TAU
@@ -57,7 +57,7 @@ def pad_steps(
 
 
 def minimum(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
-    """The weakest step. `amin` shares the gradient between ties; `min` would give it to one of them."""
+    """The weakest step. Tied steps share the gradient (`amin`; `min` would give it to one of them)."""
     return scores.masked_fill(~mask, torch.inf).amin(-1)
 
 
@@ -125,10 +125,13 @@ NEEDS_PROBABILITIES = ("product", "geometric_mean")
 PICKS = ("min", "last", "max")
 """Aggregations that are one of the step scores; the others are computed, and rounded by `without_rounding_errors`."""
 BITS = 40
+"""Significant binary digits of a computed response score: 12 decimal ones."""
+MAX_CELLS = 2**24
+"""Step scores, padding included, that `aggregate_lists` holds in one array: 128 MiB in float64."""
 
 
 def check_aggregation(name: str, tau: float = TAU, signed: bool = False) -> None:
-    """Raises ValueError for an unknown name, a temperature <= 0, or a product of signed scores (implicit PRM)."""
+    """Raises ValueError for an unknown name, a temperature that is not positive and finite, and a product of `signed` scores."""
     if name not in AGGREGATIONS:
         raise ValueError(f"unknown aggregation {name!r}: choose from {', '.join(AGGREGATIONS)}")
     if not 0 < tau < math.inf:
@@ -143,28 +146,35 @@ def is_signed(step_scores: Iterable[Sequence[float]]) -> bool:
 
 
 def aggregate_lists(
-    step_scores: Sequence[Sequence[float]],
-    name: str,
-    tau: float = TAU,
-    signed: bool = False,
-    chunk_size: int = 65_536,
+    step_scores: Sequence[Sequence[float]], name: str, tau: float = TAU, signed: bool = False
 ) -> Float[np.ndarray, "responses"]:
     """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
 
-    Computed ones have 40 significant bits, 12 decimal digits: a mean of the same steps in another order, or of other steps, is then
-    the same number and a tie, whose rounding errors would break it.
+    Computed ones have `BITS` significant bits, so that means that are equal but for rounding errors (of the same steps in another
+    order, say) are ties.
 
     Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
     negative score under product or geometric_mean.
     """
     check_aggregation(name, tau, signed)
-    chunks = [step_scores[start : start + chunk_size] for start in range(0, len(step_scores), chunk_size)]
-    pooled = [_aggregate_chunk(chunk, name, tau, i * chunk_size) for i, chunk in enumerate(chunks)]
+    pooled = [_aggregate_chunk(step_scores[start:end], name, tau, start) for start, end in _chunks(step_scores)]
     return np.concatenate([np.empty(0), *pooled])
 
 
+def _chunks(step_scores: Sequence[Sequence[float]]) -> Iterator[tuple[int, int]]:
+    """Start and end of runs of responses that fill at most `MAX_CELLS` once padded to the longest; a longer one stands alone."""
+    start, longest = 0, 0
+    for index, scores in enumerate(step_scores):
+        longest = max(longest, len(scores))
+        if index > start and (index + 1 - start) * longest > MAX_CELLS:
+            yield start, index
+            start, longest = index, len(scores)
+    if start < len(step_scores):
+        yield start, len(step_scores)
+
+
 def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: float, offset: int) -> np.ndarray:
-    """`aggregate_lists` on a chunk that fits in memory once padded; `offset` is its first response's position."""
+    """`aggregate_lists` of some responses, the first of which is the one at `offset`."""
     counts = np.array([len(scores) for scores in step_scores])
     if not counts.all():
         raise ValueError(f"response {offset + counts.argmin()} has no step scores: score it or drop it")
@@ -182,10 +192,10 @@ def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: flo
 
 
 def without_rounding_errors(values: Float[np.ndarray, "values"]) -> Float[np.ndarray, "values"]:
-    """The values to `BITS` significant binary digits.
+    """The values rounded to `BITS` significant binary digits.
 
-    Not decimal ones: a score in half precision, such as 1129/8192, may have a 5 for its 13th, and rounding errors would send it up
-    or down. Any of up to 24 bits is kept as it is here.
+    Not to decimal ones: a score in half precision, such as 1129/8192, may have a 5 as its 13th decimal digit, which rounding errors
+    would send up or down. Binary rounding leaves values of up to 24 bits (float32 and below) as they are.
     """
     mantissas, exponents = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissas, BITS)), exponents - BITS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from prm import aggregation
 from prm.aggregation import AGGREGATIONS, aggregate_lists, check_aggregation, pad_steps, without_rounding_errors
 
 BY_HAND = {
@@ -109,11 +110,22 @@ def test_zero_scores_are_scores():
 
 
 @pytest.mark.parametrize("name", AGGREGATIONS)
-def test_ragged_lists_in_chunks_equal_one_by_one(name):
+def test_ragged_lists_in_chunks_equal_one_by_one(name, monkeypatch):
+    monkeypatch.setattr(aggregation, "MAX_CELLS", 30)
     rng = np.random.default_rng(0)
     lists = [rng.random(length).tolist() for length in rng.integers(1, 12, size=23)]
     one_by_one = np.concatenate([aggregate_lists([scores], name) for scores in lists])
-    np.testing.assert_allclose(aggregate_lists(lists, name, chunk_size=5), one_by_one, rtol=1e-13)
+    np.testing.assert_allclose(aggregate_lists(lists, name), one_by_one, rtol=1e-13)
+
+
+def test_one_long_response_does_not_widen_all_others(monkeypatch):
+    """A policy that repeats itself may write thousands of steps; padded to it, a thousand responses would not fit into memory."""
+    sizes = []
+    monkeypatch.setattr(aggregation, "MAX_CELLS", 1000)
+    monkeypatch.setattr(aggregation, "pad_steps", lambda *flat: (sizes.append((padded := pad_steps(*flat))[0].numel()), padded)[1])
+    lists = [[0.5] * 5] * 500 + [[0.25] * 3000] + [[0.5] * 4] * 500
+    assert aggregate_lists(lists, "min").tolist() == [0.5] * 500 + [0.25] + [0.5] * 500
+    assert sorted(sizes) == [500, 1000, 1000, 1000, 1000, 3000]
 
 
 COMPUTED = sorted(set(AGGREGATIONS) - {"min", "last", "max"})
@@ -156,13 +168,14 @@ def test_no_responses_no_scores():
     assert aggregate_lists([], "min").shape == (0,)
 
 
-def test_signed_scores():
+def test_signed_scores(monkeypatch):
+    monkeypatch.setattr(aggregation, "MAX_CELLS", 2)
     np.testing.assert_allclose(aggregate_lists([[-1.0, 2.0, -3.0]], "sum", signed=True), -2)
     for name in ("product", "geometric_mean"):
         with pytest.raises(ValueError, match=rf"{name} needs scores in \[0, 1\]"):
             aggregate_lists([[-1.0, 2.0]], name, signed=True)
         with pytest.raises(ValueError, match=f"response 3 has the step score -0.5, which {name} cannot take"):
-            aggregate_lists([[0.5], [0.5], [0.5, 0.5], [0.5, -0.5]], name, chunk_size=2)
+            aggregate_lists([[0.5], [0.5], [0.5, 0.5], [0.5, -0.5]], name)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -171,9 +184,10 @@ def test_a_score_that_is_not_finite_names_the_response(value):
         aggregate_lists([[0.5, 0.5], [0.5, value]], "min")
 
 
-def test_a_response_without_scores_is_named():
+def test_a_response_without_scores_is_named(monkeypatch):
+    monkeypatch.setattr(aggregation, "MAX_CELLS", 1)
     with pytest.raises(ValueError, match="response 2 has no step scores"):
-        aggregate_lists([[0.5], [0.5], []], "mean", chunk_size=1)
+        aggregate_lists([[0.5], [0.5], []], "mean")
 
 
 def test_unknown_aggregation_and_temperature():
