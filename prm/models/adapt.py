@@ -70,16 +70,22 @@ def merged_state_dict(model: PackedModel, state_dict: StateDict | None = None) -
     Every adapted weight becomes W + alpha / rank * B A, added in float32. Without adapters: the state dict itself.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
-    merged = {name.replace(".base_layer.", "."): value for name, value in state_dict.items() if ".lora_" not in name}
+    merged = without_adapters(state_dict)
     for name, layer in adapted_layers(model).items():
         first, second = (state_dict[f"{name}.{factor}.{ADAPTER}.weight"] for factor in ("lora_A", "lora_B"))
         merged[f"{name}.weight"] = add_product(merged[f"{name}.weight"], first, second, layer.scaling[ADAPTER])
     return merged
 
 
+def without_adapters(state_dict: StateDict) -> StateDict:
+    """The same weights without the adapters', under the names of a model that never had any; no weight is changed."""
+    return {name.replace(".base_layer.", "."): value for name, value in state_dict.items() if ".lora_" not in name}
+
+
 def add_product(
     weight: Float[Tensor, "out in"], first: Float[Tensor, "rank in"], second: Float[Tensor, "out rank"], scale: float
 ) -> Float[Tensor, "out in"]:
+    """`weight + scale * second @ first`, computed in float32, in the precision of `weight`."""
     return (weight.float() + scale * (second.float() @ first.float())).to(weight.dtype)
 
 
@@ -119,9 +125,10 @@ def shape_of(weight: Tensor | None) -> tuple[int, ...]:
 
 
 def check_frozen_weights(model: PackedModel, checkpoint: str | Path) -> None:
-    """Raise ValueError when weights that never train differ from the checkpoint's: its adapters belong to another backbone."""
+    """Raise ValueError when weights that never train differ from the checkpoint's: its adapters are of another backbone."""
     changing = adapter_state(model).keys() | {f"{name}.weight" for name in adapted_layers(model)}
-    frozen = {name: value for name, value in merged_state_dict(model).items() if name not in changing}
+    # Not `merged_state_dict`, which would copy every adapted weight, of a model with adapters everywhere all but the embeddings.
+    frozen = {name: value for name, value in without_adapters(model.state_dict()).items() if name not in changing}
     for file in sorted(Path(checkpoint).glob("model*.safetensors")):
         with safe_open(file, "pt") as saved:
             for name in sorted(frozen.keys() & set(saved.keys())):

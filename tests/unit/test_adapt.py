@@ -134,6 +134,16 @@ def test_a_run_continues_from_its_adapters_bit_for_bit(lora, encoder, tiny_backb
     save_adapter_state(RewardModel.from_backbone(tiny_backbone, 1), tmp_path / "nowhere")  # nothing to write
 
 
+def test_continuing_merges_no_weight(lora, encoder, tiny_backbone, tmp_path, monkeypatch):
+    """Merged copies of all adapted weights would take as much memory again as the decoder."""
+    model = RewardModel.from_backbone(tiny_backbone, 1)
+    lora(model, rank=4, alpha=8)
+    save_model(model, encoder, tmp_path)
+    save_adapter_state(model, tmp_path)
+    monkeypatch.setattr("prm.models.adapt.add_product", None)
+    load_adapter_state(model, tmp_path)
+
+
 def test_adapters_continue_on_their_own_backbone_and_options_only(lora, encoder, tiny_backbone, tmp_path):
     model = RewardModel.from_backbone(tiny_backbone, 1)
     lora(model, rank=4, alpha=8)
