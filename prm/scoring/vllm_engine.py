@@ -12,6 +12,7 @@ from prm.models.files import CONFIG_FILE
 from prm.models.step_scores import ACTIVATIONS
 from prm.sampling.base import EngineError
 from prm.sampling.processes import PipedProcess, num_cores, visible_gpus, vllm_environment
+from prm.scoring.engines import resolve_device, resolve_dtype
 from prm.scoring.vllm_worker import Job, Outputs, PoolingSettings
 from prm.steps import EncodedResponse, StepEncoder
 
@@ -36,8 +37,11 @@ class VLLMScoringEngine(PipedProcess):
         gpu_memory_utilization: float = 0.9,
         tensor_parallel_size: int = 1,
     ):
-        """Raises ValueError for a folder that vLLM cannot serve, and for more GPUs than there are. `is_eager`: no compilation;
-        default: on a CPU."""
+        """Check the folder, its precision and the GPUs; nothing is loaded yet.
+
+        `is_eager`: whether layers run uncompiled; None: on a CPU alone. Raises FileNotFoundError for a folder without config.json,
+        ValueError for one that vLLM cannot serve, and for more GPUs than there are.
+        """
         self.devices = visible_gpus()[:tensor_parallel_size]
         if tensor_parallel_size > max(len(self.devices), 1):
             raise ValueError(f"--tensor_parallel_size {tensor_parallel_size} needs as many GPUs, {len(self.devices)} are visible")
@@ -46,9 +50,14 @@ class VLLMScoringEngine(PipedProcess):
         self.vocab_size = config["vocab_size"]
         self.max_length = served_length(config, encoder)
         task = pooling_task(config, directory)
-        served_dtype = resolve(dtype, config)
         self.settings = PoolingSettings(
-            str(directory), served_dtype, task, self.max_length, is_eager, gpu_memory_utilization, tensor_parallel_size
+            str(directory),
+            served_dtype(dtype, config),
+            task,
+            self.max_length,
+            is_eager,
+            gpu_memory_utilization,
+            tensor_parallel_size,
         )
         self.is_running = False
         self.computed_tokens = 0
@@ -153,11 +162,10 @@ def pooling_task(config: dict[str, Any], directory: str | Path) -> str:
     )
 
 
-def resolve(dtype: str, config: dict[str, Any]) -> str:
-    """As the torch engine: auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
-    if dtype != "auto":
-        return dtype
-    return "bfloat16" if torch.cuda.is_available() else config.get("dtype", "float32")
+def served_dtype(dtype: str, config: dict[str, Any]) -> str:
+    """The precision that the torch engine would have. vLLM's own `auto` takes half precision for float32 weights."""
+    dtype = resolve_dtype(dtype, resolve_device("auto"))
+    return config.get("dtype", "float32") if dtype == "auto" else dtype
 
 
 def served_length(config: dict[str, Any], encoder: StepEncoder) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from prm.sampling.base import EngineError
 from prm.scoring import vllm_engine
-from prm.scoring.vllm_engine import VLLMScoringEngine, pooling_task, resolve
+from prm.scoring.vllm_engine import VLLMScoringEngine, pooling_task, served_dtype
 from prm.scoring.vllm_worker import Job, pick
 from prm.steps import EncodedResponse, StepEncoder
 
@@ -175,5 +175,5 @@ def test_the_worker_takes_the_asked_positions_of_all_tokens():
 def test_precision_is_that_of_the_torch_engine(monkeypatch):
     for is_cuda, auto in ((False, "float16"), (True, "bfloat16")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda is_cuda=is_cuda: is_cuda)
-        assert resolve("auto", {"dtype": "float16"}) == auto
-        assert resolve("float32", {"dtype": "float16"}) == "float32"
+        assert served_dtype("auto", {"dtype": "float16"}) == auto
+        assert served_dtype("float32", {"dtype": "float16"}) == "float32"
