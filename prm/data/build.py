@@ -32,14 +32,14 @@ from prm.data.filters import (
 )
 from prm.data.histograms import draw_histograms
 from prm.data.hub import hash_sources
-from prm.data.labelled import input_of, iter_labelled, token_counter
+from prm.data.labelled import input_of, iter_labelled
 from prm.data.options import BuildConfig
 from prm.data.sources import iter_responses
 from prm.data.statistics import Statistics
 from prm.data.tokens import encode_file
 from prm.files import write_jsonl
 from prm.records import Response, to_line
-from prm.steps import StepEncoder, join_steps, load_tokenizer
+from prm.steps import StepEncoder, join_steps, load_tokenizer, token_counts
 from prm.tracking import check_output, progress, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Build:
 
     def __init__(self, config: BuildConfig, work: Path, folder: Path):
         self.config, self.work, self.folder = config, work, folder
-        self.count_tokens = token_counter(config.tokenizer) if config.tokenizer else None
+        self.count_tokens = partial(token_counts, load_tokenizer(config.tokenizer)) if config.tokenizer else None
         self.index = EvaluationIndex.from_files(config.decontaminate, config.ngram)
         self.overlaps: list[Overlap] = []
         self.stages = self._stages()

@@ -9,7 +9,7 @@ from prm.data.hub import parse_source
 from prm.data.options import BuildConfig
 from prm.data.sources import iter_responses, iter_rollouts
 from prm.records import Response
-from prm.steps import load_tokenizer, split_steps
+from prm.steps import split_steps
 
 
 def input_of(config: BuildConfig) -> str:
@@ -47,8 +47,3 @@ def iter_labelled(
         yield response
     if not has_labelled and dropped["ungraded"] and dropped["ungraded"] == dropped.total():
         raise ValueError(f"{config.rollouts}: not graded yet; run scripts/grade_rollouts.py --input {config.rollouts}")
-
-
-def token_counter(name_or_path: str) -> Callable[[list[str]], list[int]]:
-    tokenizer = load_tokenizer(name_or_path)
-    return lambda texts: list(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))

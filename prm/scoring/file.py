@@ -16,7 +16,7 @@ from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import Scorer
 from prm.scoring.store import score_into
 from prm.shards import ShareConfig, in_shard
-from prm.steps import StepEncoder, join_steps, split_steps
+from prm.steps import StepEncoder, join_steps, split_steps, token_counts
 from prm.tracking import check_output, refuse_other_run
 
 
@@ -87,8 +87,6 @@ def share(config: ScoringConfig) -> Iterator[Response]:
 def _merge(max_step_length: int | None, response: Response, encoder: StepEncoder) -> Response:
     if max_step_length is None:
         return response
-
-    def count_tokens(text: str) -> int:
-        return len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    return dataclasses.replace(response, steps=split_steps(join_steps(response.steps), max_step_length, count_tokens))
+    text = join_steps(response.steps)
+    steps = split_steps(text, max_step_length, lambda part: token_counts(encoder.tokenizer, [part])[0])
+    return dataclasses.replace(response, steps=steps)

@@ -3,7 +3,7 @@
 from prm.steps.contract import CONTRACTS, READ_AS, SEPARATOR, SYSTEM_PROMPT, Reading, StepEncoder
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
 from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, load_tokenizer, read_prm_config
-from prm.steps.text import STEP_DELIMITER, join_steps, number_steps, split_steps
+from prm.steps.text import STEP_DELIMITER, join_steps, number_steps, split_steps, token_counts
 
 __all__ = [
     "CONFIG_NAME",
@@ -22,4 +22,5 @@ __all__ = [
     "number_steps",
     "read_prm_config",
     "split_steps",
+    "token_counts",
 ]

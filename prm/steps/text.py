@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 STEP_DELIMITER = "\n\n"
 NUMBERED = re.compile(r"\s*step \d+\s*[:.]", re.IGNORECASE)
@@ -24,6 +28,11 @@ def split_steps(text: str, max_step_length: int | None = None, count_tokens: Cal
         else:
             steps.append(part)
     return steps
+
+
+def token_counts(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> list[int]:
+    """Tokens of each text by itself, without special ones such as BOS."""
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
 def join_steps(steps: Sequence[str]) -> str:

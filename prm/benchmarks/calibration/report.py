@@ -16,7 +16,7 @@ from prm.benchmarks.tables import Table
 from prm.figures import remove_figure
 from prm.files import write_json
 from prm.records import Response, StepScores
-from prm.steps import load_tokenizer
+from prm.steps import load_tokenizer, token_counts
 
 
 def report_calibration(
@@ -77,7 +77,7 @@ def report_calibration(
 def token_counter(tokenizer: str) -> Callable[[str], int]:
     """Number of tokens of a text."""
     loaded = load_tokenizer(tokenizer)
-    return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
+    return lambda text: token_counts(loaded, [text])[0]
 
 
 def calibration_items(scored: Mapping[str, ScoredResponses], config: CalibrationConfig) -> Iterator[Item]:
