@@ -29,7 +29,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
             known = [candidate for candidate, key in enumerate(keys) if key in texts.responses and is_scored[candidate]]
             different = best_of_copies(known, [texts.responses[keys[candidate]].steps for candidate in known], scores)
             places = worth_reading(scores[different], pool.correct[row][different], num_per_question)
-            copies = [candidate for candidate in known if candidate not in different]
+            copies = sorted(set(known) - set(different))
             group = prm if len(first) > 1 else groups.get(question_id, "")
             for candidate in sorted([different[place] for place in places] + copies[: num_per_question - len(places)]):
                 yield response_item(
