@@ -1,4 +1,4 @@
-"""Scoring on all GPUs of a machine: a config in; one process per GPU with a share of the questions, and their counts, out."""
+"""Scoring on all GPUs of a machine: a config in; one process for each GPU, which scores a share of the questions; counts out."""
 
 import dataclasses
 import json
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from prm.data.sources import iter_responses
 from prm.sampling.processes import exit_with_parent, num_cores, visible_gpus
 from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.notes import REMEDY
 from prm.shards import in_shard
-from prm.tracking import manifest_path, setup_logging
+from prm.tracking import manifest_path, read_manifest, setup_logging
 
 CHILD = "from prm.config import run; from prm.scoring.processes import main; run(main, 'score.py')"
 POLL_SECONDS = 0.1
@@ -41,12 +42,11 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     starts = zip(configs, environments, strict=True)
     wait_for_all([subprocess.Popen([*command, text], env=env, stdin=subprocess.PIPE) for text, env in starts])
     manifests = [manifest_path(share.output, share.shard_index, share.num_shards) for share in shares]
-    counts = [Counter(json.loads(path.read_text(encoding="utf-8"))["counts"]) for path in manifests]
-    return dict(sum(counts, Counter()))
+    return dict(sum((Counter(read_manifest(path, REMEDY)["counts"]) for path in manifests), Counter()))
 
 
 def share_of(config: ScoringConfig, rank: int) -> ScoringConfig:
-    """What one process does: its part of this job's share, which stays the same however many processes other jobs have."""
+    """The config of one process: its part of this job's share, which does not depend on the number of processes of other jobs."""
     index, number = config.shard_index + config.num_shards * rank, config.num_shards * config.num_processes
     share = dataclasses.replace(config, num_processes=1, shard_index=index, num_shards=number)
     share.check_share(config.output)
@@ -60,7 +60,7 @@ def occupied(config: ScoringConfig, shares: Sequence[ScoringConfig]) -> list[Sco
 
 
 def environment(rank: int, devices: Sequence[str], count: int) -> dict[str, str]:
-    """Of a process with a GPU of its own, or with its part of the cores; only rank 0 shows its progress."""
+    """Environment of a process with GPUs of its own, or with its part of the cores; only rank 0 shows its progress."""
     if devices:
         return {**os.environ, "RANK": str(rank), "CUDA_VISIBLE_DEVICES": devices[rank]}
     return {"OMP_NUM_THREADS": str(max(1, num_cores() // count)), **os.environ, "RANK": str(rank)}
@@ -76,6 +76,7 @@ def wait_for_all(processes: Sequence[subprocess.Popen]) -> None:
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
             process.wait()
 
 
