@@ -8,7 +8,7 @@ from prm.config import parse_args, run
 from prm.data.sources import iter_responses
 from prm.models.checkpoint import EXAMPLE
 from prm.scoring.vllm_engine import read_config, served_length
-from prm.serving.export import MAX_RESPONSES, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
+from prm.serving.export import MAX_RESPONSES, SERVE_OPTIONS, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
 from prm.steps import StepEncoder
 from prm.tracking import setup_logging
 
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
             f"scores {parity.lowest:.3f} to {parity.highest:.3f}: vLLM and torch differ by at most {parity.difference:.1e} "
             f"(limit {parity.limit:.0e})"
         )
-    print(f"serve    vllm serve {config.output} --config {config.output}/vllm.yaml")
+    print(f"serve    vllm serve {config.output} --config {config.output}/{SERVE_OPTIONS}")
     encoder = StepEncoder.load(config.output)
     longest = served_length(read_config(config.output), encoder)
     cut = f", not of the contract's {encoder.max_length}: the model has no more positions" if longest < encoder.max_length else ""

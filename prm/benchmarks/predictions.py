@@ -1,7 +1,7 @@
-"""Predictions on the items of a benchmark: a file of them, or a checkpoint that scores the items, in; one for each item out.
+"""Predictions on the items of a benchmark: a file of them, or a model that scores the items, in; one prediction per item out.
 
-An item that the model cannot read (longer than its `max_length`, text that its contract cannot hold) has no scores, an empty list.
-It is never cut to fit, and each benchmark says what becomes of it.
+An item that the model cannot read (longer than its `max_length`, text that its contract cannot hold) has the empty list in place of
+scores. It is never cut to fit, and each benchmark says how it counts.
 """
 
 import dataclasses
@@ -14,11 +14,12 @@ from prm.benchmarks.results import ITEMS, TABLES
 from prm.files import data_files, read_rows, write_jsonl
 from prm.records import LARGEST, Response, Row, is_number
 from prm.scoring import ModelConfig, notes_of, score_kept
+from prm.scoring.notes import PREDICTIONS_FILE
 
-Item = TypeVar("Item")
+BenchmarkItem = TypeVar("BenchmarkItem")
 ID_KEYS = ("id", "question_id", "idx")
-PREDICTIONS = "predictions.jsonl"
 NOT_DATA = ("metrics.jsonl", TABLES, ITEMS)
+"""Data files by their endings that hold no predictions: what evaluations and training leave in a folder."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -37,7 +38,10 @@ class PredictionsConfig(ModelConfig):
 
 
 def read_predictions(
-    path: str | Path, items: Mapping[str, Item], convert: Callable[[Row, Item, str], Any], keep_first: bool = False
+    path: str | Path,
+    items: Mapping[str, BenchmarkItem],
+    convert: Callable[[Row, BenchmarkItem, str], Any],
+    keep_first: bool = False,
 ) -> tuple[list[Any], Counter[str]]:
     """What `convert(row, item, place)` makes of each item's row, in the order of `items`, and counts of the rows left out.
 
@@ -82,7 +86,10 @@ def prediction_files(path: str | Path) -> list[Path]:
 
 
 def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list[float]:
-    """A row's `step_scores` as one finite number per step; null, of an item that the model could not read, as an empty list."""
+    """The `step_scores` of a row, checked to be one finite number per step; an empty list for null (the model could not read it).
+
+    Raises ValueError, naming place and item, for anything else.
+    """
     if scores is None:
         return []
     if not isinstance(scores, list) or len(scores) != num_steps:
@@ -95,10 +102,13 @@ def read_step_scores(scores: Any, num_steps: int, name: str, place: str) -> list
 
 
 def score_items(config: ModelConfig, items: Sequence[Response], output_dir: str | Path) -> tuple[list[list[float]], Counter[str]]:
-    """Score the items' own steps as `score_kept` does, write predictions.jsonl, and count by reason what it cannot read."""
+    """Step scores of each item by `score_kept`, empty for what the model cannot read, and counts of those by reason.
+
+    Writes them to `output_dir`/predictions.jsonl as well.
+    """
     scored, unreadable = score_kept(config, items, output_dir)
     by_id = {scores.question_id: scores.step_scores for scores in scored}
     scores = [by_id.get(item.question_id, []) for item in items]
     rows = [{"id": item.question_id, "step_scores": found or None} for item, found in zip(items, scores, strict=True)]
-    write_jsonl(Path(output_dir) / PREDICTIONS, rows)
+    write_jsonl(Path(output_dir) / PREDICTIONS_FILE, rows)
     return scores, unreadable

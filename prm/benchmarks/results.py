@@ -10,7 +10,7 @@ import numpy as np
 from prm.benchmarks.tables import Table
 from prm.files import read_json, read_rows, write_json, write_jsonl
 from prm.records import Response, to_record
-from prm.scoring.notes import METRICS, SCORED
+from prm.scoring.notes import METRICS, PREDICTIONS_FILE, SCORES_FILE
 from prm.steps import join_steps
 from prm.tracking import check_output, manifest_path
 
@@ -55,7 +55,7 @@ def response_item(
     group: str,
     is_selected: bool | None = None,
 ) -> Item:
-    """A scored response with what is known of it; `prm`, where a folder has several, stands before its id."""
+    """A scored response with what is known of it; its id begins with `prm`, which is given where a folder holds several."""
     return Item(
         id=f"{prm}: {response.name}" if prm is not None else response.name,
         group=group,
@@ -106,10 +106,13 @@ def write_results(
 
 
 def check_output_dir(output_dir: str, inputs: Iterable[str | None], models: Iterable[str | None] = ()) -> None:
-    """Raise ValueError as `check_output` does. An input file may lie in the folder, if it has a name of its own; and so may the
-    scores that an evaluation left there, which the folder itself stands for."""
+    """Raise ValueError as `check_output` does.
+
+    Unlike there, an input file may lie in the folder under a name that no evaluation writes, and the folder itself may be the input
+    where an evaluation left scores in it.
+    """
     folder = Path(output_dir)
-    is_own = (folder / METRICS).exists() and any((folder / name).exists() for name in SCORED)
+    is_own = (folder / METRICS).exists() and any((folder / name).exists() for name in (SCORES_FILE, PREDICTIONS_FILE))
     others = [p for p in inputs if p and (Path(p).is_dir() or Path(p).name in WRITTEN) and not (is_own and Path(p) == folder)]
     check_output("--output_dir", output_dir, others, models=models)
 

@@ -1,4 +1,4 @@
-"""What an evaluation of responses reads: score files, or a model, as step scores by PRM; their texts and lengths."""
+"""What an evaluation of responses reads: files of scores, or a model, in; step scores by PRM, texts and lengths out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from prm.data.sources import RESPONSE_SHAPES, ROLLOUT_SHAPES, iter_responses, it
 from prm.files import write_jsonl
 from prm.records import Key, Response, StepScores
 from prm.scoring import ModelConfig, Scorer, ScoringNotes, notes_of, score_kept
-from prm.scoring.notes import SCORED
+from prm.scoring.notes import SCORES_FILE
 
 
 @dataclass(kw_only=True)
@@ -20,7 +20,9 @@ class ScoresConfig(ModelConfig, ResponseScoreConfig):
     """What gives responses their scores: files of them, or a model."""
 
     scored: ClassVar[str]
-    """Option that names what --model scores."""
+    """Name of the option (`rollouts`, `responses`) that says what --model scores."""
+    output_dir: str = ""
+    """Folder of this evaluation."""
     scores: list[str] | None = None
     """Step scores, FILE or NAME=FILE: one PRM per file, named after it, and in a file of candidate pools one per name."""
     prm: list[str] | None = None
@@ -44,23 +46,26 @@ class ScoresConfig(ModelConfig, ResponseScoreConfig):
     def load_scores(
         self, responses: Sequence[Response], load: Callable[[], Scorer] | None = None
     ) -> tuple[dict[str, list[StepScores]], dict[str, ScoringNotes]]:
-        """Records and notes by PRM: those of --scores, or of --model, which scores what it can read as `score_kept` does.
+        """Scores, and what scoring noted of their PRM where that is known, by the name of the PRM.
 
-        With a model, what the user left open is filled in, and `output_dir` gets scores.jsonl.
+        With --model, `responses` are scored as `score_kept` does, options that the user left open are filled in from the model's
+        contract, and `output_dir` gets scores.jsonl.
         """
         if self.scores:
             return read_scores(self.scores, self.prm), scoring_notes(self.scores)
         notes = ScoringNotes.of(self.contract)
         self.take_defaults_of(notes)
         records, _ = score_kept(self, responses, self.output_dir, load=load)
-        write_jsonl(Path(self.output_dir) / SCORED[0], records)
+        write_jsonl(Path(self.output_dir) / SCORES_FILE, records)
         return {self.model_name: records}, {self.model_name: notes}
 
 
 def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> dict[str, list[StepScores]]:
-    """Curve label -> records, from `FILE` or `NAME=FILE` of step scores and of candidate pools; `prms` chooses in the pools.
+    """Scores by the name of their PRM, from `FILE` or `NAME=FILE` of step scores or of candidate pools.
 
-    Raises ValueError for two curves of one name and for `prms` that a pool does not hold.
+    A file of step scores gives one PRM, called NAME or as the file. A pool gives those of its PRMs that `prms` names, by default
+    all, under their own names; with NAME a single one is called so, and several are called NAME/PRM. Raises ValueError for two of
+    one name and for `prms` that no pool holds.
     """
     records: dict[str, list[StepScores]] = {}
     found: set[str] = set()
@@ -71,9 +76,8 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
         chosen = [name for name in names if prms is None or name in prms]
         if names and not chosen:
             raise ValueError(f"--prm {' '.join(prms or [])}: {path} holds step scores of {', '.join(names)}")
-        prefix = f"{label}/" if label and len(chosen) > 1 else label
-        curves = {f"{prefix or ''}{'' if prefix == label and label else name}": name for name in chosen}
-        for curve, name in (curves or {label or Path(path).stem: None}).items():
+        for name in chosen or [None]:
+            curve = f"{label}/{name}" if label and len(chosen) > 1 else label or name or Path(path).stem
             if curve in records:
                 raise ValueError(f"--scores {entry}: a second curve named {curve!r}; name the files apart, NAME={path}")
             records[curve] = load_scores(path, name)
@@ -87,14 +91,17 @@ def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> di
 
 
 def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
-    """Curve label -> the notes of its file; none of a file that others made."""
+    """What scoring noted of the PRM of each file, by its name; nothing for files that were made elsewhere."""
     named = [split_name(entry) for entry in entries]
     noted = {label or Path(path).stem: notes_of(path) for label, path in named}
     return {label: notes for label, notes in noted.items() if notes}
 
 
 def split_name(entry: str) -> tuple[str | None, str]:
-    """`NAME=FILE` or `FILE`. Names and paths may hold a `=`: the first behind which something exists parts the two."""
+    """Name and path of `NAME=FILE`, or None and the path of `FILE`.
+
+    Both may hold a `=`: they part at the first one behind which a path exists.
+    """
     if Path(entry).exists() or "=" not in entry.lstrip("="):
         return None, entry
     places = [place for place, sign in enumerate(entry) if sign == "=" and place]

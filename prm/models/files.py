@@ -20,7 +20,7 @@ from prm.steps import CONFIG_NAME
 from prm.tracking import hash_path
 
 CONFIG_FILE = "config.json"
-CARD, TRAINING_ARGS, ADAPTER = "README.md", "training_args.bin", "adapter_config.json"
+CARD, TRAINING_ARGS, ADAPTER_CONFIG = "README.md", "training_args.bin", "adapter_config.json"
 MAX_ARGS = 1_000_000
 """Bytes of training options that are looked through."""
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
@@ -128,7 +128,7 @@ class ModelFiles:
         raise FileNotFoundError(f"{self.name}: no weights, that is, no {' or '.join(WEIGHT_PATTERNS)} in {self.folder}")
 
     def _refuse_adapter(self) -> None:
-        if (self.folder / ADAPTER).is_file():
+        if (self.folder / ADAPTER_CONFIG).is_file():
             raise FileNotFoundError(
                 f"{self.name}: holds an adapter (LoRA) and not a model; merge it into its base first: "
                 "PeftModel.from_pretrained(BASE_MODEL, FOLDER).merge_and_unload().save_pretrained(MERGED), the tokenizer beside it"

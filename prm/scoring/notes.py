@@ -1,4 +1,4 @@
-"""What scoring notes beside scores of the PRM that made them: a contract in, entries of the manifest out, and back."""
+"""How the PRM behind a file of scores is read: its contract in, entries of the scores' manifest out, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,32 +12,35 @@ from prm.steps import READ_AS, Reading
 from prm.tracking import manifest_path, read_manifest
 
 SCORES = "scores"
-"""Folder in an evaluation's own for the scores of the responses as they are."""
-SCORED = ("scores.jsonl", "predictions.jsonl")
-"""What an evaluation writes of them beside it, and what another one may read from there."""
+"""Folder within an evaluation's output folder, where its model's scores and their manifest stand."""
+SCORES_FILE, PREDICTIONS_FILE = "scores.jsonl", "predictions.jsonl"
+"""Copies of these scores in the output folder itself, by Best-of-N and calibration and by the benchmarks; other evaluations may
+read them."""
 COUNTED = ("responses", "scored")
 REMEDY = "restore or remove it"
 METRICS = "metrics.json"
-"""What only an evaluation that came to its end has written there."""
+"""File of the output folder that only an evaluation which came to its end has written."""
 
 
 @dataclass(frozen=True)
 class ScoringNotes:
-    """How a PRM's scores are read."""
+    """What scoring noted of the PRM that made some scores."""
 
     aggregation: Aggregation
     activation: str | None = None
-    """How an output of the head became a score."""
+    """How outputs of the head became scores, a key of `READ_AS`; None in manifests of older versions."""
     num_scored: int = 0
     num_left_out: int = 0
-    """Responses that the PRM could not read."""
+    """Responses without scores, because the PRM could not read them."""
 
     @classmethod
     def of(cls, contract: Mapping[str, Any]) -> "ScoringNotes":
+        """What scoring with a PRM of this contract would note."""
         return cls(Aggregation.of(contract), contract["activation"])
 
     @property
     def reading(self) -> Reading | None:
+        """Whether the scores are probabilities, differences or logits; None where that is not known."""
         return READ_AS.get(self.activation or "")
 
     def to_manifest(self) -> dict[str, Any]:
@@ -45,22 +48,24 @@ class ScoringNotes:
 
 
 def notes_of(path: str | Path) -> ScoringNotes | None:
-    """The notes of a file of scores, of the jobs that wrote to a folder, or of an evaluation's scores; None if others made it.
+    """The notes of scores: a file or folder that scripts/score.py wrote, or an evaluation's folder or file of scores. None for
+    scores that were made elsewhere.
 
-    A run that was started again in other shares leaves the manifests of both divisions: those that went through most responses
-    count.
+    Several jobs leave a manifest each. A run that was started again with another number of jobs leaves the manifests of both
+    divisions: those of the division that went through most responses count.
     """
     path = Path(path)
     places = path.glob("manifest*.json") if path.is_dir() else filter(Path.exists, [manifest_path(path)])
     by_division = groupby(sorted(places, key=division), key=division)
     divisions = [[_read(place) for place in group] for _, group in by_division]
+    # Of equals the division into most jobs.
     noted = [manifest for manifest in max(reversed(divisions), key=num_responses, default=[]) if "aggregation" in manifest]
     if noted:
         num_scored = sum(counted(manifest, "scored") for manifest in noted)
         left_out = num_responses(noted) - num_scored
         return ScoringNotes(Aggregation(**noted[0]["aggregation"]), noted[0].get("activation"), num_scored, left_out)
     folder = path if path.is_dir() else path.parent
-    holds_scores = (path / SCORED[1]).exists() if path.is_dir() else path.name in SCORED
+    holds_scores = (path / PREDICTIONS_FILE).exists() if path.is_dir() else path.name in (SCORES_FILE, PREDICTIONS_FILE)
     return notes_of(folder / SCORES) if holds_scores and (folder / METRICS).exists() else None
 
 
@@ -93,5 +98,5 @@ def counted(manifest: Mapping[str, Any], name: str) -> int:
 
 
 def division(manifest: Path) -> str:
-    """Into how many jobs the run was divided that left this manifest, as its name says; empty for one job."""
+    """The number of jobs that a run was divided into, as the name of its manifest ends; empty for one job."""
     return manifest.stem.partition("-of-")[2]

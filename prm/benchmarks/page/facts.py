@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prm.benchmarks.results import METRICS
-from prm.tracking import read_manifest
-
-MANIFEST = "manifest.json"
+from prm.tracking import manifest_path, read_manifest
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Facts:
 def read_facts(folder: str | Path) -> Facts:
     """Raises ValueError for a manifest that is none."""
     folder = Path(folder)
-    path = folder / MANIFEST
+    path = manifest_path(folder)
     manifest = read_manifest(path, "run the evaluation again") if path.exists() else {}
     command = [str(word) for word in manifest.get("command", [])]
     rows = {
