@@ -26,31 +26,21 @@ def evaluate_bias(scored: ScoredResponses, config: CalibrationConfig) -> dict[st
     """
     has_labels = bool((scored.step_truth != UNKNOWN).any())
     truth = scored.step_truth if has_labels else scored.truth[scored.response]
-    question = scored.question[scored.response]
+    question, probabilities = scored.question[scored.response], scored.probabilities(scored.step_score)
     num_steps = scored.num_steps
     covariates = {
         "position": scored.position + 1,
         "step_length": scored.step_length,
         "num_steps": num_steps[scored.response],
     }
-    responses = {
-        name: _by_truth(
-            num_steps,
-            scored.response_scores(name, config.softmin_tau),
-            scored.truth,
-            scored.question,
-            scored.question,
-            scored,
-            config,
-        )
-        for name in config.aggregations
-    }
+    responses = {}
+    for name in config.aggregations:
+        values = scored.probabilities(scored.response_scores(name, config.softmin_tau))
+        responses[name] = _by_truth(num_steps, values, scored.truth, scored.question, scored.question, config)
     return {
         "truth": "step labels" if has_labels else "outcomes",
         "steps": {
-            name: _by_truth(x, scored.step_score, truth, question, scored.response, scored, config)
-            for name, x in covariates.items()
-            if len(x)
+            name: _by_truth(x, probabilities, truth, question, scored.response, config) for name, x in covariates.items() if len(x)
         },
         "responses": responses,
     }
@@ -62,12 +52,11 @@ def _by_truth(
     truth: Int[np.ndarray, " items"],
     question: Int[np.ndarray, " items"],
     cells: Int[np.ndarray, " items"],
-    scored: ScoredResponses,
     config: CalibrationConfig,
 ) -> dict[str, Any]:
-    probabilities = scored.probabilities(scores)
+    """Relation of scores to a covariate `x` by truth; `cells` are what `rho_within` compares items within."""
     chosen = {name: np.ones(len(x), dtype=bool) if value is None else truth == value for name, value in TRUTHS.items()}
-    return {name: _relation(x, probabilities, truth, question, cells, rows, config) for name, rows in chosen.items() if rows.any()}
+    return {name: _relation(x, scores, truth, question, cells, rows, config) for name, rows in chosen.items() if rows.any()}
 
 
 def _relation(

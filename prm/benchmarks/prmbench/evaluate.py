@@ -55,14 +55,14 @@ class Steps:
     category: list[str]
     lengths: list[int]
     item: Int[np.ndarray, " steps"]
-    """Of each step its item."""
+    """Number of the item that the step belongs to."""
     is_good: Bool[np.ndarray, " steps"]
     is_scored: Bool[np.ndarray, " steps"]
     """Whether the step is of an item with an error: the others are only compared with."""
     first_error: Int[np.ndarray, " items"]
-    """Of each item its first wrong step among all steps, -1: none."""
+    """Place among all steps of each item's first wrong one, -1: none."""
     correct_item: Int[np.ndarray, " items"]
-    """Of each item the solution before its errors were put in, -1: not there."""
+    """Number of the item that is the same solution before errors were put in, -1: not there."""
 
 
 def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
 
 
 def judged_scores(prediction: Prediction, rule: str) -> Prediction:
-    """What is held against the threshold: the scores, or their differences, the first one's to 0."""
+    """What is compared with the threshold: the scores, or each score less the one before it (the first less 0)."""
     return prediction if rule == "score" else [b - a for a, b in zip([0.0, *prediction], prediction, strict=False)]
 
 
@@ -122,6 +122,7 @@ def called_good(prediction: Prediction, config: PRMBenchConfig) -> list[bool]:
 
 
 def lay_out(items: Sequence[PRMBenchItem]) -> Steps:
+    """The steps of all items as flat arrays."""
     lengths = [len(item.steps) for item in items]
     starts = np.cumsum([0, *lengths])
     places = {item.id: index for index, item in enumerate(items)}
@@ -156,7 +157,7 @@ def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBe
     }
     if config is not None:
         of_area, of_category = measured["areas"], measured["categories"]
-        for name, draws in _resampled_scores(steps, called_good, measured, config).items():
+        for name, draws in _resampled_scores(steps, counts, measured, config).items():
             found = measured if name == ALL else of_area[name] if name in of_area else of_category[name]
             low, high = metrics.percentile_interval(draws, config.confidence)
             found |= {"low": float(low), "high": float(high)}
@@ -166,21 +167,20 @@ def measure(steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBe
 def score_columns(
     steps: Steps, called_good: Bool[np.ndarray, " steps"], config: PRMBenchConfig
 ) -> tuple[dict[str, float], dict[str, Float[np.ndarray, " draws"]], Int[np.ndarray, "items 4"]]:
-    """The PRMScores that there are (of `ALL` items, of areas, of categories), the same of resamples, and each item's counts."""
-    measured = measure(steps, called_good)
-    draws = _resampled_scores(steps, called_good, measured, config)
+    """The defined PRMScores (of `ALL` items, areas and categories), the same of resampled items, and each item's counts."""
+    measured, counts = measure(steps, called_good), _count(steps, called_good)
+    draws = _resampled_scores(steps, counts, measured, config)
     found = {ALL: measured, **measured["areas"], **measured["categories"]}
-    return {name: found[name]["prm_score"] for name in found if name in draws}, draws, _count(steps, called_good)
+    return {name: found[name]["prm_score"] for name in found if name in draws}, draws, counts
 
 
 def _resampled_scores(
-    steps: Steps, called_good: Bool[np.ndarray, " steps"], measured: Mapping[str, Any], config: PRMBenchConfig
+    steps: Steps, counts: Int[np.ndarray, "items 4"], measured: Mapping[str, Any], config: PRMBenchConfig
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """PRMScores of resamples, the same ones whatever is called good; `measured` is what `measure` finds.
+    """PRMScores of resampled items, which are the same whatever `counts` are; `measured` is what `measure` finds.
 
     The items of each category are resampled apart: their numbers are the benchmark's.
     """
-    counts = _count(steps, called_good)
     groups = {name: own for name, own in _by_category(steps).items() if name != CORRECT}
     draws, total = {}, np.zeros((config.num_bootstrap, 4))
     for index, (name, own) in enumerate(groups.items()):
@@ -195,6 +195,7 @@ def _resampled_scores(
 
 
 def _count(steps: Steps, called_good: Bool[np.ndarray, " steps"]) -> Int[np.ndarray, "items 4"]:
+    """TP, FP, FN and TN of every item."""
     return metrics.count_steps(steps.is_good, called_good, steps.item, len(steps.category))
 
 
