@@ -47,6 +47,44 @@ class Dropped:
 
 
 @dataclass
+class Speed:
+    """Responses and their tokens over the seconds of encoding and scoring."""
+
+    responses: int = 0
+    tokens: int = 0
+    """Each response counted whole, whatever an engine computes once for several."""
+    computed_tokens: int = 0
+    """Without copies, which are scored once; shared prefixes counted once a row."""
+    seconds: float = 0.0
+
+    def add(self, encoded: Sequence[EncodedResponse], computed_tokens: int, seconds: float) -> None:
+        self.responses += len(encoded)
+        self.tokens += sum(len(response.input_ids) for response in encoded)
+        self.computed_tokens += computed_tokens
+        self.seconds += seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def responses_per_second(self) -> float:
+        return self.responses / max(self.seconds, 1e-9)
+
+    def summary(self) -> dict[str, float]:
+        """For the manifest."""
+        rates = {"tokens_per_second": self.tokens_per_second, "responses_per_second": self.responses_per_second}
+        return dataclasses.asdict(self) | rates
+
+    def __str__(self) -> str:
+        share = self.computed_tokens / max(self.tokens, 1)
+        return (
+            f"{self.responses} responses in {self.seconds:.0f} s: {self.responses_per_second:.1f} responses/s, "
+            f"{self.tokens_per_second:,.0f} tokens/s, {share:.0%} of them computed"
+        )
+
+
+@dataclass
 class Scorer:
     """A loaded PRM, ready to score."""
 
@@ -54,7 +92,7 @@ class Scorer:
     encoder: StepEncoder
     name: str = "the model"
     """What errors call it."""
-    speed: "Speed" = field(default_factory=lambda: Speed(), init=False)
+    speed: Speed = field(default_factory=Speed, init=False)
     """Of all calls so far."""
 
     @classmethod
@@ -73,24 +111,13 @@ class Scorer:
         """
         config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model))
         config = dataclasses.replace(config, **options) if options else config
-        if engine == "vllm":
-            if config.reference_model is not None:
-                raise ValueError(
-                    f"--engine vllm: {config.model} is an implicit PRM, which has no pooling model; use --engine torch"
-                )
-            if torch_compile:
-                raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
-            if not (Path(config.model) / CONFIG_NAME).exists():
-                raise FileNotFoundError(
-                    f"--engine vllm: {config.model} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py "
-                    f"--model {config.model} --output FOLDER, and score with --model FOLDER"
-                )
-            config.check_engine(engine)
-            encoder = StepEncoder.load(config.model)
-            served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
-            return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model)
-        loaded = TorchEngine.load(config, torch_compile)
-        return cls(loaded, loaded.encoder, config.model)
+        if engine != "vllm":
+            loaded = TorchEngine.load(config, torch_compile)
+            return cls(loaded, loaded.encoder, config.model)
+        check_vllm(config, torch_compile)
+        encoder = StepEncoder.load(config.model)
+        served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
+        return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model)
 
     def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out what cannot be scored and add it there.
@@ -165,6 +192,20 @@ class Scorer:
         return [list(by_key[copy_key(tokens)]) for tokens in encoded]
 
 
+def check_vllm(config: ModelConfig, torch_compile: bool) -> None:
+    """Raises FileNotFoundError or ValueError for a model that is not served by vLLM, and for options that it lacks."""
+    if config.reference_model is not None:
+        raise ValueError(f"--engine vllm: {config.model} is an implicit PRM, which has no pooling model; use --engine torch")
+    if torch_compile:
+        raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
+    if not (Path(config.model) / CONFIG_NAME).exists():
+        raise FileNotFoundError(
+            f"--engine vllm: {config.model} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py "
+            f"--model {config.model} --output FOLDER, and score with --model FOLDER"
+        )
+    config.check_engine("vllm")
+
+
 def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedResponse]:
     """Each different response once, by what makes it different, in the order of the first of its copies."""
     return {copy_key(tokens): tokens for tokens in encoded}
@@ -173,41 +214,6 @@ def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedR
 def copy_key(tokens: EncodedResponse) -> CopyKey:
     """What two responses with the same scores have in common."""
     return tuple(tokens.input_ids), tuple(tokens.step_ends), tokens.response_start
-
-
-@dataclass
-class Speed:
-    """Responses and their tokens over the seconds of encoding and scoring."""
-
-    responses: int = 0
-    tokens: int = 0
-    """Each response counted whole, whatever an engine computes once for several."""
-    computed_tokens: int = 0
-    """Those of a copy never, of what responses of a row begin with once."""
-    seconds: float = 0.0
-
-    def add(self, encoded: Sequence[EncodedResponse], computed_tokens: int, seconds: float) -> None:
-        self.responses += len(encoded)
-        self.tokens += sum(len(response.input_ids) for response in encoded)
-        self.computed_tokens += computed_tokens
-        self.seconds += seconds
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
-
-    def summary(self) -> dict[str, float]:
-        """For the manifest."""
-        rates = {"tokens_per_second": self.tokens_per_second, "responses_per_second": self.responses / max(self.seconds, 1e-9)}
-        return dataclasses.asdict(self) | rates
-
-    def __str__(self) -> str:
-        rate = self.responses / max(self.seconds, 1e-9)
-        share = self.computed_tokens / max(self.tokens, 1)
-        return (
-            f"{self.responses} responses in {self.seconds:.0f} s: {rate:.1f} responses/s, {self.tokens_per_second:,.0f} tokens/s, "
-            f"{share:.0%} of them computed"
-        )
 
 
 def without_blanks(response: Response) -> Response:
@@ -232,8 +238,7 @@ def next_window(size: int, seconds: float) -> int:
 
 def scores_of(response: Response, step_scores: list[float]) -> StepScores:
     """The record of a response's scores, with what is known of its outcome."""
-    r = response
-    return StepScores(r.question_id, r.sample_index, step_scores, r.correct, r.answer, r.extracted)
+    return StepScores(*response.key, step_scores, response.correct, response.answer, response.extracted)
 
 
 def check_scores(response: Response, step_scores: list[float]) -> None:
