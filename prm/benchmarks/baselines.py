@@ -1,4 +1,4 @@
-"""What a benchmark gives for nothing: numbers of steps in, step scores that know nothing of the text out."""
+"""Content-free baselines: numbers of steps in, step scores that know nothing of the text out."""
 
 from collections.abc import Iterator, Sequence
 

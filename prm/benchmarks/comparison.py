@@ -52,14 +52,14 @@ class ComparisonConfig(PredictionsConfig):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a PRM says of every item, in the order of the data, and by rule the thresholds that it was evaluated with."""
+    """A PRM's predictions on all items, in the order of the data, and the thresholds that it was evaluated with, by rule."""
 
     predictions: list[Any]
     thresholds: dict[str, Any]
 
 
 Side = tuple[Mapping[str, float], Mapping[str, Float[np.ndarray, " draws"]], Shaped[np.ndarray, "items *_"]]
-"""Of one PRM: by column of a table its score, the same in resamples, and by item what they are computed from."""
+"""One PRM of a comparison: its score by column of a table, the same in resamples, and the outcome of every item behind them."""
 
 
 def read_evaluation(
@@ -109,14 +109,14 @@ def _check_thresholds(folder: str | Path, results: Any, places: Iterable[Sequenc
 
 
 def matching_rules(own: Evaluation, other: Evaluation) -> dict[str, str]:
-    """Of each rule of `own` the one of `other` that it is compared with: of the same name, or else its first."""
+    """For each rule of `own` the rule of `other` that it is compared with: that of the same name, or else the first."""
     return {rule: rule if rule in other.thresholds else next(iter(other.thresholds)) for rule in own.thresholds}
 
 
 def paired_tests(
     own: Side, other: Side, columns: Mapping[str, Bool[np.ndarray, " items"]], confidence: float
 ) -> dict[str, dict[str, float]]:
-    """A `Test` of `own` minus `other` in each column, which is of the items that it says; nan where it is undefined."""
+    """A `Test` of `own` minus `other` for each column; `columns` say which items one is of. nan where a test is undefined."""
     *values, by_item = zip(own, other, strict=True)
     is_apart = (by_item[0] != by_item[1]).reshape(len(by_item[0]), -1).any(axis=1)
     tests = {}

@@ -10,12 +10,12 @@ logger = logging.getLogger(__name__)
 
 
 def constant_notes(step_scores: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
-    """What a table must say of the PRMs, by name, whose scores tell no step from another.
+    """A note for the tables on each PRM, by name, whose scores tell no step from another.
 
-    A model that scores like this is an error (`prm.scoring`); scores from elsewhere may be a baseline on purpose. What noted
-    them is not asked: they count as probabilities unless one lies outside [0, 1]. Neither are their texts known: each score counts
-    as that of another step, an outcome model's one score as that of a response. One and the same number is a constant even where
-    it may be certainty, as in "every step right".
+    While a model scores, this is an error (`prm.scoring`); scores from elsewhere may be a baseline on purpose. Texts are not looked
+    at, so every score counts as that of a different step (an outcome model's as that of a different response), and scores count as
+    probabilities unless one lies outside [0, 1]. One and the same number is a constant even where it may be certainty, as in "every
+    step right".
     """
     notes = []
     for name, responses in step_scores.items():

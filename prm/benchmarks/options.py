@@ -1,4 +1,4 @@
-"""Options that evaluations share: what stands beside a result, and of how many bins its calibration error is."""
+"""Options that evaluations share: bins of the calibration error, the fixed threshold, and what is shown beside a result."""
 
 import math
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ FIXED_THRESHOLD = 0.5
 
 
 def natural_threshold(reading: Reading) -> float:
-    """Where a PRM of such scores is undecided about a step: 0.5 of probabilities, 0 of differences and of raw values."""
+    """The score at which a PRM is undecided about a step: 0.5 for probabilities, 0 for differences and raw values."""
     return FIXED_THRESHOLD if reading == "probabilities" else 0.0
 
 
@@ -68,7 +68,7 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         return self.fixed_threshold is None
 
     def take_defaults_of(self, notes: ScoringNotes | None) -> None:
-        """Fill in what the user left open, by what scoring noted of the PRM or its contract says, if that is known."""
+        """Fill in what the user left open from `notes`, if there are any."""
         self.reading = notes.reading if notes else None
         if self.reading is not None and self.has_natural_threshold:
             self.fixed_threshold = natural_threshold(self.reading)

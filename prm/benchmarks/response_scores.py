@@ -1,4 +1,4 @@
-"""How an evaluation makes one score of a response's steps: options and a PRM's own aggregation in, those to report out."""
+"""Which aggregations an evaluation reports: its options and the PRM's own aggregation in, aggregations out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from prm.scoring import ScoringNotes
 REPORTED = ("min", "mean", "last")
 """What the field reports."""
 OWN = "own"
-"""In place of an aggregation: of each PRM its own."""
+"""Name that stands for each PRM's own aggregation."""
 
 
 def of_step_scores(aggregation: str) -> str:

@@ -29,7 +29,7 @@ def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -
 def step_calibration(
     scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"], num_bins: int, reading: Reading
 ) -> dict[str, float | int]:
-    """Of the scores as probabilities of a right step; Brier score and ECE are nan of raw values."""
+    """Brier score and ECE of the scores as probabilities of a right step (nan for raw values), and what they are measured on."""
     is_probability = reading != "logits"
     scores = metrics.as_probabilities(scores, reading)
     return {

@@ -59,13 +59,14 @@ def _middle_ranks(values: Values) -> Values:
 
 
 def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "items 3"]:
+    """xy, xx and yy of the ranks less their cell's mean: sums of them make the correlation."""
     groups = np.zeros(len(x), dtype=np.int64) if cells is None else np.unique(cells, return_inverse=True)[1]
     a, b = (less_cell_means(percent_ranks(values), groups) for values in (x, y))
     return np.stack([a * b, a * a, b * b], axis=1)
 
 
 def less_cell_means(values: Values, groups: Cells) -> Values:
-    """What does not vary in its group is 0: of rounding errors a correlation would be one of noise."""
+    """Values less the mean of their group, exactly 0 where a group does not vary: rounding errors would be correlated as noise."""
     gaps = values - (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
     return without_noise(gaps, 1e-9)  # errors of a sum over many items
 

@@ -17,10 +17,10 @@ Outcomes = Sequence[Shaped[np.ndarray, " _"]]
 
 
 def length_moments(scores: Values, lengths: Values, correct: Outcomes) -> Float[np.ndarray, "questions 2"]:
-    """Of each question, the sums whose totals have the PRM's length preference as their ratio (`length_preference`).
+    """For each question, the sums of length * score and of length * length, whose totals have `length_preference` as their ratio.
 
-    Percent ranks of score and length within the question, each less its mean over the candidates of equal outcome: what is left
-    compares only candidates that are equally right, so that length is not blamed for what wrong answers have of it.
+    Both stand for percent ranks within the question less their mean over the candidates of the same outcome. So only candidates
+    that are equally right are compared, and a PRM is not said to prefer short responses because wrong ones are longer.
     """
     moments = np.zeros((len(scores), 2))
     for row, (s, x, c) in enumerate(zip(scores, lengths, correct, strict=True)):
@@ -30,12 +30,12 @@ def length_moments(scores: Values, lengths: Values, correct: Outcomes) -> Float[
 
 
 def length_preference(scores: Values, lengths: Values, correct: Outcomes) -> float:
-    """Ranks that a PRM gives for a rank of length, among equally right candidates of a question; nan where no two differ in length.
+    """Ranks of score that come with one rank of length, among equally right candidates; nan if no two differ in length.
 
-    The least-squares slope of score rank on length rank with an effect of its own for each question and outcome: 1 for a PRM that
-    scores by length, -1 for one that scores by brevity, 0 for one that does not look at it. Ranks make it independent of the scale
-    of scores and lengths, as Best-of-N is. Regressing length out follows length-controlled AlpacaEval (Dubois et al. 2024); doing
-    it at equal outcome is ours, since length and correctness are related in truth.
+    The least-squares slope of score rank on length rank, with a fixed effect for each question and outcome: 1 for a PRM that scores
+    by length, -1 for one that scores by brevity, 0 for one that ignores it. Ranks make it independent of the scale of scores and
+    lengths, as Best-of-N is. Regressing length out follows length-controlled AlpacaEval (Dubois et al. 2024); doing so at equal
+    outcome is ours, since length and correctness are truly related.
     """
     numerator, denominator = length_moments(scores, lengths, correct).sum(axis=0)
     return float(numerator / denominator) if denominator > 0 else float("nan")
@@ -44,8 +44,8 @@ def length_preference(scores: Values, lengths: Values, correct: Outcomes) -> flo
 def length_controlled(scores: Values, lengths: Values, preference: float) -> list[Float[np.ndarray, " _"]]:
     """Score ranks without what length gave them, rank(score) - preference * rank(length): the length-controlled order.
 
-    Equal scores of different lengths come apart, unless the preference is 0: of two that a PRM by brevity scores alike, the longer
-    must please it otherwise.
+    Equal scores of different lengths come apart, unless the preference is 0: where a PRM that prefers brevity scores two alike, the
+    longer one must be better in its eyes.
     """
     controlled = (percent_ranks(s) - preference * percent_ranks(x) for s, x in zip(scores, lengths, strict=True))
     return [np.round(values, 12) for values in controlled]

@@ -43,6 +43,7 @@ def count_steps(
 
 
 def step_measures(counts: Shaped[np.ndarray, "*batch groups 4"]) -> StepMeasures:
+    """Precision, recall and F1 of both classes from `COUNTS`; -1 for a ratio of nothing by nothing."""
     tp, fp, fn, tn = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
     precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
     negative_precision, negative_recall = ratio(tn, tn + fn), ratio(tn, tn + fp)

@@ -1,4 +1,4 @@
-"""What of a model trains: low-rank adapters, the head alone, or all of it; state dicts with the adapters merged out.
+"""Which weights of a model train: low-rank adapters, the head alone, or all of them; state dicts with the adapters merged in.
 
 Adapters (LoRA, Hu et al. 2021) are injected into the decoder in place. What is saved for others has them merged into the weights,
 under the names of a model that never had any; a run continues from `TRAINABLE`, which holds them as they are.
@@ -22,7 +22,7 @@ StateDict = dict[str, Tensor]
 
 ADAPTER = "default"
 TRAINABLE = "trainable.safetensors"
-"""File of a checkpoint with the weights that train, of a model whose saved weights are merged."""
+"""File of a checkpoint, beside its merged weights: adapters and head as they train, from which a run continues."""
 
 
 def freeze_backbone(model: RewardModel) -> None:
@@ -65,9 +65,9 @@ def adapted_layers(model: PackedModel) -> dict[str, nn.Module]:
 
 
 def merged_state_dict(model: PackedModel, state_dict: StateDict | None = None) -> StateDict:
-    """A state dict of `model`, given if its weights are spread over ranks, as of the same model without adapters.
+    """The state dict of the same model without adapters: every adapted weight is W + alpha / rank * B A, added in float32.
 
-    Every adapted weight becomes W + alpha / rank * B A, added in float32. Without adapters: the state dict itself.
+    `state_dict` is that of `model`, to be given where its weights are spread over ranks.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     merged = without_adapters(state_dict)

@@ -27,7 +27,7 @@ class PackedModel(PreTrainedModel):
     """
 
     auto_class: ClassVar[Any]
-    """What of transformers loads the pretrained parts: AutoModel, or AutoModelForCausalLM."""
+    """Class of transformers that loads the pretrained parts: AutoModel, or AutoModelForCausalLM."""
     config_class = PreTrainedConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -54,7 +54,7 @@ class PackedModel(PreTrainedModel):
 
     @property
     def reads_early(self) -> bool:
-        """Whether the last layer gives the states that are read alone (`prepare_for_inference`)."""
+        """Whether the last layer returns only the states that are read, as `prepare_for_inference` makes it do."""
         return isinstance(self.model.layers[-1], LastLayer)
 
     def inputs(self, batch: Batch) -> Batch:
@@ -88,7 +88,7 @@ class PackedModel(PreTrainedModel):
 
     @classmethod
     def from_parts(cls, decoder: PreTrainedModel, *parts: nn.Module) -> "PackedModel":
-        """The model around a pretrained decoder, and what reads it, whose weights stay as they are."""
+        """The model made of a pretrained decoder and the parts that read it (a head); no weight of them is drawn anew."""
         for part in (decoder, *parts):
             keep_weights(part)
         return cls(decoder.config, decoder, *parts)
@@ -130,7 +130,10 @@ def load_config(name_or_path: str | Path) -> PreTrainedConfig:
 
 @contextmanager
 def named_weights(source: str | Path) -> Iterator[None]:
-    """Raise what is wrong with weights that are loaded inside as ValueError, or FileNotFoundError without any, naming `source`."""
+    """While weights are loaded within: raise what is wrong with them as a ValueError that names `source`.
+
+    Raises FileNotFoundError for a folder without any.
+    """
     if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
         raise FileNotFoundError(f"{source}: holds no weights, that is, no .safetensors file; copy the checkpoint again")
     try:
@@ -145,7 +148,7 @@ def named_weights(source: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_on_every_rank() -> Iterator[None]:
-    """Load models inside whole, although ZeRO-3 is on: one that no DeepSpeed engine wraps could not gather its weights."""
+    """Within, models are loaded whole even under ZeRO-3: one that no DeepSpeed engine wraps could not gather its weights."""
     active = zero_integration._hf_deepspeed_config_weak_ref
     zero_integration.unset_hf_deepspeed_config()
     try:

@@ -1,6 +1,6 @@
 """Checkpoints: a model and its step contract in, a folder out, and back, with a self-test that both still agree.
 
-`load_model` is the one entrance for all of them, those of others, too.
+`load_model` loads every kind of model: checkpoints of this project and published PRMs.
 """
 
 import dataclasses

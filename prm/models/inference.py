@@ -1,7 +1,7 @@
 """Inference: a model in, the same weights out in layers that are faster where no gradients are asked for.
 
-On a CPU linear layers by oneDNN, in a process that keeps freed memory; on CUDA norms of one kernel. Of the last layer the MLP only
-where the model is read, on a CPU the queries too.
+On a CPU, linear layers run in oneDNN and the process keeps freed memory; on CUDA, a norm is one kernel. The last layer's MLP, on a
+CPU its queries too, is computed only at the positions where the model is read.
 """
 
 import ctypes
@@ -56,7 +56,7 @@ def _(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class FusedRMSNorm(nn.Module):
     """The norm of Qwen2, Llama and Mistral as torch's operator: on CUDA one kernel in place of six that each read and write all.
 
-    It rounds once at the end, theirs in half precision before the weight, too.
+    It rounds once, at the end; theirs, in half precision, also before the product with the weight.
     """
 
     weight: Tensor
@@ -70,7 +70,7 @@ class FusedRMSNorm(nn.Module):
 class LastLayer(nn.Module):
     """The last decoder layer of Qwen2, Llama and Mistral: all tokens in, the states at the `reads` out.
 
-    Its attention is over all tokens; its MLP, most of its work, and the norm behind it serve the positions that are read alone.
+    Attention runs over all tokens; the MLP, which is most of the work, and the model's last norm only over the `reads`.
     """
 
     input_layernorm: nn.Module
@@ -88,7 +88,7 @@ class LastLayer(nn.Module):
 
 
 class LastLayerAtReads(LastLayer):
-    """The same with queries at the `reads` alone, which attention by document can serve, and the varlen kernel cannot."""
+    """The same with queries at the `reads` alone, which attention by document supports and the varlen kernel does not."""
 
     @no_type_check
     def forward(self, hidden_states: Tensor, reads: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -123,18 +123,18 @@ class LastLayerAtReads(LastLayer):
 
 
 LAST_LAYERS = (Qwen2DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
-"""Decoder layers in whose place a `LastLayer` does the same."""
+"""Decoder layers that a `LastLayer` can replace."""
 FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "cpu": {nn.Linear: OneDNNLinear},
     "cuda": dict.fromkeys((Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm), FusedRMSNorm),
 }
-"""By device, what takes the place of a layer, whose weights and options it has."""
+"""By device, the class that replaces that of a layer, which keeps its weights and options."""
 
 
 def prepare_for_inference(model: nn.Module, device: str) -> None:
-    """Put the layers that are `FASTER` on `device` (cpu, cuda) and a `LastLayer` in their place.
+    """Turn layers, in place, into those that are `FASTER` on `device` (cpu, cuda), and the last one into a `LastLayer`.
 
-    On a CPU also `keep_freed_memory`.
+    On a CPU the process keeps freed memory from then on (`keep_freed_memory`).
     """
     for module in model.modules():
         if faster := FASTER.get(device, {}).get(type(module)):

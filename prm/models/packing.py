@@ -72,9 +72,10 @@ def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = Fals
 
 
 def predicted_places(shared: SharedKeys, first_positions: Sequence[int]) -> Int[Tensor, " keys"]:
-    """Where each token that the documents see stands right behind the one before it, from whose state it is predicted.
+    """For each token that the documents see, the place in the row where the token before it stands directly before it.
 
-    The first token that a continuing document holds was predicted in the document before it.
+    A token is predicted from the state of the token before it. The first token that a continuing document holds has its predecessor
+    in the document before, which holds both (`prefix_length` leaves one more token with targets).
     """
     places: list[Tensor] = []
     for seen, first in zip(shared.index.split(shared.cu_seqlens.diff().tolist()), first_positions, strict=True):

@@ -1,4 +1,4 @@
-"""Shared beginnings: encoded responses in; how to lay them so that what two of them begin with is computed once a row.
+"""Shared prefixes: encoded responses in; rows out in which what neighboring responses begin with is computed once.
 
 Responses to one question share its prompt and, word for word, the first steps of some others. What is shared is found on token ids
 alone, so any encoding gains, and every token may be: a state depends on the tokens up to it.
@@ -16,9 +16,9 @@ KEYS_PER_TOKEN = 4
 
 
 class Layout(NamedTuple):
-    """A document per response, of the tokens that are computed for it, and their first position in the response.
+    """One document per response: the tokens that are computed for it, and the position in the response at which they start.
 
-    Those before, if any, are the first of the response before it.
+    The tokens before that position are the first ones of the previous response too.
     """
 
     documents: list[list[int]]
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(encoded: Sequence[EncodedResponse], with_targets: bool, share_prefixes: bool) -> Layout:
-    """Each response whole, or with `share_prefixes` without what it has in common with the one before."""
+    """Each response whole, or with `share_prefixes` without what it shares with the one before (`prefix_length`)."""
     layout, previous = Layout([], []), list[int]()
     for response in encoded:
         first = prefix_length(previous, response.input_ids, with_targets) if share_prefixes else 0

@@ -55,7 +55,7 @@ def score_rows(
 
 
 def largest_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
-    """Over all steps, absolute below 1 and relative above; a score that is not a number makes it one that is not."""
+    """Largest difference of two scores of one step, absolute below 1 and relative above; nan if any score is nan."""
     pairs = [pair for one, other in zip(ours, theirs, strict=True) for pair in zip(one, other, strict=True)]
     one, other = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
     return ((one - other).abs() / one.abs().clamp(min=1)).max().item()
@@ -64,6 +64,7 @@ def largest_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequenc
 def _row_scores(
     model: PackedModel, encoder: StepEncoder, row: Sequence[EncodedResponse], reference: ImplicitPRM | None, share_prefixes: bool
 ) -> Float[Tensor, " steps"]:
+    """Step scores of a row, still on the device of the model."""
     is_implicit = isinstance(model, ImplicitPRM)
     batch = pack_responses(row, is_implicit, share_prefixes)
     del batch["step_counts"]  # known without the device
@@ -74,6 +75,7 @@ def _row_scores(
 
 
 def _step_rewards(model: ImplicitPRM, batch: Batch, beta: float, reference: ImplicitPRM | None) -> Float[Tensor, " steps"]:
+    """beta * log(pi / pi_ref), summed over the tokens of each step (Yuan et al. 2024)."""
     log_ratios = model(**model.inputs(batch))
     if reference is not None:
         log_ratios = log_ratios - reference(**reference.inputs(batch))

@@ -26,7 +26,7 @@ ENGINES = ("torch", "vllm")
 
 
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
-"""Tokens of a packed row. On a CPU longer rows take memory and are hardly faster, but where two responses fill one."""
+"""Tokens of a packed row. On a CPU longer rows take memory and are hardly faster, unless two responses fill one."""
 
 
 @runtime_checkable
@@ -34,7 +34,7 @@ class ScoringEngine(Protocol):
     """A loaded model that scores. `Scorer` drops copies before, and checks number and finiteness of the scores after."""
 
     computed_tokens: int
-    """Of all calls so far; fewer than it was given where it computes once what responses begin with."""
+    """Tokens computed in all calls so far: fewer than those of the responses where shared prefixes are computed once."""
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         """One list per response, in order, with as many scores as it has step ends."""
@@ -43,7 +43,7 @@ class ScoringEngine(Protocol):
 
 @dataclass
 class TorchEngine:
-    """The model in this process: rows of `token_budget` tokens, in which what responses begin with is computed once."""
+    """The model in this process, on packed rows of `token_budget` tokens, in which shared prefixes are computed once."""
 
     model: PackedModel
     encoder: StepEncoder
@@ -79,6 +79,7 @@ class TorchEngine:
 
     @property
     def can_share(self) -> bool:
+        """Whether the attention kernels take continuations: fewer queries than keys, aligned at the end."""
         windows = {None, getattr(self.model.config, "sliding_window", None)}
         return all(aligns_right(self.model.device, self.model.dtype, window) for window in windows)
 

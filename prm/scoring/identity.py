@@ -1,4 +1,4 @@
-"""What made scores: options and responses in, the entries that must agree before another run adds to those scores out."""
+"""What scores depend on: options and responses in; entries of a manifest out that must agree for a run to add to its scores."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Scores that outlive their process: responses, a place and what made it in; there, every response scored once, out."""
+"""Scores that outlive their process: responses, a place on disk and what the scores depend on in; each response scored once out."""
 
 import dataclasses
 import logging
@@ -26,6 +26,7 @@ from prm.tracking import dropped_path, manifest_path, progress, read_manifest, r
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[Response, StepEncoder], Response]
+"""Makes of a response the one that is scored in its place, its steps merged for instance."""
 
 
 def score_kept(
@@ -119,7 +120,7 @@ def final_counts(manifest: Path, num_responses: int, num_scored: int) -> dict[st
 def detector_of(
     scorer: Scorer, writer: ShardWriter, keys: KeySet, read: Callable[[], Iterable[Response]], prepare: Prepare
 ) -> DegenerateDetector:
-    """A detector that knows what one of an unbroken run would: the scores that are there, and enough of their steps."""
+    """A detector in the state of a run without a break: it has seen the scores on disk, and as many of their steps as it needs."""
     detector = scorer.new_detector()
     for row in writer.finished_rows():
         if row_key(row) in keys:

@@ -38,7 +38,7 @@ SERVE_OPTIONS = "vllm.yaml"
 MAX_RESPONSES = 64
 """Responses of --input that are compared."""
 TEMPERATURES = (1e-3, 1e3)
-"""What the head's weights can be divided by in half precision; calibration finds 0.3 to 5."""
+"""Range of --temperature: divided by it, weights stay within half precision. Calibration finds 0.3 to 5."""
 LIBRARY = "sentence_transformers.models"
 
 
@@ -149,7 +149,7 @@ def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) ->
     One row comes back per separator, in order; per token where the separator may stand elsewhere too: take those at `step_ends`.
     """
     task = pooling_task(config, folder)
-    # Of token_classify it is sigmoid or softmax, by the number of outputs; of token_embed a normalization to length 1.
+    # For token_classify vLLM applies sigmoid or softmax, by the number of outputs; for token_embed it normalizes to length 1.
     use_activation = task == "token_classify" and encoder.activation != "identity"
     pooler = {"task": task, "use_activation": use_activation, "tok_pooling_type": "ALL"}
     if marks_steps_alone(encoder):
@@ -194,7 +194,7 @@ def chat_messages(encoder: StepEncoder, response: Response) -> list[dict[str, st
 
 
 def is_chat_alike(directory: str | Path, encoder: StepEncoder) -> bool:
-    """Whether a server makes of the messages of a chat the tokens that the contract makes: its tokenizer may be another class."""
+    """Whether a server encodes a chat to the tokens of the contract; it may load the tokenizer as another class."""
     tokenizer = AutoTokenizer.from_pretrained(str(directory))
     if not (marks_steps_alone(encoder) and tokenizer.chat_template):
         return False

@@ -19,6 +19,7 @@ BASELINES = ("random", "majority_vote")
 MAX_VOTE_DRAWS = 100_000
 MAJORITY = ("baselines", "majority_vote")
 Place = tuple[str, ...]
+Curves = dict[Place, Float[np.ndarray, "questions ns"]]
 
 
 @dataclass
@@ -51,14 +52,16 @@ class BestOfNConfig(ResponseScoreConfig):
 class MeasuredCurves:
     """What every curve averages: `values[place]` and `errors[place]` hold one row per question of the pool and one column per N.
 
-    A place is ("baselines", name) or ("prms", prm, aggregation, kind); (prm, aggregation) has an array of scores per question.
+    A place is where the curve stands in the metrics: ("baselines", name) or ("prms", prm, aggregation, kind).
     """
 
     pool: CandidatePool
     ns: list[int]
-    values: dict[Place, Float[np.ndarray, "questions ns"]]
-    errors: dict[Place, Float[np.ndarray, "questions ns"]]
+    values: Curves
+    errors: Curves
+    """Standard errors of the curves that are drawn (votes)."""
     response_scores: dict[tuple[str, str], list[np.ndarray]]
+    """By (prm, aggregation), for each question the scores of its candidates."""
     num_questions_dropped: int
     own_aggregation: dict[str, str]
     """What `own` stood for under each PRM, where it was asked for."""
@@ -96,7 +99,7 @@ def measure_best_of_n(
     ns = sorted(set(config.num_candidates or _default_ns(int(pool.sizes.min()))))
     response_scores = {place: _response_scores(place[0], pool, aggregation) for place, aggregation in used.items()}
     votes = _votes(pool, ns, response_scores, config)
-    curves: dict[Place, Float[np.ndarray, "questions ns"]] = {}
+    curves: Curves = {}
     curves["baselines", "random"] = metrics.over_ragged(metrics.random_choice, ns, pool.correct)
     if MAJORITY in votes:
         curves[MAJORITY] = votes[MAJORITY].values
@@ -109,7 +112,7 @@ def measure_best_of_n(
             curves[(*place, "weighted_vote")] = votes[(*place, "weighted_vote")].values
     errors = {place: estimate.standard_error for place, estimate in votes.items()}
     own_used = {prm: str(aggregation) for (prm, name), aggregation in used.items() if name == OWN}
-    return MeasuredCurves(pool, list(ns), curves, errors, response_scores, num_questions - len(pool.questions), own_used)
+    return MeasuredCurves(pool, ns, curves, errors, response_scores, num_questions - len(pool.questions), own_used)
 
 
 def check_names(prms: Iterable[str]) -> None:
@@ -138,7 +141,7 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
         "num_without_answer": pool.num_without_answer,
         "num_unscored": {prm: number for prm in pool.step_scores if (number := pool.num_unscored(prm))},
         "own_aggregation": measured.own_aggregation,
-        "n": list(ns),
+        "n": ns,
         "confidence": config.confidence,
         **_nest(measured.values, measured.errors, ns, config),
         "differences": {a: _differences(measured.values, a, list(pool.step_scores), ns, config) for a in config.aggregations},
@@ -200,7 +203,8 @@ def _votes(
     return dict(zip(weightings, estimates, strict=True))
 
 
-def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+def _nest(curves: Curves, errors: Curves, ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+    """Every curve with its interval, nested as its place says; with `errors`, the sampling error of its mean too."""
     stacked = np.stack(list(curves.values()), axis=1)
     low, high = metrics.bootstrap_interval(stacked, *config.draws)
     nested: dict[str, Any] = {"baselines": {"random": None, "majority_vote": None}, "prms": {}}
@@ -223,7 +227,7 @@ def _nest(curves: dict, errors: dict, ns: Sequence[int], config: BestOfNConfig) 
     return nested
 
 
-def _differences(curves: dict, aggregation: str, prms: Sequence[str], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
+def _differences(curves: Curves, aggregation: str, prms: Sequence[str], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
     """Paired tests of every PRM against each later PRM, random choice and majority voting."""
     systems = {prm: curves[("prms", prm, aggregation, "best_of_n")] for prm in prms}
     systems |= {name: curves[("baselines", name)] for name in BASELINES if ("baselines", name) in curves}

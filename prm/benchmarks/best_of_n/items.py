@@ -60,8 +60,11 @@ def best_of_copies(
 
 
 def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndarray, "candidates"], count: int) -> list[int]:
-    """Up to `count` candidates of a question, in its order: the best-scored; then, by turns, the best-scored wrong one and the
-    worst-scored right one that are left. What a PRM gets wrong is at these two ends; of equal scores the first goes first."""
+    """Up to `count` candidates of a question, in its order: where a PRM errs.
+
+    They are the best-scored one, then by turns the best-scored wrong one and the worst-scored right one that are left; of equal
+    scores the first.
+    """
     best_first = np.argsort(-scores, kind="stable")
     worst_first = np.argsort(scores, kind="stable")
     chosen = best_first[:1].tolist()

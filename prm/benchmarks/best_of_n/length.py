@@ -49,10 +49,11 @@ def candidate_lengths(pool: CandidatePool, texts: Texts, unit: LengthUnit = "aut
 def evaluate_length(
     measured: MeasuredCurves, unit: str, lengths: Sequence[np.ndarray], config: BestOfNConfig
 ) -> dict[str, Any] | None:
-    """`baselines`: choosing the shortest or the longest; of each PRM and aggregation, as in metrics/length.py:
+    """What length explains of each PRM's choices; None if no two candidates of a question differ in length.
 
-    `preference` for length, `pairs` won by class, the `length_controlled` curve, the `loss` (accuracy that control takes, paired)
-    and the mean `length_selected` at each N. None if no two candidates of a question differ in length.
+    `baselines` choose the shortest or the longest. `prms[name][aggregation]` holds, as metrics/length.py defines them, the
+    `preference` for length, the `pairs` won by class and the `length_controlled` curve; the `loss`, accuracy that the control takes
+    (paired over questions); and `length_selected`, the mean length of the selected response at each N.
     """
     pool, ns = measured.pool, measured.ns
     if all(len(np.unique(group)) == 1 for group in lengths):
@@ -160,9 +161,8 @@ def _draw_curves(axis: Axes, result: Mapping[str, Any], length: Mapping[str, Any
 
 def _draw_pairs(axis: Axes, length: Mapping[str, Any], aggregation: str) -> None:
     num_prms = len(length["prms"])
-    for index, (_, by_aggregation) in enumerate(length["prms"].items()):
-        classes = by_aggregation[aggregation]["pairs"]
-        for place, (_, pairs) in enumerate(classes.items()):
+    for index, by_aggregation in enumerate(length["prms"].values()):
+        for place, pairs in enumerate(by_aggregation[aggregation]["pairs"].values()):
             if pairs["won"] is None:
                 continue
             x = place + 0.6 * ((index + 0.5) / num_prms - 0.5)

@@ -15,7 +15,7 @@ from prm.scoring import ScoringNotes
 from prm.steps import Reading
 
 COMMUTES = ("min", "max", "last")
-"""Aggregations of which a temperature of the response score is one of the step scores: monotone maps pass through them."""
+"""Aggregations that commute with monotone maps, so that a temperature of the response scores is one of the step scores too."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ BETWEEN_LABELS = 0.5
 
 
 def evaluation_of(result: Mapping[str, Any], predictions: Sequence[Sequence[float]]) -> Evaluation:
-    """What rules of the metrics of `evaluate_prmbench` hold against a threshold: a list per item, empty if it was not read."""
+    """By item, what is compared with a threshold (empty: not read), and by rule the thresholds in `evaluate_prmbench`'s result."""
     judged = [judged_scores([float(value) for value in prediction], result["rule"]) for prediction in predictions]
     thresholds = {rule: found["threshold"] for rule, found in result["results"].items()}
     return Evaluation(judged, {rule: BETWEEN_LABELS if value is None else value for rule, value in thresholds.items()})

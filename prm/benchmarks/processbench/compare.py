@@ -17,9 +17,9 @@ AVERAGE = ""
 
 
 def thresholds_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of each rule in the metrics of `evaluate_processbench` the threshold of every subset.
+    """For each rule in the metrics of `evaluate_processbench`, the threshold of every subset.
 
-    None of given predictions, nan of a subset that the model could not read.
+    Given predictions (rule `prediction`) have no thresholds; that of a subset which the model could not read is nan.
     """
     by_rule = {rule: found["subsets"] if rule != "prediction" else {} for rule, found in result["results"].items()}
     return {

@@ -1,4 +1,4 @@
-"""A YAML file of how a PRM of one's own is read in, a recipe out: a known one, and the fields in which the model differs."""
+"""Recipe files: YAML that says how a PRM of one's own is read in; a recipe out, a known one with some fields replaced."""
 
 import json
 from dataclasses import fields, replace
@@ -18,7 +18,7 @@ LIKE = "like"
 CHOICES = {f.name: f.type for f in fields(StepEncoder) if f.name not in ("tokenizer", "recipe", "loss")}
 """Fields of the contract that a file may set, and their types."""
 TEMPLATES = {"question_template": "question", "step_prefix": "number"}
-"""Fields with a place in braces, and its name."""
+"""Fields that are templates, and the name that they have in braces."""
 LAYOUT_OF = {"separator_is_text": "separator", "reads_lines": "separator", "step_joint": "tags", "boundary": "plain"}
 """Fields that one layout alone reads."""
 
