@@ -137,7 +137,9 @@ def _change(
     scored: ScoredResponses,
     config: CalibrationConfig,
 ) -> dict[str, Any]:
-    questions = [np.flatnonzero(scored.question == q) for q in np.unique(scored.question)]
+    """What a perturbation changes in one aggregation's response scores; `scored` says which question and outcome they are of."""
+    order = np.argsort(scored.question, kind="stable")
+    questions = np.split(order, np.flatnonzero(np.diff(scored.question[order])) + 1)
     per_question = np.array([(after - before)[rows].mean() for rows in questions])
     low, high = metrics.bootstrap_interval(per_question, *config.draws)
     rank = metrics.rank_correlation(before, after)
