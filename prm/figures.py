@@ -114,7 +114,7 @@ def legend_label(name: str) -> str:
 
 
 def remove_figure(path_stem: str | Path) -> None:
-    """Of an earlier run into the same folder, where this one has nothing to draw."""
+    """Remove the figure of an earlier run into the same folder, where this one has nothing to draw."""
     for path in figure_paths(path_stem):
         path.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ class CalibrationBinsConfig(metrics.BootstrapConfig):
     """How the calibration error is taken."""
 
     num_calibration_bins: int = metrics.calibration.NUM_BINS
-    """Bins of the calibration error and of the reliability plot; of equal width where nothing else is said."""
+    """Bins of the calibration error and of the reliability plot, of equal width unless a result says equal mass."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,8 +37,8 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
     """The fixed threshold of a benchmark of wrong steps, and what stands beside its results."""
 
     fixed_threshold: float | None = None
-    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, of a PRM whose scores are no probabilities 0,
-    as --model or what scripts/score.py noted beside its scores says."""
+    """Threshold of the `fixed` rule, in units of the scores. Default: 0.5, or 0 where the contract of --model, or what
+    scripts/score.py noted beside the scores, says that they are no probabilities."""
     num_random_draws: int = 20
     """Draws of uniform random scores behind the content-free baseline."""
     published: list[str] = field(default_factory=list)

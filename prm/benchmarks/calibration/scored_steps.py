@@ -56,7 +56,7 @@ class ScoredResponses:
         return aggregate_lists(self.step_scores, aggregation, tau, self.is_signed)
 
     def probabilities(self, scores: Float[np.ndarray, " items"]) -> Float[np.ndarray, " items"]:
-        """What the scores say of being good or right."""
+        """The scores read as probabilities of a good step or a right response."""
         return metrics.as_probabilities(scores, self.read_as)
 
 

@@ -1,7 +1,7 @@
 """Work for the speed of scoring: lengths and a seed in, candidates of few questions out.
 
-Tokens are random, as what they are does not change the time they take. No candidate repeats another unless copies are asked for, or
-it ends where it still agrees with one of its length.
+Tokens are random, as what they are does not change the time they take. Unless copies are asked for, two candidates are the same
+only if both end before they part.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """What scoring computes: an engine and encoded responses in; the responses, tokens and FLOPs that it really computes out.
 
-Copies that an engine scores once and beginnings that it computes once a row count once; padding, which serves nobody, never.
+Copies that an engine scores once, and prefixes that it computes once a row, count once; padding never counts.
 """
 
 import itertools
@@ -30,7 +30,7 @@ class Computed:
 def computed_work(engine: ScoringEngine, encoded: list[EncodedResponse], config: PreTrainedConfig) -> Computed:
     """The work of `engine.score_encoded(encoded)` on a model of `config`, by the rows that the engine itself packs.
 
-    A continuation's attention over the keys of what it continues counts. Engines other than `TorchEngine` share nothing: they
+    The attention of a continuation to the keys of what it continues counts. Engines other than `TorchEngine` share nothing: they
     compute every response whole.
     """
     if isinstance(engine, Scorer):

@@ -20,7 +20,7 @@ class PaddedEngine:
     token_budget: int | None = None
     """Sort by length first, and let batches hold this many tokens, padding included, instead of `batch_size` responses."""
     computed_tokens: int = field(default=0, init=False)
-    """Without padding."""
+    """Tokens of all responses so far, without padding."""
 
     def batches(self, encoded: list[EncodedResponse]) -> list[list[int]]:
         """Indices of the responses of each batch."""

@@ -52,7 +52,7 @@ def speed_ratios(runs: Mapping[str, Sequence[Run]], references: Sequence[str]) -
 
 
 def clock(device: torch.device, engine: Any = None) -> float:
-    """Seconds that this process and the engine's, where it has one, have worked; wall time on CUDA, after what was asked of it."""
+    """CPU seconds of this process and of the engine's, where it has one; on CUDA wall seconds, once the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -66,7 +66,7 @@ def clock(device: torch.device, engine: Any = None) -> float:
 
 
 def set_up(config: SpeedConfig) -> dict[str, Any]:
-    """Limit this process, and those of engines, to the threads of a CPU. What the figures are measured on, and how busy it is."""
+    """Limit this process, and those of engines, to `num_threads` of a CPU; returns what is measured on, and how busy it is."""
     if config.use_cpu:
         os.environ["OMP_NUM_THREADS"] = str(config.num_threads)
         torch.set_num_threads(config.num_threads)

@@ -1,8 +1,8 @@
 """Speed of scoring: candidates in; tokens and responses per second, ratios and largest difference of every way of scoring out.
 
-Every way scores the same responses. Tokens per second are a user's: those of the responses, each counted whole, padding never,
-copies and what several begin with, computed once, for each of them. FLOPs are the hardware's: those of what an engine really
-computes. Time is of this process and of an engine's own.
+Every way scores the same responses. Tokens per second are what a user sees: each response counts whole, even where copies and
+shared prefixes are computed once, and padding never counts. FLOPs are what the hardware does: those that an engine really computes.
+Time is that of this process and, where an engine has one of its own, of that one.
 """
 
 import logging
@@ -45,7 +45,7 @@ MATRIX_PRODUCTS = {"cpu": (2048, 2), "cuda": (8192, 30)}
 
 @dataclass(frozen=True)
 class ScoringRun(Run):
-    """Over all candidates."""
+    """Scoring all candidates once."""
 
     tokens: int
     responses: int
