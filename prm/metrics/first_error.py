@@ -79,12 +79,15 @@ def threshold_curve(
     """Every distinct score as a threshold, ascending, and the F1 it gives: no other threshold can do better.
 
     An item with its first error at k is hit iff s_k < t <= min of the scores before k, one without error iff
-    t <= min of its scores, so each item is hit on one interval of t and a single sweep counts all of them.
+    t <= min of its scores, so each item is hit on one interval of t and a single sweep counts all of them. F1 is nan without items
+    of both kinds.
+
+    Raises ValueError where no item has a score, for a score that is NaN, and for a label that names no step.
     """
     if len(step_scores) != len(labels):
         raise ValueError(f"{len(step_scores)} items have scores but {len(labels)} have labels")
     intervals = np.array([_hit_interval(scores, int(label)) for scores, label in zip(step_scores, labels, strict=True)])
-    thresholds = np.unique(np.concatenate([np.asarray(scores, dtype=np.float64) for scores in step_scores]))
+    thresholds = np.unique(np.concatenate([np.empty(0), *(np.asarray(scores, dtype=np.float64) for scores in step_scores)]))
     if not len(thresholds):
         raise ValueError("no item has a step score: there is no threshold to choose")
     is_error = labels != NO_ERROR
@@ -94,7 +97,10 @@ def threshold_curve(
 
 
 def best_threshold(step_scores: Sequence[Sequence[float]], labels: Int[np.ndarray, " items"]) -> tuple[float, float]:
-    """The threshold with the highest F1, the lowest of equals, and that F1."""
+    """The threshold with the highest F1, the lowest of equals, and that F1.
+
+    Raises ValueError as `threshold_curve` does, and without items of both kinds.
+    """
     thresholds, f1 = threshold_curve(step_scores, labels)
     if np.isnan(f1).any():
         raise ValueError("a threshold is tuned on items with and without an error: this subset holds only one kind")

@@ -89,6 +89,8 @@ class TestFirstError:
         with pytest.raises(ValueError, match="label 2 names no step: the item has 2"):
             metrics.threshold_curve([[0.1, 0.2]], np.array([2]))
         with pytest.raises(ValueError, match="no item has a step score"):
+            metrics.threshold_curve([], np.array([], dtype=int))
+        with pytest.raises(ValueError, match="no item has a step score"):
             metrics.threshold_curve([[]], np.array([-1]))
         with pytest.raises(ValueError, match="NaN"):
             metrics.threshold_curve([[float("nan")]], np.array([-1]))
