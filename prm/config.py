@@ -86,6 +86,7 @@ def parse_args(config_type: type[Config], argv: list[str] | None = None, descrip
     parser.refuse_repeated(argv)
     parser.refuse_unreadable(argv)
     known, flags = parser.config_option.parse_known_args(argv)
+    parser.refuse_unknown(flags)
     if known.config is not None:
         entries = _yaml_flags(Path(known.config), parser)
         parser.refuse_unreadable(entries)
@@ -99,12 +100,33 @@ def parse_args(config_type: type[Config], argv: list[str] | None = None, descrip
     return config
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Each option in one spelling, and a default only where there is one: of the others the help text says what holds."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action, argparse._StoreFalseAction):
+            return f"The same as --{action.dest} False."
+        if action.required:
+            return f"{action.help} (required)"
+        if action.default in (None, "", []):
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default)).replace('%', '%%')})"
+        return super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.dest == "help":
+            return super()._format_action_invocation(action)
+        arguments = "" if action.nargs == 0 else self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{action.option_strings[0]} {arguments}".rstrip()
+
+
 class _Parser(HfArgumentParser):
     """HfArgumentParser with our help texts, no abbreviations, and errors of one line."""
 
     def __init__(self, config_type: type, description: str | None):
         self.docs = field_docs(config_type)
-        super().__init__(config_type, description=description, allow_abbrev=False)
+        super().__init__(config_type, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
         self.add_argument("--config", help="YAML file; its entries stand before the flags of the command line")
         self.config_option = HfArgumentParser([], add_help=False, allow_abbrev=False)
         self.config_option.add_argument("--config")
@@ -143,6 +165,12 @@ class _Parser(HfArgumentParser):
                 self.error(f"{word!r} holds bytes that are no UTF-8 text, or NUL; rename the file")
             if word.startswith("--") and word.endswith("=--"):
                 self.error(f"{word}: -- is no value")
+
+    def refuse_unknown(self, words: list[str]) -> None:
+        """End with an error for an option that there is none of, before another one is missed that it may have been meant for."""
+        for word in words:
+            if word.startswith("--") and " " not in word and (name := word.split("=")[0]) not in self.flags:
+                self.error(f"unknown argument {word!r}{_suggestion(name, self.flags)}")
 
     def check_entry(self, words: list[str], place: str) -> None:
         """End with an error that names `place` for a value that is not what the option takes."""

@@ -79,6 +79,7 @@ def test_a_bad_file_is_named(yaml_file, capsys, text, message):
     ("argv", "message"),
     [
         (["--num_sample", "4"], "unknown argument '--num_sample'; did you mean --num_samples?"),
+        (["--num_sample", "4", "--loss", "nope"], "unknown argument '--num_sample'; did you mean --num_samples?"),
         (["stray"], "unknown argument 'stray'"),
         (["--loss", "nope"], "invalid choice: 'nope'"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: no such file"),
@@ -106,6 +107,8 @@ def test_help_shows_the_docstring_below_each_field_and_the_default(capsys):
         "Peak learning rate. (default: 1e-05)",
     ):
         assert expected in text
+    assert "None" not in text
+    assert "--learning-rate" not in text
     assert field_docs(Config)["packed"] == "Whether rows are packed."
 
 
