@@ -27,6 +27,9 @@ class ChooseConfig(ScoresConfig):
 
     scored = "rollouts"
     knows_own: ClassVar[bool] = True
+    aggregation: list[str] | None = None
+    """How step scores become one score per response: min, geometric_mean, softmin, product, mean, sum, last, max, or own: what the
+    PRM was trained for, the default where its checkpoint or the manifest of scripts/score.py says it; otherwise min."""
     rollouts: str | None = None
     """Sampled responses, graded or not: what --model scores, or what --scores are of; by default the score files, where they are
     candidate pools."""

@@ -33,7 +33,7 @@ class PredictionsConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.model) == bool(self.predictions):
-            raise ValueError("give either --model OUT or --predictions FILE")
+            raise ValueError("give either --model MODEL or --predictions FILE")
         self.check_unused("--predictions")
 
 

@@ -31,7 +31,7 @@ class ScoresConfig(ModelConfig, ResponseScoreConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.scores) == bool(self.model) or (self.model and not getattr(self, self.scored)):
-            raise ValueError(f"give either --scores FILE... or both --model OUT and --{self.scored} FILE")
+            raise ValueError(f"give either --scores FILE... or both --model MODEL and --{self.scored} FILE")
         self.check_unused("--scores")
         if self.scores:
             self.check_tau()

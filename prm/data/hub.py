@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prm.files import read_rows
+from prm.files import READERS, read_rows
 from prm.records import Row, clean_values
 from prm.tracking import hash_path
 
@@ -74,6 +74,8 @@ def parse_source(source: str | Path) -> HubDataset | None:
         return HubDataset(dataset, config, split, revision)
     match = _PRESET.fullmatch(str(source))
     if match is None or match[1] not in PRESETS:
+        if Path(source).suffix in READERS:
+            raise FileNotFoundError(f"{source}: no such file")
         raise FileNotFoundError(
             f"{source}: no such file or folder, and no preset: presets are {', '.join(PRESETS)}; "
             "any other dataset of the hub is hub:OWNER/NAME[@REVISION][[:CONFIG]:SPLIT]"

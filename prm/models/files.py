@@ -61,9 +61,10 @@ def download(name: str, *weights: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*SMALL_FILES, *weights]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split())
         raise FileNotFoundError(
-            f"{name}: no such folder, and the hub gave no model of this name ({error}); check the name, the revision, the network, "
-            "HF_HUB_OFFLINE, and for gated models HF_TOKEN"
+            f"{name}: no such folder, and the hub gave no model of this name ({reason}); check the name, the revision, the "
+            "network, HF_HUB_OFFLINE, and for gated models HF_TOKEN"
         ) from error
 
 

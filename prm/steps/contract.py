@@ -265,6 +265,8 @@ class StepEncoder:
 
     def _check_response(self, response: Response, name: str) -> None:
         """Raise ValueError for what the contract cannot hold."""
+        if isinstance(response.steps, str):
+            raise ValueError(f"{name}: steps is one string, of which every letter would be a step; give a list, split_steps(text)")
         if not response.steps:
             raise ValueError(f"{name}: the response has no steps")
         is_free_text = self.separator_is_text and self.separator not in self.tokenizer.get_added_vocab()

@@ -374,7 +374,7 @@ class TestProcessBench:
         write_jsonl(tmp_path / "p.jsonl", [{"id": "x", "step_scores": [0.8, 0.2]}, {"id": "y", "step_scores": [0.3]}])
         with pytest.raises(ValueError, match="the data holds first_error: add gsm8k"):
             self.run(tmp_path, "--data", tmp_path / "first_error.json", "--predictions", tmp_path / "p.jsonl")
-        with pytest.raises(ValueError, match="give either --model OUT or --predictions"):
+        with pytest.raises(ValueError, match="give either --model MODEL or --predictions"):
             self.run(tmp_path, "--data", tmp_path)
         with pytest.raises(ValueError, match="--recipe says how --model is loaded, but --predictions is given"):
             self.run(tmp_path, "--predictions", tmp_path / "p.jsonl", "--recipe", "qwen")

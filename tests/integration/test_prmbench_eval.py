@@ -98,7 +98,7 @@ def test_real_samples(tmp_path, real_data, capsys):
 
 
 def test_mistakes(tmp_path, data):
-    with pytest.raises(ValueError, match="give either --model OUT or --predictions"):
+    with pytest.raises(ValueError, match="give either --model MODEL or --predictions"):
         run(tmp_path, "--data", data)
     write_jsonl(tmp_path / "p.jsonl", [{"id": "circular_p0", "step_scores": [1, 1, 1]}])
     with pytest.raises(ValueError, match="3 of 4 items have no prediction"):

@@ -127,7 +127,7 @@ def test_mistakes(tmp_path):
         convert(tmp_path / "in.jsonl", tmp_path / "in.jsonl")
     with pytest.raises(ValueError, match=r"nothing to write as --format stepwise; dropped: \{'unlabelled': 1\}"):
         convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", format="stepwise")
-    with pytest.raises(FileNotFoundError, match="no such file or folder, and no preset"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file"):
         convert(tmp_path / "none.jsonl", tmp_path / "out.jsonl")
 
 

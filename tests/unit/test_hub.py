@@ -76,7 +76,7 @@ def test_every_preset_names_a_dataset_and_its_splits():
     ("source", "error", "message"),
     [
         ("gms8k", FileNotFoundError, r"gms8k: no such file or folder, and no preset: presets are gsm8k, .*hub:OWNER/NAME"),
-        ("data/questions.jsonl", FileNotFoundError, r"data/questions\.jsonl: no such file or folder"),
+        ("data/questions.jsonl", FileNotFoundError, r"data/questions\.jsonl: no such file$"),
         ("hub:gsm8k", FileNotFoundError, "hub:OWNER/NAME"),
         ("gsm8k:valid", ValueError, "gsm8k:valid: openai/gsm8k has no split 'valid'; its splits are train, test"),
     ],

@@ -85,7 +85,7 @@ class TestItems:
             load_items(write(tmp_path / "raw.jsonl", [{"id": 1}]))
         with pytest.raises(ValueError, match="no items to score in it, only 0 correct ones"):
             load_items(write(tmp_path / "raw.jsonl", []))
-        with pytest.raises(FileNotFoundError, match="no such file or folder, and no preset"):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.jsonl: no such file"):
             load_items(tmp_path / "nothing.jsonl")
 
     def test_preset(self, monkeypatch):

@@ -100,7 +100,7 @@ class TestEvaluation:
             assert ">math<" not in text
 
     def test_nothing_to_tune_on_or_to_evaluate(self):
-        with pytest.raises(ValueError, match="of which the model could read no item: ask for fixed and oracle only"):
+        with pytest.raises(ValueError, match="of which the model could read no item: give --threshold fixed oracle"):
             evaluate_processbench(ITEMS, [[], [], *SCORES[2:]], config())
         with pytest.raises(ValueError, match="could read no item: there is nothing to evaluate"):
             evaluate_processbench(ITEMS, [[]] * 4, config(threshold=["fixed"]))
@@ -265,11 +265,11 @@ class TestEvaluation:
 
     @pytest.mark.parametrize("rules", [[], ["fixed", "best"]])
     def test_unknown_rule(self, rules):
-        with pytest.raises(ValueError, match=r"--threshold (best|is empty): choose from"):
+        with pytest.raises(ValueError, match=r"--threshold (best|is empty): choose from fixed, gsm8k, oracle; a number is"):
             config(threshold=rules)
 
     def test_gsm8k_rule_needs_gsm8k(self):
-        with pytest.raises(ValueError, match=r"the data holds math: add gsm8k\.json or ask for fixed and oracle only"):
+        with pytest.raises(ValueError, match=r"the data holds math: add gsm8k\.json or give --threshold fixed oracle"):
             evaluate_processbench(ITEMS[2:], SCORES[2:], config())
 
     def test_plot(self, tmp_path):

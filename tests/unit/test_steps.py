@@ -104,6 +104,13 @@ def test_refuses_what_the_contract_cannot_hold(encoder, steps, message):
         encoder.encode("How many?", steps, "q7")
 
 
+def test_refuses_a_text_in_place_of_its_steps(encoder):
+    response = Response("q7", 0, "How many?", ["one."])
+    object.__setattr__(response, "steps", "one.\n\ntwo.")  # tests check types, users' notebooks do not
+    with pytest.raises(ValueError, match=r"q7: steps is one string, .* give a list, split_steps\(text\)"):
+        encoder.encode_batch([response])
+
+
 def test_refuses_special_tokens_in_the_question_and_too_long(encoder):
     with pytest.raises(ValueError, match="q7: question contains the special token"):
         encoder.encode("How <|im_start|>?", ["a"], "q7")

@@ -34,7 +34,8 @@ class ProcessBenchConfig(StepBenchmarkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.threshold or (unknown := [rule for rule in self.threshold if rule not in THRESHOLD_RULES]):
-            raise ValueError(f"--threshold {' '.join(unknown) if self.threshold else 'is empty'}: choose from {THRESHOLD_RULES}")
+            found = " ".join(unknown) if self.threshold else "is empty"
+            raise ValueError(f"--threshold {found}: choose from {', '.join(THRESHOLD_RULES)}; a number is --fixed_threshold")
         if self.fixed_threshold is not None and "fixed" not in self.threshold:
             raise ValueError(f"--fixed_threshold {self.fixed_threshold}: --threshold {' '.join(self.threshold)} does not use it")
 
@@ -118,7 +119,7 @@ def check_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> 
     if "gsm8k" in config.threshold and "gsm8k" not in subsets:
         raise ValueError(
             f"--threshold gsm8k is tuned on the subset gsm8k, but the data holds {', '.join(subsets)}: "
-            "add gsm8k.json or ask for fixed and oracle only"
+            "add gsm8k.json or give --threshold fixed oracle"
         )
     tuned = subsets if "oracle" in config.threshold else {"gsm8k"} if "gsm8k" in config.threshold else {}
     for name in tuned:
@@ -131,7 +132,7 @@ def _check_readable(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -
         raise ValueError("the model could read no item: there is nothing to evaluate")
     if "gsm8k" in config.threshold and not subsets["gsm8k"].is_read:
         raise ValueError(
-            "--threshold gsm8k is tuned on the subset gsm8k, of which the model could read no item: ask for fixed and oracle only"
+            "--threshold gsm8k is tuned on the subset gsm8k, of which the model could read no item: give --threshold fixed oracle"
         )
 
 
