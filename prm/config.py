@@ -40,11 +40,16 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     """Call a script's `main` and exit with the status that it returns.
 
     An error of `EXPECTED` is one line on stderr, which begins with the program's name, and status 1, or 2 for the options.
+    An interrupt is one line, too, and ends the program as Python does, by the signal.
     """
     program = program or Path(sys.argv[0]).name
     try:
         status = main()
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not os.environ.get(DEBUG):
+            sys.excepthook = lambda *_: sys.stderr.write(f"\n{program}: interrupted; the same command goes on where it stopped\n")
+        raise
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and not _is_read():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
