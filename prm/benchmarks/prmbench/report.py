@@ -52,7 +52,8 @@ def plot_prmbench(
     curve = _curve("PRM", judged, good)
     line = {"fixed threshold": result["results"]["fixed"]["threshold"]}
     levels = {_short(name): 100 * result["baselines"][key]["prm_score"] for key, name in BASELINES.items()}
-    return draw([Panel("", [curve], line, levels)], path_stem, f"threshold on the step {result['rule']}", "PRMScore (%)")
+    xlabel, note = f"threshold on the step {result['rule']}", "dot: the best threshold"
+    return draw([Panel("", [curve], line, levels)], path_stem, xlabel, "PRMScore (%)", note=note)
 
 
 def prmbench_items(items: Sequence[PRMBenchItem], predictions: Sequence[Prediction], config: PRMBenchConfig) -> Iterator[Item]:

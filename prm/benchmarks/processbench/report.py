@@ -63,7 +63,7 @@ def plot_processbench(
         )
     shared = {rule: result["results"][rule]["subsets"] for rule in ("fixed", "gsm8k") if rule in result["results"]}
     lines = {f"{rule} threshold": next(iter(by_subset.values()))["threshold"] for rule, by_subset in shared.items()}
-    return draw([Panel("", curves, lines)], path_stem, "threshold on the step score", "F1 (%)")
+    return draw([Panel("", curves, lines)], path_stem, "threshold on the step score", "F1 (%)", note="dot: the best threshold")
 
 
 def processbench_items(
