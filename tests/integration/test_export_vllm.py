@@ -6,6 +6,7 @@ import shlex
 import export_vllm
 import httpx2
 import pytest
+import readme
 import score
 import torch
 from torch import nn
@@ -93,7 +94,7 @@ def test_scores_through_vllm_are_those_of_torch(tiny_backbone, tmp_path):
     assert max(values) - min(values) > 0.1
 
 
-def test_served_over_http_a_calibrated_score_comes_back_for_every_step(tiny_backbone, tmp_path, capsys):
+def test_served_over_http_a_calibrated_score_comes_back_for_every_step(tiny_backbone, tmp_path, capsys, monkeypatch):
     checkpoint = make_checkpoint(tiny_backbone, tmp_path / "checkpoint", "asym")
     export(checkpoint, tmp_path / "served", "--parity", "False", "--temperature", "2")
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -115,3 +116,11 @@ def test_served_over_http_a_calibrated_score_comes_back_for_every_step(tiny_back
         saved = json.loads((tmp_path / "served" / "prm_config.json").read_text())["self_test"]["step_scores"]
         assert [row[0] for row in item["data"]] == pytest.approx(saved, abs=1e-5)
         assert client.post(f"{address}/pooling", json={"input": [5] * 2049}).status_code == 400
+        # The README's code, as it stands there but for the places.
+        *_, code = readme.PYTHON_BLOCKS
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        names = {}
+        exec(code.replace("outputs/served", str(tmp_path / "served")).replace("http://localhost:8000", address), names)
+        (item,) = names["answer"]["data"]
+        (tokens,) = encoder.encode_batch(names["responses"])
+        assert [row[0] for row in item["data"]] == pytest.approx(score_batch(model, encoder, [tokens])[0], abs=1e-5)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     readme.split_command(command)
-    for place in ("### Without weights at hand", "On the public samples (`$PRM_TEST_DATA`), without any weights")
+    for place in ("### Without weights at hand", "On the public samples (`$PRM_TEST_DATA`), with the tiny PRM")
     for command in readme.commands_behind(place)
 ]
 EVALUATIONS = {words[words.index("--output_dir") + 1]: words for words in COMMANDS if re.search(r"_eval\.py|_report\.py", words[1])}
@@ -113,13 +113,23 @@ def test_solutions_are_graded_trained_on_and_scored(folder):
 
 
 def test_python_code_scores_as_it_stands_there(folder, monkeypatch, capsys):
-    (code,) = readme.PYTHON_BLOCKS
+    _, code, _ = readme.PYTHON_BLOCKS
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec(code, names)
     assert [len(scores) for scores in names["step_scores"]] == [2, 2]
     assert names["response_scores"].tolist() == [min(scores) for scores in names["step_scores"]]
     assert capsys.readouterr().out == f"{names['step_scores']} {names['samples'][names['response_scores'].argmax()]}\n"
+
+
+def test_python_code_reads_the_metrics_as_it_stands_there(folder, monkeypatch, capsys):
+    code, _, _ = readme.PYTHON_BLOCKS
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["1", "2", "4", "8", "16"]
+    assert [row.split()[0] for row in rows] == list(names["curves"])
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
