@@ -48,7 +48,7 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         sys.stdout.flush()
     except KeyboardInterrupt:
         if not os.environ.get(DEBUG):
-            sys.excepthook = lambda *_: sys.stderr.write(f"\n{program}: interrupted; the same command goes on where it stopped\n")
+            sys.excepthook = lambda *_: sys.stderr.write(f"\n{program}: interrupted; the same command starts anew or goes on\n")
         raise
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and not _is_read():

@@ -105,15 +105,10 @@ class LastLayerAtReads(LastLayer):
         """What `self_attn` gives at the `reads`; of the others only keys and values are computed."""
         attention = self.self_attn
         cos, sin = (angles[:, None] for angles in position_embeddings)
-
-        def heads(states: Tensor) -> Tensor:
-            return states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-
-        def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            return states * cos + rotate_half(states) * sin
-
-        query = rotated(heads(attention.q_proj(normed[:, reads])), cos[:, :, reads], sin[:, :, reads])
-        key, value = rotated(heads(attention.k_proj(normed)), cos, sin), heads(attention.v_proj(normed))
+        linear = attention.q_proj(normed[:, reads]), attention.k_proj(normed), attention.v_proj(normed)
+        query, key, value = (states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for states in linear)
+        query = query * cos[:, :, reads] + rotate_half(query) * sin[:, :, reads]
+        key = key * cos + rotate_half(key) * sin
         # Qwen2 has a window per layer, Mistral one for all; Llama has none, whatever its config was converted from.
         config = attention.config if isinstance(attention, MistralAttention) else None
         window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))

@@ -167,7 +167,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback():
 
 CATCH_INTERRUPTS = "signal.signal(signal.SIGINT, signal.default_int_handler)"
 """Python leaves it to who started it: a background job ignores interrupts."""
-INTERRUPTED = "\n-c: interrupted; the same command goes on where it stopped\n"
+INTERRUPTED = "\n-c: interrupted; the same command starts anew or goes on\n"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_pytorch_counts_the_same_but_masked_pairs_too():
         model(torch.zeros(1, 50, dtype=torch.long))
     once, twice = (forward_flops(config, [50] * times, num_targets=50 * times) for times in (1, 2))
     assert twice == 2 * once
-    assert counter.get_total_flops() == once + 2 * 3 * 64 * 50**2
+    angles = 2 * 50 * 8  # of the rotary embedding, a product of matrices in older versions of transformers
+    assert counter.get_total_flops() - (once + 2 * 3 * 64 * 50**2) in (0, angles)
 
 
 def test_sliding_windows_see_fewer_pairs():

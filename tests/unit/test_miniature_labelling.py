@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_every_command_parses(tmp_path, name):
     flags = label_flags(tmp_path, name, seed=3)
     config_type, _ = METHODS[flags.pop("method")]
     config = parse_args(config_type, [f"--{key}={value}" for key, value in flags.items()])
+    if find_spec("vllm") is None:
+        pytest.skip("its engine, vLLM, is not installed")
     config.check()
     assert config.output == str(tmp_path / "labelling" / ("judge_steps.jsonl" if name == "judge" else f"{name}.jsonl"))
 
