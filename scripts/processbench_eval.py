@@ -7,7 +7,7 @@ from pathlib import Path
 from prm.benchmarks.comparison import ComparisonConfig, Evaluation
 from prm.benchmarks.predictions import score_items
 from prm.benchmarks.processbench.compare import compare, load_evaluation, thresholds_of
-from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench, threshold_rules
 from prm.benchmarks.processbench.items import data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.results import check_output_dir, write_results
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         config.take_defaults_of(notes_of(config.predictions))
         predictions, left_out = load_predictions(config.predictions, items)
     else:
-        check_rules(items, config)
+        threshold_rules(items, config)
         config.take_defaults_of(ScoringNotes.of(config.contract))
         predictions, left_out = score_items(config, [item.as_response() for item in items], output_dir)
     result = evaluate_processbench(items, predictions, config)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prm.benchmarks.page.review import review_items
-from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, check_rules, evaluate_processbench
+from prm.benchmarks.processbench.evaluate import ProcessBenchConfig, evaluate_processbench, threshold_rules
 from prm.benchmarks.processbench.items import FirstErrorItem, data_sources, load_items, load_predictions
 from prm.benchmarks.processbench.report import plot_processbench, processbench_items, processbench_tables
 from prm.benchmarks.tables import render
@@ -259,7 +259,7 @@ class TestEvaluation:
         assert processbench_tables(result)[0].rows[1] == ["fixed threshold", "-", "-"]
         for rule in ("oracle", "gsm8k"):
             with pytest.raises(ValueError, match="no threshold can be tuned on subset gsm8k"):
-                check_rules(only, config(threshold=[rule]))
+                threshold_rules(only, config(threshold=[rule]))
             with pytest.raises(ValueError, match="no threshold can be tuned on subset gsm8k"):
                 evaluate_processbench(only, [[0.8, 0.3], [0.2]], config(threshold=[rule]))
 
@@ -270,7 +270,15 @@ class TestEvaluation:
 
     def test_gsm8k_rule_needs_gsm8k(self):
         with pytest.raises(ValueError, match=r"the data holds math: add gsm8k\.json or give --threshold fixed oracle"):
-            evaluate_processbench(ITEMS[2:], SCORES[2:], config())
+            evaluate_processbench(ITEMS[2:], SCORES[2:], config(threshold=["fixed", "gsm8k"]))
+
+    def test_by_default_every_rule_that_the_items_allow(self):
+        without_gsm8k = [item for item in ITEMS if item.subset != "gsm8k"]
+        of_one_kind = [item for item in ITEMS if item.subset != "gsm8k" or item.label != -1]
+        assert threshold_rules(ITEMS, config()) == ["fixed", "gsm8k", "oracle"]
+        assert threshold_rules(without_gsm8k, config()) == ["fixed", "oracle"]
+        assert threshold_rules(of_one_kind, config()) == ["fixed"]
+        assert list(evaluate_processbench(ITEMS[2:], SCORES[2:], config())["results"]) == ["fixed", "oracle"]
 
     def test_plot(self, tmp_path):
         paths = plot_processbench(ITEMS, SCORES, evaluate_processbench(ITEMS, SCORES, config()), tmp_path / "f1")

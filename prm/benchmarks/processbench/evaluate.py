@@ -1,7 +1,7 @@
 """ProcessBench: items with their first wrong step and step scores (or predicted steps) in, F1 per subset and per group out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,14 @@ STEP_COUNTS = ((1, 4), (5, 8), (9, 12), (13, None))
 class ProcessBenchConfig(StepBenchmarkConfig):
     """Which thresholds turn step scores into predictions."""
 
-    threshold: list[str] = field(default_factory=lambda: list(THRESHOLD_RULES))
+    threshold: list[str] | None = None
     """Threshold rules, each reported: `fixed`; `gsm8k`, tuned on that subset and used for all (the benchmark's own rule);
-    `oracle`, the best of each subset itself. Groups of items and items.jsonl follow the first."""
+    `oracle`, the best of each subset itself. Groups of items and items.jsonl follow the first. Default: all that the data allow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.threshold is None:
+            return
         if not self.threshold or (unknown := [rule for rule in self.threshold if rule not in THRESHOLD_RULES]):
             found = " ".join(unknown) if self.threshold else "is empty"
             raise ValueError(f"--threshold {found}: choose from {', '.join(THRESHOLD_RULES)}; a number is --fixed_threshold")
@@ -41,7 +43,7 @@ class ProcessBenchConfig(StepBenchmarkConfig):
 
     @property
     def has_natural_threshold(self) -> bool:
-        return super().has_natural_threshold and "fixed" in self.threshold
+        return super().has_natural_threshold and (self.threshold is None or "fixed" in self.threshold)
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,19 @@ def evaluate_processbench(
     `num_unscored` and as predicted wrong, whether it has an error or not; a subset of only such items has an F1 of 0 and no
     threshold of its own.
 
-    Raises ValueError as `check_rules` does, and where the model could read no item at all, or none that a threshold is tuned on.
+    Raises ValueError as `threshold_rules` does, and where the model could read no item at all, or none that a threshold is tuned
+    on.
     """
     subsets = split_subsets(items, predictions)
     has_scores = not isinstance(predictions[0], int)
+    names = threshold_rules(items, config) if has_scores else []
     if has_scores:
-        check_rules(items, config)
-        _check_readable(subsets, config)
-    elif config.fixed_threshold is not None or config.threshold != list(THRESHOLD_RULES):
+        _check_readable(subsets, names)
+    elif config.fixed_threshold is not None or config.threshold is not None:
         option = "--threshold" if config.fixed_threshold is None else "--fixed_threshold"
         raise ValueError(f"{option} is for step scores, but the predictions are steps: leave it out")
     reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
-    rules = {rule: _thresholds(rule, subsets, config) for rule in config.threshold} if has_scores else {"prediction": {}}
+    rules = {rule: _thresholds(rule, subsets, config) for rule in names} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     baselines = _baselines(subsets, config)
     auc = {name: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for name, s in subsets.items()}
@@ -113,9 +116,16 @@ def evaluate_processbench(
     return without_nan(result)
 
 
-def check_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> None:
-    """Raises ValueError, before any model has scored, for a rule of `config.threshold` that these items do not allow."""
+def threshold_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> list[str]:
+    """The rules to report: those of `config.threshold`, by default all that these items allow.
+
+    Raises ValueError, before any model has scored, for a rule that was asked for and that they do not allow.
+    """
     subsets = split_subsets(items, [[] for _ in items])
+    if config.threshold is None:
+        has_both = {name: subset.has_both_kinds for name, subset in subsets.items()}
+        allowed = {"fixed": True, "gsm8k": has_both.get("gsm8k", False), "oracle": all(has_both.values())}
+        return [rule for rule in THRESHOLD_RULES if allowed[rule]]
     if "gsm8k" in config.threshold and "gsm8k" not in subsets:
         raise ValueError(
             f"--threshold gsm8k is tuned on the subset gsm8k, but the data holds {', '.join(subsets)}: "
@@ -125,12 +135,13 @@ def check_rules(items: Sequence[FirstErrorItem], config: ProcessBenchConfig) -> 
     for name in tuned:
         if not subsets[name].has_both_kinds:
             raise ValueError(f"no threshold can be tuned on subset {name}: it needs items with and without an error; use fixed")
+    return config.threshold
 
 
-def _check_readable(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> None:
+def _check_readable(subsets: Mapping[str, Subset], rules: Sequence[str]) -> None:
     if not any(subset.is_read for subset in subsets.values()):
         raise ValueError("the model could read no item: there is nothing to evaluate")
-    if "gsm8k" in config.threshold and not subsets["gsm8k"].is_read:
+    if "gsm8k" in rules and not subsets["gsm8k"].is_read:
         raise ValueError(
             "--threshold gsm8k is tuned on the subset gsm8k, of which the model could read no item: give --threshold fixed oracle"
         )
