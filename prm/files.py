@@ -243,7 +243,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk names none
         raise
     finally:
         aside.unlink(missing_ok=True)

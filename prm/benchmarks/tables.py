@@ -21,6 +21,20 @@ def render(tables: Sequence[Table]) -> str:
     return "\n\n".join("\n".join(part for part in (t.title, align(t.rows), t.note) if part) for t in tables)
 
 
+def markdown(tables: Sequence[Table]) -> str:
+    """The same as Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    parts = []
+    for table in tables:
+        head, *body = table.rows
+        rule = "|---" + "|---:" * (len(head) - 1) + "|"
+        parts.append("\n".join([f"**{table.title}**", "", line(head), rule, *map(line, body), "", table.note]).rstrip() + "\n")
+    return "\n".join(parts)
+
+
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, the first to the left and the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

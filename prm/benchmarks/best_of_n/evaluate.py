@@ -15,6 +15,7 @@ from prm.benchmarks.response_scores import OWN, ResponseScoreConfig, resolve_agg
 from prm.benchmarks.results import without_nan
 from prm.records import StepScores
 
+BENCHMARK = "Best-of-N"
 BASELINES = ("random", "majority_vote")
 MAX_VOTE_DRAWS = 100_000
 MAJORITY = ("baselines", "majority_vote")
@@ -133,6 +134,7 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
     """
     pool, ns = measured.pool, measured.ns
     result = {
+        "benchmark": BENCHMARK,
         "num_questions": len(pool.questions),
         "num_questions_dropped": measured.num_questions_dropped,
         "candidates_per_question": {"min": int(pool.sizes.min()), "max": int(pool.sizes.max())},

@@ -1,0 +1,216 @@
+"""Evaluations of many PRMs at a glance: their folders in; a table per benchmark and data, and every number in long form, out.
+
+Evaluations on the same data stand in one table.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prm.benchmarks.best_of_n.evaluate import BENCHMARK as BEST_OF_N
+from prm.benchmarks.best_of_n.plots import BASELINE_LABELS
+from prm.benchmarks.prmbench.evaluate import BENCHMARK as PRMBENCH
+from prm.benchmarks.prmbench.report import BASELINES as PRMBENCH_BASELINES
+from prm.benchmarks.processbench.evaluate import BENCHMARK as PROCESSBENCH
+from prm.benchmarks.processbench.report import BASELINES as PROCESSBENCH_BASELINES
+from prm.benchmarks.results import METRICS, check_finished, read_items
+from prm.benchmarks.score_files import split_name
+from prm.benchmarks.tables import Table, interval, percent
+from prm.files import hash64, read_json
+from prm.tracking import manifest_path, read_manifest
+
+logger = logging.getLogger(__name__)
+
+REMEDY = "run the evaluation again"
+NOTE = "Intervals are each PRM's alone; whether two PRMs differ is a paired test: --compare, or one Best-of-N evaluation of both."
+
+
+@dataclass(frozen=True)
+class Number:
+    """A share that a PRM, or a baseline, reaches by one metric; None where it is undefined. The interval, where there is one."""
+
+    prm: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one folder holds."""
+
+    folder: Path
+    benchmark: str
+    data: str
+    """In words."""
+    data_hash: int
+    numbers: list[Number]
+    columns: list[str]
+    """The metrics that a table shows."""
+
+
+def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
+    """Name and folder of the evaluations that are given as FOLDER or NAME=FOLDER, or lie below such a folder.
+
+    What is not summarized (calibration reports, what did not come to its end) is left out with a log line. Raises FileNotFoundError
+    for an entry without any evaluation.
+    """
+    found: list[tuple[str | None, Path]] = []
+    for entry in inputs:
+        name, folder = split_name(entry)
+        below = sorted(path.parent for path in Path(folder).rglob(METRICS))
+        if not (readable := [path for path in below if _is_readable(path)]):
+            check_finished(folder)
+            raise FileNotFoundError(f"{entry}: no evaluation of {', '.join(READERS)}; give its --output_dir, or a folder above it")
+        found += [(name, path) for path in readable]
+    return list(dict.fromkeys(found))
+
+
+def read_summary(folder: Path, name: str | None = None) -> Summary:
+    """The numbers of the evaluation in `folder`; its PRM is called `name`, by default as its model or file of predictions.
+
+    Of several PRMs in it each keeps its own name, behind `name`. Raises ValueError, naming the file, for other metrics than this
+    version writes.
+    """
+    result = read_json(folder / METRICS, REMEDY)
+    try:
+        data, numbers, columns = READERS[result["benchmark"]](result)
+        data_hash = _hash_data(result, folder)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{folder / METRICS}: lacks what this version writes ({error!r}); {REMEDY}") from error
+    config = read_manifest(manifest_path(folder), REMEDY).get("config") or {}
+    source = name or Path(config.get("model") or "").name or Path(config.get("predictions") or folder).stem
+    is_alone = len({n.prm for n in numbers if not n.is_baseline}) == 1
+
+    def called(prm: str) -> str:
+        if not prm or (name and is_alone):
+            return source
+        return f"{name}: {prm}" if name else prm
+
+    numbers = [n if n.is_baseline else replace(n, prm=called(n.prm)) for n in numbers]
+    return Summary(folder, result["benchmark"], data, data_hash, numbers, columns)
+
+
+def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
+    """A table per data of each benchmark: PRMs by their first column, best first, then the baselines.
+
+    Raises ValueError for a PRM that has two evaluations on the same data.
+    """
+    groups: dict[tuple[str, str, int], list[Summary]] = {}
+    for s in sorted(summaries, key=lambda summary: list(READERS).index(summary.benchmark)):
+        groups.setdefault((s.benchmark, s.data, s.data_hash), []).append(s)
+    same_words = Counter((benchmark, data) for benchmark, data, _ in groups)
+    return [_table(group, is_alone=same_words[benchmark, data] == 1) for (benchmark, data, _), group in groups.items()]
+
+
+def long_form(summaries: Sequence[Summary]) -> Iterator[dict[str, Any]]:
+    """A row per number, as a data frame has it."""
+    for s in summaries:
+        for number in s.numbers:
+            yield {"benchmark": s.benchmark, "data": s.data, **vars(number), "folder": str(s.folder)}
+
+
+def _is_readable(folder: Path) -> bool:
+    benchmark = read_json(folder / METRICS, REMEDY).get("benchmark")
+    is_finished = manifest_path(folder).exists()
+    if benchmark not in READERS or not is_finished:
+        reason = "its metrics are none of " + ", ".join(READERS) if is_finished else "it did not come to its end"
+        logger.info("%s: left out, as %s", folder, reason)
+    return benchmark in READERS and is_finished
+
+
+def _hash_data(result: Mapping[str, Any], folder: Path) -> int:
+    """Of Best-of-N, which keeps some candidates only, by what two baselines reach that draw nothing; else of all items."""
+    if result["benchmark"] == BEST_OF_N:
+        return hash64(repr([result["baselines"][name]["accuracy"] for name in ("random", "pass_at_n")]))
+    return hash64(repr(sorted((item.id, item.question, item.first_error, item.wrong_steps) for item in read_items(folder))))
+
+
+def _table(group: Sequence[Summary], is_alone: bool) -> Table:
+    """The title of one that is not alone says whose data they are."""
+    columns = list(dict.fromkeys(column for summary in group for column in summary.columns))
+    places: dict[str, Path] = {}
+    cells: dict[str, dict[str, Number]] = {}
+    for summary in group:
+        for number in summary.numbers:
+            if number.is_baseline and summary is not group[0]:
+                continue
+            if places.setdefault(number.prm, summary.folder) != summary.folder:
+                raise ValueError(
+                    f"{summary.folder}: a second evaluation of {number.prm!r} on the same data, the first is {places[number.prm]}; "
+                    "give one of them, or name them apart: NAME=FOLDER"
+                )
+            cells.setdefault(number.prm, {})[number.metric] = number
+
+    def rank(prm: str) -> tuple[bool, float]:
+        own = cells[prm].get(columns[0])
+        is_baseline = any(number.is_baseline for number in cells[prm].values())
+        return is_baseline, 0.0 if is_baseline or own is None or own.value is None else -own.value
+
+    rows = [[prm, *(_cell(cells[prm].get(column)) for column in columns)] for prm in sorted(cells, key=rank)]
+    title = f"{group[0].benchmark}: {group[0].data}" + (f" as in {group[0].folder}" if not is_alone else "")
+    return Table(f"{title} (%)", [["PRM", *columns], *rows], NOTE)
+
+
+def _cell(number: Number | None) -> str:
+    if number is None:
+        return ""
+    return percent(number.value) + (f" {interval(number.low, number.high)}" if number.low is not None else "")
+
+
+Content = tuple[str, list[Number], list[str]]
+"""Data, numbers and columns; the PRM of a benchmark of one PRM has no name there."""
+
+
+def _best_of_n(result: Mapping[str, Any]) -> Content:
+    ns = list(map(str, result["n"]))
+    numbers = []
+    for prm, by_aggregation in result["prms"].items():
+        for aggregation, found in by_aggregation.items():
+            curve = found["best_of_n"]
+            parts = [(f"best of {n}, {aggregation}", *(curve[key][n] for key in ("accuracy", "low", "high"))) for n in ns]
+            numbers += [Number(prm, *part) for part in parts]
+            numbers.append(Number(prm, f"AUC, {aggregation}", found["outcome_auc"]))
+    aggregations = list(dict.fromkeys(name for found in result["prms"].values() for name in found))
+    columns = [f"best of {ns[-1]}, {name}" for name in aggregations]
+    for key, curve in result["baselines"].items():
+        if curve:
+            values = [curve[end][ns[-1]] for end in ("accuracy", "low", "high")]
+            numbers += [Number(BASELINE_LABELS[key], column, *values, is_baseline=True) for column in columns]
+    data = f"{result['num_questions']:,} questions, {result['num_candidates']:,} candidates"
+    return data, numbers, [*columns, f"AUC, {aggregations[0]}"]
+
+
+def _processbench(result: Mapping[str, Any]) -> Content:
+    subsets = list(result["step_auc"]["subsets"])
+    numbers = []
+    for rule, found in result["results"].items():
+        parts = {f"F1, {rule}": found["average"]} | {f"F1 of {s}, {rule}": found["subsets"][s] for s in subsets}
+        numbers += [Number("", metric, part["f1"], part["low"], part["high"]) for metric, part in parts.items()]
+    numbers.append(Number("", "step AUC", result["step_auc"]["average"]))
+    columns = [f"F1, {rule}" for rule in result["results"]]
+    for key, label in PROCESSBENCH_BASELINES.items():
+        numbers.append(Number(label, columns[-1], result["baselines"][key]["average"]["f1"], is_baseline=True))
+    return f"{result['num_items']:,} items of {', '.join(subsets)}", numbers, [*columns, "step AUC"]
+
+
+def _prmbench(result: Mapping[str, Any]) -> Content:
+    numbers = []
+    for rule, found in result["results"].items():
+        parts = {f"PRMScore, {rule}": found}
+        parts |= {f"PRMScore of {name}, {rule}": part for name, part in found["categories"].items() if "prm_score" in part}
+        numbers += [Number("", metric, part["prm_score"], part.get("low"), part.get("high")) for metric, part in parts.items()]
+    numbers.append(Number("", "step AUC", result["step_auc"]))
+    columns = [f"PRMScore, {rule}" for rule in result["results"]]
+    for key, label in PRMBENCH_BASELINES.items():
+        numbers.append(Number(label, columns[-1], result["baselines"][key]["prm_score"], is_baseline=True))
+    return f"{result['num_items']:,} items", numbers, [*columns, "step AUC"]
+
+
+READERS = {BEST_OF_N: _best_of_n, PROCESSBENCH: _processbench, PRMBENCH: _prmbench}
+"""Benchmark -> what reads its metrics."""

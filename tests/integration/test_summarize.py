@@ -1,0 +1,155 @@
+"""summarize.py end to end: evaluations of several PRMs on several data in, tables and a CSV file out."""
+
+import csv
+import json
+
+import bon_eval
+import prmbench_eval
+import processbench_eval
+import pytest
+import report
+import summarize
+
+from prm.benchmarks.results import read_tables, write_results
+from prm.files import write_json, write_jsonl
+from prm.records import StepScores
+from prm.tracking import write_manifest
+
+STEPS = {"a": 0, "b": 1, "c": -1, "d": -1}
+"""Items of three steps and their first wrong one."""
+
+
+def items(names=tuple(STEPS)):
+    return [{"id": n, "generator": "g", "problem": f"{n}?", "steps": ["x", "y", "z"], "label": STEPS[n]} for n in names]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """ProcessBench of two PRMs and, of one, of fewer items; PRMBench; Best-of-N of both; a calibration report."""
+    folder = tmp_path / "results"
+    write_json(tmp_path / "math.json", items())
+    write_json(tmp_path / "omnimath.json", items("ac"))
+    scores = {
+        "good": {n: [0.1 if i == first else 0.9 for i in range(3)] for n, first in STEPS.items()},
+        "bad": {n: [0.9, 0.8 if first == -1 else 0.9, 0.95] for n, first in STEPS.items()},
+    }
+    fast = ["--num_bootstrap", "20", "--num_random_draws", "2"]
+    for prm, by_item in scores.items():
+        rows = [{"id": n, "step_scores": s} for n, s in by_item.items()]
+        write_jsonl(tmp_path / f"{prm}.jsonl", rows)
+        flags = ["--predictions", str(tmp_path / f"{prm}.jsonl"), *fast]
+        output = str(folder / prm / "processbench")
+        processbench_eval.main(["--data", str(tmp_path / "math.json"), *flags, "--output_dir", output])
+    few, output = str(tmp_path / "omnimath.json"), str(folder / "good" / "few")
+    good = ["--predictions", str(tmp_path / "good.jsonl"), *fast]
+    processbench_eval.main(["--data", few, *good, "--output_dir", output])
+    question = {"original_question": "1?", "modified_question": "2?"}
+    process = {"original_process": ["1. a"], "modified_process": ["1. a", "2. b"], "error_steps": [2]}
+    write_jsonl(tmp_path / "raw.jsonl", [{"idx": "p", "classification": "circular", **question, **process}])
+    write_jsonl(tmp_path / "labels.jsonl", [{"id": "circular_p", "step_scores": [0.9, 0.2]}])
+    flags = ["--data", str(tmp_path / "raw.jsonl"), "--predictions", str(tmp_path / "labels.jsonl"), *fast]
+    prmbench_eval.main([*flags, "--output_dir", str(folder / "good" / "prmbench")])
+    for prm, sign in (("good", 1), ("bad", -1)):
+        rows = [StepScores("q", i, [0.5 + sign * 0.1 * i], i == 3, "1", str(i)) for i in range(4)]
+        write_jsonl(tmp_path / f"{prm}_bon.jsonl", rows)
+    pools = [f"{prm}={tmp_path / prm}_bon.jsonl" for prm in ("good", "bad")]
+    bon_eval.main(["--scores", *pools, *fast[:2], "--num_vote_draws", "5", "--output_dir", str(folder / "best_of_n")])
+    write_results(folder / "calibration", {"responses": {}}, [])
+    write_manifest(folder / "calibration", {})
+    return folder
+
+
+def run(tmp_path, *inputs):
+    summarize.main(["--input", *map(str, inputs), "--output_dir", str(tmp_path / "out")])
+    return {table.title: table.rows for table in read_tables(tmp_path / "out")}
+
+
+def test_a_table_per_data_and_a_row_per_prm(tmp_path, results, capsys):
+    tables = run(tmp_path, results)
+    assert list(tables) == [
+        "Best-of-N: 1 questions, 4 candidates (%)",
+        "ProcessBench: 4 items of math (%)",
+        "ProcessBench: 2 items of omnimath (%)",
+        "PRMBench: 1 items (%)",
+    ]
+    best_of_n, math, omnimath, prmbench = tables.values()
+    assert best_of_n[0] == ["PRM", "best of 4, min", "best of 4, mean", "best of 4, last", "AUC, min"]
+    assert [row[:2] for row in best_of_n[1:4]] == [
+        ["good", "100.0 [100.0, 100.0]"],
+        ["bad", "0.0 [0.0, 0.0]"],
+        ["random", "25.0 [25.0, 25.0]"],
+    ]
+    assert math[0] == ["PRM", "F1, fixed", "F1, oracle", "step AUC"]
+    assert [row[0] for row in math[1:3]] == ["good", "bad"]
+    assert [row[1].split()[0] for row in math[1:3]] == ["100.0", "0.0"]
+    assert [row[0] for row in math[3:]] == [row[0] for row in omnimath[2:]], "baselines once"
+    assert math[-1] == ["every step right", "", "0.0", ""], "a baseline has the best threshold, as under the oracle rule"
+    assert prmbench[1][:2] == ["labels", "100.0 [100.0, 100.0]"]
+    assert "calibration: left out, as its metrics are none of Best-of-N, ProcessBench, PRMBench" in capsys.readouterr().err
+
+
+def test_the_numbers_are_those_of_the_evaluations(tmp_path, results):
+    run(tmp_path, results)
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").open()))
+    found = {(row["folder"], row["prm"], row["metric"]): row for row in rows}
+    assert len(found) == len(rows)
+    metrics = json.loads((results / "best_of_n" / "metrics.json").read_text())
+    row = found[str(results / "best_of_n"), "bad", "best of 2, mean"]
+    curve = metrics["prms"]["bad"]["mean"]["best_of_n"]
+    assert [float(row[key]) for key in ("value", "low", "high")] == [curve[key]["2"] for key in ("accuracy", "low", "high")]
+    metrics = json.loads((results / "bad" / "processbench" / "metrics.json").read_text())
+    place = metrics["results"]["oracle"]["subsets"]["math"]
+    assert float(found[str(results / "bad" / "processbench"), "bad", "F1 of math, oracle"]["value"]) == place["f1"]
+    assert "| good | 100.0 [100.0, 100.0] |" in (tmp_path / "out" / "summary.md").read_text()
+    report.main(["--input", str(tmp_path / "out")])
+    assert "ProcessBench: 4 items of math" in (tmp_path / "out" / "report.html").read_text()
+    assert len(run(tmp_path, tmp_path)) == 4, "a summary is no evaluation"
+
+
+def test_names(tmp_path, results):
+    tables = run(tmp_path, f"A={results / 'good' / 'processbench'}", f"B={results / 'best_of_n'}", results / "bad")
+    assert [row[0] for row in tables["ProcessBench: 4 items of math (%)"][1:3]] == ["A", "bad"]
+    assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-Math-PRM-7B", "/models/Qwen2.5-Math-PRM-7B/"])
+def test_a_model_keeps_its_whole_name(tmp_path, results, model):
+    path = results / "bad" / "processbench" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    write_json(path, manifest | {"config": manifest["config"] | {"model": model, "predictions": None}})
+    assert run(tmp_path, path.parent)["ProcessBench: 4 items of math (%)"][1][0] == "Qwen2.5-Math-PRM-7B"
+
+
+def test_equal_words_and_other_data(tmp_path, results):
+    other = [{**item, "label": 0} if item["id"] == "b" else item for item in items()]
+    write_json(tmp_path / "math.json", other)
+    flags = ["--data", str(tmp_path / "math.json"), "--predictions", str(tmp_path / "bad.jsonl"), "--num_bootstrap", "20"]
+    processbench_eval.main([*flags, "--output_dir", str(tmp_path / "other")])
+    titles = list(run(tmp_path, results / "bad", tmp_path / "other"))
+    folders = results / "bad" / "processbench", tmp_path / "other"
+    assert titles == [f"ProcessBench: 4 items of math as in {folder} (%)" for folder in folders]
+
+
+def test_mistakes(tmp_path, results):
+    with pytest.raises(ValueError, match="give --input"):
+        summarize.main([])
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        run(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="calibration: no evaluation of Best-of-N, ProcessBench, PRMBench"):
+        run(tmp_path, results / "calibration")
+    with pytest.raises(ValueError, match=r"few: a second evaluation of 'good' on the same data|processbench: a second evaluation"):
+        run(tmp_path, f"good={results / 'good' / 'processbench'}", f"good={results / 'bad' / 'processbench'}")
+    with pytest.raises(ValueError, match="is the input itself"):
+        summarize.main(["--input", str(results), "--output_dir", str(results / "best_of_n")])
+    (results / "bad" / "processbench" / "manifest.json").unlink()
+    assert "bad" not in [row[0] for row in run(tmp_path, results)["ProcessBench: 4 items of math (%)"]]
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json: is missing, so the evaluation did not come to its end"):
+        run(tmp_path, results / "bad" / "processbench")
+    path = results / "good" / "processbench" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["results"]["fixed"]["average"]
+    write_json(path, metrics)
+    with pytest.raises(
+        ValueError, match=rf"{path}: lacks what this version writes \(KeyError\('average'\)\); run the evaluation again"
+    ):
+        run(tmp_path, results)
