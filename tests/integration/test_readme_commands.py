@@ -95,9 +95,18 @@ def test_the_blocks_are_those_that_are_meant():
     scripts = [next(Path(word).stem for word in words if word.startswith("scripts/")) for words in COMMANDS]
     assert scripts == [
         *("grade_rollouts", "build_dataset", "random_backbone", "train", "score", "bon_eval"),
-        *("bon_eval", "bon_eval", "bon_eval", "processbench_eval", "prmbench_eval", "calibration_report", "report"),
+        *("bon_eval", "bon_eval", "bon_eval", "processbench_eval", "prmbench_eval", "calibration_report", "report", "summarize"),
     ]
     assert len(EVALUATIONS) == 7
+
+
+def test_a_summary_of_them(folder):
+    tables = read_tables(folder / "results/summary")
+    assert [table.title for table in tables] == [
+        *(f"Best-of-N: 50 questions, 800 candidates as in results/best_of_n/{name} (%)" for name in ("gsm8k", "math500")),
+        "Best-of-N: 100 questions, 800 candidates (%)",
+    ]
+    assert all([row[0] for row in table.rows[-3:]] == ["random", "majority vote", "any right (pass@N)"] for table in tables)
 
 
 def test_solutions_are_graded_trained_on_and_scored(folder):

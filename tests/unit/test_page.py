@@ -100,6 +100,23 @@ def test_the_header_counts_what_there_is_and_leaves_the_names_of_prms_alone(tmp_
     assert "<dt>Counts</dt><dd>items 8, unscored qwen_<wbr>prm 3</dd>" in build_page(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "extra", "expected"),
+    [
+        ({"model": "m", "scores": []}, {}, "<dt>Model</dt><dd>m</dd>"),
+        ({"model": "m"}, {"model": "n"}, "<dt>Model</dt><dd>n</dd>"),
+        ({"model": None, "scores": ["a=x", "y"]}, {"model": None}, "<dt>Scores</dt><dd>a=x, y</dd>"),
+        ({"model": None, "predictions": "p"}, {}, "<dt>Predictions</dt><dd>p</dd>"),
+    ],
+)
+def test_the_header_says_what_was_evaluated(tmp_path, config, extra, expected):
+    write_results(tmp_path, {}, [TABLE])
+    write_manifest(tmp_path, config, extra=extra)
+    page = build_page(tmp_path)
+    assert expected in page
+    assert sum(page.count(f"<dt>{name}</dt>") for name in ("Model", "Scores", "Predictions")) == 1
+
+
 def test_names_and_paths_may_break_where_a_reader_would(tmp_path):
     write_results(tmp_path, {}, [Table("", [["", "N=1"], ["qwen_prm, a/b (i+1)/n </b>", "5_0"]])])
     write_manifest(tmp_path, {}, inputs={"data/x_y.json": "0"})

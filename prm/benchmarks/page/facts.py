@@ -29,7 +29,7 @@ def read_facts(folder: str | Path) -> Facts:
     command = [str(word) for word in manifest.get("command", [])]
     rows = {
         "Evaluation": Path(command[0]).name if command else "",
-        "Model": _models(manifest),
+        **_source(manifest),
         "Data": ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in manifest.get("inputs", {}).items()),
         "Date": _date(folder / METRICS),
         "Code": str(manifest.get("code_version", "")),
@@ -40,13 +40,14 @@ def read_facts(folder: str | Path) -> Facts:
     return Facts({name: value for name, value in rows.items() if value}, ["python", *command] if command else [], manifest)
 
 
-def _models(manifest: Mapping[str, Any]) -> str:
-    """The checkpoint, or the files its scores or predictions were read from."""
+def _source(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What was evaluated: the checkpoint, or the files that its scores or predictions were read from."""
     config = manifest.get("config")
     config = config if isinstance(config, dict) else {}
-    named = [manifest.get("model"), *(config.get(name) for name in ("model", "scores", "predictions"))]
-    found = next((value for value in named if value), "")
-    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+    for name in ("model", "scores", "predictions"):
+        if found := (name == "model" and manifest.get("model")) or config.get(name):
+            return {name.capitalize(): ", ".join(map(str, found)) if isinstance(found, list) else str(found)}
+    return {}
 
 
 def _date(path: Path) -> str:
