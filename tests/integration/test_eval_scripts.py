@@ -153,7 +153,7 @@ class TestBestOfN:
         write_jsonl(rollouts, [*read_records(rollouts, Rollout), *unread])
         score.main(["--model", checkpoint, "--input", str(rollouts), "--output", str(tmp_path / "asym.jsonl")])
         assert run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl")["left_out_by_scoring"] == {"asym": 2}
-        assert "asym: scoring left out 2 responses" in read_tables(tmp_path / "out")[0].note
+        assert "asym: scoring left out 2 responses" in read_tables(tmp_path / "out")[1].note
         complete = run_bon(tmp_path, "--scores", tmp_path / "asym.jsonl", "--rollouts", rollouts)
         assert (complete["left_out_by_scoring"], complete["num_unscored"]) == ({}, {"asym": 2})
 
@@ -372,8 +372,9 @@ class TestProcessBench:
     def test_mistakes(self, tmp_path):
         write_json(tmp_path / "first_error.json", list(self.ITEMS))
         write_jsonl(tmp_path / "p.jsonl", [{"id": "x", "step_scores": [0.8, 0.2]}, {"id": "y", "step_scores": [0.3]}])
+        given = ["--data", tmp_path / "first_error.json", "--predictions", tmp_path / "p.jsonl"]
         with pytest.raises(ValueError, match="the data holds first_error: add gsm8k"):
-            self.run(tmp_path, "--data", tmp_path / "first_error.json", "--predictions", tmp_path / "p.jsonl")
+            self.run(tmp_path, *given, "--threshold", "gsm8k")
         with pytest.raises(ValueError, match="give either --model MODEL or --predictions"):
             self.run(tmp_path, "--data", tmp_path)
         with pytest.raises(ValueError, match="--recipe says how --model is loaded, but --predictions is given"):

@@ -13,7 +13,7 @@ from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n,
 from prm.benchmarks.best_of_n.plots import plot_best_of_n
 from prm.benchmarks.best_of_n.report import BestOfNReportConfig
 from prm.benchmarks.best_of_n.tables import best_of_n_tables
-from prm.benchmarks.tables import render
+from prm.benchmarks.tables import percent, render
 from prm.records import Response, StepScores
 
 # Question a: the right answer 7 is voted down but scored highest by its weakest step; b: all wrong but one.
@@ -246,7 +246,7 @@ def test_each_prm_under_its_own_aggregation():
     for prm, name in (("orm", "last"), ("prm", "min")):
         assert result["prms"][prm]["own"]["best_of_n"] == result["prms"][prm][name]["best_of_n"]
     assert result["own_aggregation"] == {"orm": "last", "prm": "softmin, tau 0.01"}
-    table = best_of_n_tables(result)[0]
+    table = best_of_n_tables(result)[1]
     assert "own: orm last; prm softmin, tau 0.01" in table.note
     assert table.title.endswith("4 candidates each, each PRM's own aggregation")
     with pytest.raises(ValueError, match="--aggregation own: nothing says what prm was trained for"):
@@ -316,15 +316,31 @@ def test_numbers_that_cannot_be(option, message):
 def test_titles_tell_aggregations_apart_and_those_behind_the_first_are_folded():
     tables = best_of_n_tables(evaluate_best_of_n({"prm": ROWS}, config(aggregation=["min", "last"])))
     titles = [table.title for table in tables]
-    assert len(set(titles)) == len(titles) == 4
-    assert titles[2].endswith(", last of step scores")
-    assert [table.is_folded for table in tables] == [False, False, True, True]
+    assert len(set(titles)) == len(titles) == 5
+    assert titles[3].endswith(", last of step scores")
+    assert [table.is_folded for table in tables] == [False, False, False, True, True]
+
+
+def test_the_first_table_has_all_prms_under_all_aggregations():
+    result = evaluate_best_of_n(
+        {"prm": ROWS, "worse": [replace(r, step_scores=[0.5]) for r in ROWS]}, config(aggregation=["min", "last"])
+    )
+    head, *rows = best_of_n_tables(result)[0].rows
+    assert head == ["", "min", "last", "AUC, min", "AUC, last"]
+    for prm, *cells in rows[-2:]:
+        found = [result["prms"][prm][name] for name in ("min", "last")]
+        accuracies = [one["best_of_n"]["accuracy"]["3"] for one in found]
+        assert cells == [percent(value) for value in (*accuracies, *(one["outcome_auc"] for one in found))]
+    assert [row[0] for row in rows[-2:]] == ["prm", "worse"]
+    assert rows[-1][3:] == ["50.0", "50.0"]
+    assert rows[0] == ["random", rows[-1][1], rows[-1][1], "", ""]
+    assert "by aggregation" not in render(best_of_n_tables(evaluate_best_of_n({"prm": ROWS}, config(aggregation=["min"]))))
 
 
 def test_a_single_question_has_no_p_value(tmp_path):
     result = evaluate_best_of_n({"prm": ROWS[:3], "worse": [replace(r, step_scores=[0.5]) for r in ROWS[:3]]}, config())
     assert result["differences"]["min"]["prm"]["worse"]["p_value"] == {"1": None, "2": None, "3": None}
-    tests = best_of_n_tables(result)[1]
+    tests = best_of_n_tables(result)[2]
     assert tests.rows[0][-1] == "p"
     assert [row[-1] for row in tests.rows[1:]] == ["-"] * 3
     assert "NaN" not in json.dumps(result)

@@ -11,9 +11,9 @@ from prm.benchmarks.tables import Table, interval, p_value, percent
 
 
 def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
-    """Accuracy of PRMs and baselines and the tests of the best PRM, per aggregation, folded behind the first; then length and
-    breakdown, if measured."""
-    tables = []
+    """All PRMs under all aggregations at the largest N; then accuracy of PRMs and baselines and the tests of the best PRM, per
+    aggregation, folded behind the first; then length and breakdown, if measured."""
+    tables = [_overview(result)] if len(result["prms"]) * len(result["differences"]) > 1 else []
     for index, (aggregation, differences) in enumerate(result["differences"].items()):
         pair = (_accuracy(result, aggregation), _tests_of_the_best(result, aggregation, differences))
         tables += [replace(table, is_folded=index > 0) for table in pair]
@@ -21,6 +21,20 @@ def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
         tables += [_length(result, length), _pairs(length)]
     tables += [_breakdown(result, name, groups) for name, groups in result.get("breakdown", {}).items()]
     return tables
+
+
+def _overview(result: Mapping[str, Any]) -> Table:
+    n, aggregations = str(result["n"][-1]), list(result["differences"])
+    rows = [["", *aggregations, *(f"AUC, {aggregation}" for aggregation in aggregations)]]
+    for name, curve in result["baselines"].items():
+        if curve:
+            rows.append([BASELINE_LABELS[name], *[percent(curve["accuracy"][n])] * len(aggregations), *[""] * len(aggregations)])
+    for prm, by_aggregation in result["prms"].items():
+        found = [by_aggregation[aggregation] for aggregation in aggregations]
+        accuracies = [percent(of_one["best_of_n"]["accuracy"][n]) for of_one in found]
+        rows.append([prm, *accuracies, *(percent(of_one["outcome_auc"]) for of_one in found)])
+    note = "AUC: how often a right candidate outscores a wrong one, of the same question or of another"
+    return Table(f"Best-of-{n} accuracy (%) by aggregation of the step scores", rows, note)
 
 
 def _accuracy(result: Mapping[str, Any], aggregation: str) -> Table:
