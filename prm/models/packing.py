@@ -2,6 +2,20 @@
 
 Shapes: 1 is the row, `tokens` all its tokens, `responses` the packed documents, `steps` the steps of all of them in order,
 `targets` the response tokens of all of them in order.
+
+An example with a shared beginning (of fewer tokens than `SHORTEST_PREFIX`): prompt p q, responses A B c and A B D e, a step ends at
+each of B, c, e.
+
+    input_ids     p q A B c D e             the second response continues p q A B, so of it D e alone are computed
+    position_ids  0 1 2 3 4 4 5             those in each one's own response
+    shared.index  0 1 2 3 4, 0 1 2 3 5 6    places in the row of what each response sees
+    step_ends     3 4, 3 6                  places in the row; the step that both begin with has one score
+
+`with_targets` the second response computes B anew, as D is predicted from it: the row is p q A B c B D e.
+
+    target_positions  2 3 4 6 7             A B c D e, places in the row of all different targets
+    target_index      0 1 2, 0 1 3 4        which of them the targets of each response are
+    target_steps      0 0 1, 2 2 3 3        the step of each target, counted over the row
 """
 
 import itertools

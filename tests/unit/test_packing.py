@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import prm.models.prefixes
 from prm.models.packing import batch_by_tokens, pack, pack_responses
 from prm.steps import EncodedResponse
 
@@ -27,6 +28,22 @@ def test_steps_and_targets_by_hand():
     assert "target_index" not in batch
     assert batch["target_steps"].tolist() == [0, 0, 1, 2, 2, 2]
     assert "target_steps" not in pack_responses(encoded)
+
+
+def test_the_example_of_the_module(monkeypatch):
+    monkeypatch.setattr(prm.models.prefixes, "SHORTEST_PREFIX", 1)
+    p, q, a, b, c, d, e = range(10, 17)
+    encoded = [EncodedResponse([p, q, a, b, c], [3, 4], 2), EncodedResponse([p, q, a, b, d, e], [3, 5], 2)]
+    row = pack_responses(encoded, share_prefixes=True)
+    assert row["input_ids"].tolist() == [[p, q, a, b, c, d, e]]
+    assert row["position_ids"].tolist() == [[0, 1, 2, 3, 4, 4, 5]]
+    assert row["shared"].index.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 5, 6]
+    assert row["step_ends"].tolist() == [3, 4, 3, 6]
+    row = pack_responses(encoded, with_targets=True, share_prefixes=True)
+    assert row["input_ids"].tolist() == [[p, q, a, b, c, b, d, e]]
+    assert row["target_positions"].tolist() == [2, 3, 4, 6, 7]
+    assert row["target_index"].tolist() == [0, 1, 2, 0, 1, 3, 4]
+    assert row["target_steps"].tolist() == [0, 0, 1, 2, 2, 3, 3]
 
 
 def test_batches_are_longest_first_within_the_budget_and_complete():
