@@ -97,7 +97,7 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
 
 
 def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
-    """A table per data of each benchmark: PRMs by their first column, best first, then the baselines.
+    """A table per data of each benchmark: PRMs, best first by the first column in which all have a number; then the baselines.
 
     Raises ValueError for a PRM that has two evaluations on the same data.
     """
@@ -147,12 +147,16 @@ def _table(group: Sequence[Summary], is_alone: bool) -> Table:
                 )
             cells.setdefault(number.prm, {})[number.metric] = number
 
-    def rank(prm: str) -> tuple[bool, float]:
-        own = cells[prm].get(columns[0])
-        is_baseline = any(number.is_baseline for number in cells[prm].values())
-        return is_baseline, 0.0 if is_baseline or own is None or own.value is None else -own.value
+    baselines = [prm for prm, by_metric in cells.items() if any(number.is_baseline for number in by_metric.values())]
+    prms = [prm for prm in cells if prm not in baselines]
+    ranked_by = next((column for column in columns if all(column in cells[prm] for prm in prms)), columns[0])
 
-    rows = [[prm, *(_cell(cells[prm].get(column)) for column in columns)] for prm in sorted(cells, key=rank)]
+    def value(prm: str) -> float:
+        number = cells[prm].get(ranked_by)
+        return 0.0 if number is None or number.value is None else number.value
+
+    order = [*sorted(prms, key=value, reverse=True), *baselines]
+    rows = [[prm, *(_cell(cells[prm].get(column)) for column in columns)] for prm in order]
     title = f"{group[0].benchmark}: {group[0].data}" + (f" as in {group[0].folder}" if not is_alone else "")
     return Table(f"{title} (%)", [["PRM", *columns], *rows], NOTE)
 

@@ -112,6 +112,16 @@ def test_names(tmp_path, results):
     assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
 
 
+def test_rows_are_ordered_by_what_all_have(tmp_path, results):
+    flags = ["--data", str(tmp_path / "math.json"), "--num_bootstrap", "20", "--num_random_draws", "2"]
+    flags += ["--threshold", "oracle", "--predictions", str(tmp_path / "good.jsonl")]
+    processbench_eval.main([*flags, "--output_dir", str(results / "good" / "processbench")])
+    rows = run(tmp_path, results)["ProcessBench: 4 items of math (%)"]
+    assert [row[0] for row in rows[1:3]] == ["good", "bad"]
+    assert rows[0][1:] == ["F1, fixed", "F1, oracle", "step AUC"]
+    assert rows[1][1] == ""
+
+
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-Math-PRM-7B", "/models/Qwen2.5-Math-PRM-7B/"])
 def test_a_model_keeps_its_whole_name(tmp_path, results, model):
     path = results / "bad" / "processbench" / "manifest.json"
