@@ -5,6 +5,7 @@ An evaluation is killed while its model scores: all its files are those of an un
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -121,7 +122,7 @@ def flush_and_die(writer):
     global num_flushes
     flush(writer)
     num_flushes += 1
-    if num_flushes == 2:
+    if num_flushes == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
 
 
@@ -139,8 +140,9 @@ for script, flags in evaluations.items():
 """
 
 
-def test_evaluations_killed_while_they_score(inputs, make_prm, tmp_path):
-    """Windows of 32 and 64 were scored and the third was not; an item in nine cannot be read."""
+@pytest.mark.parametrize(("num_flushes", "num_scored"), [(1, 0), (3, 32), (4, 96)])
+def test_evaluations_killed_while_they_score(inputs, make_prm, tmp_path, num_flushes, num_scored):
+    """Of every window (32, 64, ...) what was dropped is written and then its scores; an item in nine cannot be read."""
     texts = [[f"Take {i}.", f"Add {i} to it.", "word " * (200 if i % 9 == 3 else i % 7 + 1)] for i in range(200)]
     items = [{"id": f"i{i}", "problem": "?", "steps": steps, "label": i % 3 - 1} for i, steps in enumerate(texts)]
     write_jsonl(tmp_path / "first_error.jsonl", items)
@@ -151,10 +153,11 @@ def test_evaluations_killed_while_they_score(inputs, make_prm, tmp_path):
         "processbench_eval": [*common, "--data", "first_error.jsonl", "--threshold", "fixed", "oracle"],
         "bon_eval": [*common, "--rollouts", "rollouts.jsonl", "--num_vote_draws", "20"],
     }
-    command = [sys.executable, "-c", RUN_BROKEN_AND_WHOLE, json.dumps(evaluations)]
+    command = [sys.executable, "-c", RUN_BROKEN_AND_WHOLE, json.dumps(evaluations), str(num_flushes)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    assert done.stderr.count("104 responses to score, 96 already scored") == 2
+    found = [int(number) for number in re.findall(r"responses to score, (\d+) already scored", done.stderr)]
+    assert found == [0, 0, num_scored, 0, num_scored, 0]
     for script in evaluations:
         broken, whole = (files_of(tmp_path / part / script) for part in ("broken", "whole"))
         assert broken == whole

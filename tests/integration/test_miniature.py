@@ -89,7 +89,7 @@ def test_a_finished_run_only_reports_and_a_changed_one_is_refused(finished_run, 
 
 def test_the_readme_s_evaluations_run_on_it(finished_run, tmp_path):
     folder, _ = finished_run
-    sentence = re.search(r"on the miniature, (.*?) for the calibration", readme.SENTENCES)[1]
+    sentence = re.search(r"On the miniature, (.*?) for the calibration", readme.SENTENCES)[1]
     model, first_errors, labels = (
         flags.replace("outputs/miniature", str(folder)).split() for flags in re.findall("`(.*?)`", sentence)
     )

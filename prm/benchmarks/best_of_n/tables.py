@@ -33,8 +33,9 @@ def _overview(result: Mapping[str, Any]) -> Table:
         found = [by_aggregation[aggregation] for aggregation in aggregations]
         accuracies = [percent(of_one["best_of_n"]["accuracy"][n]) for of_one in found]
         rows.append([prm, *accuracies, *(percent(of_one["outcome_auc"]) for of_one in found)])
-    note = "AUC: how often a right candidate outscores a wrong one, of the same question or of another"
-    return Table(f"Best-of-{n} accuracy (%) by aggregation of the step scores", rows, note)
+    notes = ["AUC: how often a right candidate outscores a wrong one, of the same question or of another"]
+    notes += result.get("constant_scores", [])  # what makes all these numbers void comes first
+    return Table(f"Best-of-{n} accuracy (%) by aggregation of the step scores", rows, "\n".join(notes))
 
 
 def _accuracy(result: Mapping[str, Any], aggregation: str) -> Table:
