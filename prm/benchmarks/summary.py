@@ -25,6 +25,7 @@ from prm.tracking import manifest_path, read_manifest
 logger = logging.getLogger(__name__)
 
 REMEDY = "run the evaluation again"
+ORACLE = "oracle"
 NOTE = "Intervals are each PRM's alone; whether two PRMs differ is a paired test: --compare, or one Best-of-N evaluation of both."
 
 
@@ -197,9 +198,9 @@ def _processbench(result: Mapping[str, Any]) -> Content:
         parts = {f"F1, {rule}": found["average"]} | {f"F1 of {s}, {rule}": found["subsets"][s] for s in subsets}
         numbers += [Number("", metric, part["f1"], part["low"], part["high"]) for metric, part in parts.items()]
     numbers.append(Number("", "step AUC", result["step_auc"]["average"]))
-    columns = [f"F1, {rule}" for rule in result["results"]]
+    columns = _columns("F1", result)
     for key, label in PROCESSBENCH_BASELINES.items():
-        numbers.append(Number(label, columns[-1], result["baselines"][key]["average"]["f1"], is_baseline=True))
+        numbers.append(Number(label, f"F1, {ORACLE}", result["baselines"][key]["average"]["f1"], is_baseline=True))
     return f"{result['num_items']:,} items of {', '.join(subsets)}", numbers, [*columns, "step AUC"]
 
 
@@ -210,10 +211,15 @@ def _prmbench(result: Mapping[str, Any]) -> Content:
         parts |= {f"PRMScore of {name}, {rule}": part for name, part in found["categories"].items() if "prm_score" in part}
         numbers += [Number("", metric, part["prm_score"], part.get("low"), part.get("high")) for metric, part in parts.items()]
     numbers.append(Number("", "step AUC", result["step_auc"]))
-    columns = [f"PRMScore, {rule}" for rule in result["results"]]
+    columns = _columns("PRMScore", result)
     for key, label in PRMBENCH_BASELINES.items():
-        numbers.append(Number(label, columns[-1], result["baselines"][key]["prm_score"], is_baseline=True))
+        numbers.append(Number(label, f"PRMScore, {ORACLE}", result["baselines"][key]["prm_score"], is_baseline=True))
     return f"{result['num_items']:,} items", numbers, [*columns, "step AUC"]
+
+
+def _columns(metric: str, result: Mapping[str, Any]) -> list[str]:
+    """One for each rule; that of the oracle, as which the baselines have the best threshold, in any case."""
+    return [f"{metric}, {rule}" for rule in dict.fromkeys([*result["results"], ORACLE])]
 
 
 READERS = {BEST_OF_N: _best_of_n, PROCESSBENCH: _processbench, PRMBENCH: _prmbench}

@@ -112,6 +112,16 @@ def test_names(tmp_path, results):
     assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
 
 
+@pytest.mark.parametrize("rules", [["oracle", "fixed"], ["fixed"]])
+def test_baselines_stand_under_the_oracle_rule(tmp_path, results, rules):
+    flags = ["--data", str(tmp_path / "math.json"), "--num_bootstrap", "20", "--num_random_draws", "2"]
+    flags += ["--threshold", *rules, "--predictions", str(tmp_path / "good.jsonl")]
+    processbench_eval.main([*flags, "--output_dir", str(tmp_path / "again")])
+    head, _, *baselines = run(tmp_path, tmp_path / "again")["ProcessBench: 4 items of math (%)"]
+    assert sorted(head[1:3]) == ["F1, fixed", "F1, oracle"]
+    assert all(row[head.index("F1, oracle")] and not row[head.index("F1, fixed")] for row in baselines)
+
+
 def test_rows_are_ordered_by_what_all_have(tmp_path, results):
     flags = ["--data", str(tmp_path / "math.json"), "--num_bootstrap", "20", "--num_random_draws", "2"]
     flags += ["--threshold", "oracle", "--predictions", str(tmp_path / "good.jsonl")]
