@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prm.benchmarks.results import METRICS, check_output_dir, write_results
-from prm.benchmarks.summary import find_evaluations, long_form, read_summary, summary_tables
+from prm.benchmarks.summary import by_data, find_evaluations, long_form, read_summary, runs_long_form, summary_tables
 from prm.benchmarks.tables import markdown, render
 from prm.config import parse_args, run
 from prm.files import write_text
@@ -22,7 +22,8 @@ class SummaryConfig:
 
     input: list[str] = field(default_factory=list)
     """Folders of evaluations (Best-of-N, ProcessBench, PRMBench), FOLDER or NAME=FOLDER, or folders above them. A PRM is called as
-    its model or its file of scores or predictions, unless it is given a NAME."""
+    its model or its file of scores or predictions, unless it is given a NAME. Names that differ in their seed at the end alone
+    (asym-seed0, asym-seed1) are training runs of one method, of which mean, spread and differences are shown, too."""
     output_dir: str = "results/summary"
     """Folder for summary.md, summary.csv, and what scripts/report.py makes a page of."""
 
@@ -37,14 +38,15 @@ def main(argv: list[str] | None = None) -> None:
     found = find_evaluations(config.input)
     check_output_dir(config.output_dir, [str(folder) for _, folder in found])
     summaries = [read_summary(folder, name) for name, folder in found]
-    tables = summary_tables(summaries)
+    groups = by_data(summaries)
+    tables = summary_tables(groups)
     rows = list(long_form(summaries))
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()
     writer.writerows(rows)
     output_dir = Path(config.output_dir)
-    write_results(output_dir, {"numbers": rows}, tables)
+    write_results(output_dir, {"numbers": rows, **runs_long_form(groups)}, tables)
     write_text(output_dir / "summary.csv", text.getvalue())
     write_text(output_dir / "summary.md", markdown(tables))
     write_manifest(output_dir, config, inputs=[folder / METRICS for _, folder in found], counts={"num_evaluations": len(found)})

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prm.benchmarks.processbench.report import BASELINES as PROCESSBENCH_BASELIN
 from prm.benchmarks.results import METRICS, check_finished, read_items
 from prm.benchmarks.score_files import split_name
 from prm.benchmarks.tables import Table, interval, percent
+from prm.benchmarks.training_runs import measure_runs, method_of, run_tables
 from prm.files import hash64, read_json
 from prm.tracking import manifest_path, read_manifest
 
@@ -53,6 +55,32 @@ class Summary:
     numbers: list[Number]
     columns: list[str]
     """The metrics that a table shows."""
+
+
+@dataclass(frozen=True)
+class SameData:
+    """What PRMs reach on the same data of one benchmark."""
+
+    benchmark: str
+    title: str
+    columns: list[str]
+    """The metrics that a table shows."""
+    numbers: dict[str, dict[str, Number]]
+    """PRM or baseline -> metric -> number."""
+
+    @property
+    def prms(self) -> list[str]:
+        return [name for name, found in self.numbers.items() if not any(number.is_baseline for number in found.values())]
+
+    @property
+    def values(self) -> dict[str, dict[str, float | None]]:
+        """What each PRM reaches by each metric."""
+        return {prm: {metric: number.value for metric, number in self.numbers[prm].items()} for prm in self.prms}
+
+    @cached_property
+    def runs(self) -> dict[str, list[dict[str, Any]]] | None:
+        """`measure_runs`, where some PRMs are runs of one method."""
+        return measure_runs(self.values) if len(set(map(method_of, self.prms))) < len(self.prms) else None
 
 
 def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
@@ -97,23 +125,48 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
     return Summary(folder, result["benchmark"], data, data_hash, numbers, columns)
 
 
-def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
-    """A table per data of each benchmark: PRMs, best first by the first column in which all have a number; then the baselines.
-
-    Raises ValueError for a PRM that has two evaluations on the same data.
-    """
+def by_data(summaries: Sequence[Summary]) -> list[SameData]:
+    """One for the data of each benchmark. Raises ValueError for a PRM that has two evaluations on the same data."""
     groups: dict[tuple[str, str, int], list[Summary]] = {}
     for s in sorted(summaries, key=lambda summary: list(READERS).index(summary.benchmark)):
         groups.setdefault((s.benchmark, s.data, s.data_hash), []).append(s)
     same_words = Counter((benchmark, data) for benchmark, data, _ in groups)
-    return [_table(group, is_alone=same_words[benchmark, data] == 1) for (benchmark, data, _), group in groups.items()]
+    return [_join(group, is_alone=same_words[benchmark, data] == 1) for (benchmark, data, _), group in groups.items()]
+
+
+def summary_tables(groups: Sequence[SameData]) -> list[Table]:
+    """A table per data of each benchmark: PRMs, best first by the first column in which all have a number; then the baselines.
+
+    Where PRMs are runs of one method (`method_of`), what methods reach over their runs.
+    """
+    tables = []
+    for group in groups:
+        tables.append(_table(group))
+        if group.runs:
+            tables += run_tables(group.runs, group.columns, group.title)
+    return tables
 
 
 def long_form(summaries: Sequence[Summary]) -> Iterator[dict[str, Any]]:
     """A row per number, as a data frame has it."""
     for s in summaries:
         for number in s.numbers:
-            yield {"benchmark": s.benchmark, "data": s.data, **vars(number), "folder": str(s.folder)}
+            yield {
+                "benchmark": s.benchmark,
+                "data": s.data,
+                "method": method_of(number.prm),
+                **vars(number),
+                "folder": str(s.folder),
+            }
+
+
+def runs_long_form(groups: Sequence[SameData]) -> dict[str, list[dict[str, Any]]]:
+    """`methods` and `differences` of `measure_runs`, with their benchmark and data, where methods have several runs."""
+    found: dict[str, list[dict[str, Any]]] = {"methods": [], "differences": []}
+    for group in groups:
+        for name, rows in (group.runs or {}).items():
+            found[name] += [{"benchmark": group.benchmark, "data": group.title, **row} for row in rows]
+    return found
 
 
 def _is_readable(folder: Path) -> bool:
@@ -132,7 +185,7 @@ def _hash_data(result: Mapping[str, Any], folder: Path) -> int:
     return hash64(repr(sorted((item.id, item.question, item.first_error, item.wrong_steps) for item in read_items(folder))))
 
 
-def _table(group: Sequence[Summary], is_alone: bool) -> Table:
+def _join(group: Sequence[Summary], is_alone: bool) -> SameData:
     """The title of one that is not alone says whose data they are."""
     columns = list(dict.fromkeys(column for summary in group for column in summary.columns))
     places: dict[str, Path] = {}
@@ -144,22 +197,20 @@ def _table(group: Sequence[Summary], is_alone: bool) -> Table:
             if places.setdefault(number.prm, summary.folder) != summary.folder:
                 raise ValueError(
                     f"{summary.folder}: a second evaluation of {number.prm!r} on the same data, the first is {places[number.prm]}; "
-                    "give one of them, or name them apart: NAME=FOLDER"
+                    "give one of them, or name them apart: NAME=FOLDER (runs of one method: NAME-seed0=FOLDER, NAME-seed1=FOLDER)"
                 )
             cells.setdefault(number.prm, {})[number.metric] = number
-
-    baselines = [prm for prm, by_metric in cells.items() if any(number.is_baseline for number in by_metric.values())]
-    prms = [prm for prm in cells if prm not in baselines]
-    ranked_by = next((column for column in columns if all(column in cells[prm] for prm in prms)), columns[0])
-
-    def value(prm: str) -> float:
-        number = cells[prm].get(ranked_by)
-        return 0.0 if number is None or number.value is None else number.value
-
-    order = [*sorted(prms, key=value, reverse=True), *baselines]
-    rows = [[prm, *(_cell(cells[prm].get(column)) for column in columns)] for prm in order]
     title = f"{group[0].benchmark}: {group[0].data}" + (f" as in {group[0].folder}" if not is_alone else "")
-    return Table(f"{title} (%)", [["PRM", *columns], *rows], NOTE)
+    return SameData(group[0].benchmark, title, columns, cells)
+
+
+def _table(group: SameData) -> Table:
+    prms, values = group.prms, group.values
+    ranked_by = next((column for column in group.columns if all(column in values[prm] for prm in prms)), group.columns[0])
+    baselines = [name for name in group.numbers if name not in prms]
+    order = [*sorted(prms, key=lambda prm: values[prm].get(ranked_by) or 0.0, reverse=True), *baselines]
+    rows = [[name, *(_cell(group.numbers[name].get(column)) for column in group.columns)] for name in order]
+    return Table(f"{group.title} (%)", [["PRM", *group.columns], *rows], NOTE)
 
 
 def _cell(number: Number | None) -> str:

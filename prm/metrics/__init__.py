@@ -1,4 +1,4 @@
-"""What evaluations report: scores, labels and predictions in, numbers out. Pure NumPy; nothing here imports torch."""
+"""What evaluations report: scores, labels and predictions in, numbers out. Nothing here imports torch."""
 
 from prm.metrics.association import equal_mass_bins, percent_ranks, rank_correlation, rank_correlation_interval
 from prm.metrics.calibration import (
@@ -39,6 +39,7 @@ from prm.metrics.resampling import (
     ratio_interval,
     resampled_means,
 )
+from prm.metrics.runs import RunDifference, RunSpread, run_difference, run_spread
 from prm.metrics.selection import best_of_n, first_n, over_ragged, pass_at_n, random_choice
 from prm.metrics.ties import first_of_highest
 from prm.metrics.voting import VoteEstimate, first_n_vote, group_answers, vote, vote_each
@@ -51,6 +52,8 @@ __all__ = [
     "FirstErrorScore",
     "PairedDifference",
     "ReliabilityBin",
+    "RunDifference",
+    "RunSpread",
     "StepMeasures",
     "VoteEstimate",
     "accuracy",
@@ -98,6 +101,8 @@ __all__ = [
     "resampled_f1",
     "resampled_means",
     "roc_auc",
+    "run_difference",
+    "run_spread",
     "step_auc",
     "step_measures",
     "threshold_curve",

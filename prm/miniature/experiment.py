@@ -30,6 +30,7 @@ from prm.miniature.labelling import (
 from prm.miniature.labelling_report import write_labelling
 from prm.miniature.policy import BaseConfig, PolicyConfig, train_base, train_policy
 from prm.miniature.problems import ProblemConfig, generate_questions, judge
+from prm.miniature.repeats import write_repeats
 from prm.miniature.report import write_report
 from prm.miniature.settings import MiniatureConfig
 from prm.records import Response, to_row
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "eval")
 NUM_FIRST_ERROR_ITEMS = 1000
-FREE_TO_CHANGE = ("output_dir", "losses", "all", "false_positive_rates", "labelling")
+FREE_TO_CHANGE = ("output_dir", "losses", "all", "false_positive_rates", "training_runs", "labelling")
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,20 @@ class Miniature:
             if rate:
                 purpose = f"call wrong responses right: {100 * rate:g}% of the right ones have a wrong step"
                 stages.append(Stage(prm_name("dataset", rate), purpose, lambda r=rate: self.flip_outcomes(r)))
-            stages += [stage for loss in self.config.losses for stage in self.prm_stages(loss, rate)]
+            stages += [stage for loss in self.config.losses for stage in self.prm_stages(prm_name(loss, rate), loss, rate)]
+        for repeat in range(1, self.config.training_runs):
+            stages += [
+                stage for loss in self.config.losses for stage in self.prm_stages(self.run_name(loss, repeat), loss, repeat=repeat)
+            ]
         return stages
 
-    def prm_stages(self, loss: str, rate: float) -> list[Stage]:
-        name = prm_name(loss, rate)
+    def run_name(self, loss: str, repeat: int) -> str:
+        """The name of a PRM that is trained once more; the first of its runs is called as the objective."""
+        return f"{loss}-seed{self.config.seed + repeat}" if repeat else loss
+
+    def prm_stages(self, name: str, loss: str, rate: float = 0.0, repeat: int = 0) -> list[Stage]:
         return [
-            Stage(f"train-{name}", f"train with --loss {loss} (DeepSpeed ZeRO-2)", lambda: self.train(loss, rate)),
+            Stage(f"train-{name}", f"train with --loss {loss} (DeepSpeed ZeRO-2)", lambda: self.train(name, loss, rate, repeat)),
             Stage(f"score-{name}", "score every step of the held-out responses", lambda: self.score(name)),
             Stage(f"first-error-{name}", "find the first wrong step", lambda: self.evaluate_first_error(name)),
         ]
@@ -151,10 +159,10 @@ class Miniature:
     def flip_outcomes(self, rate: float) -> None:
         flip_outcomes(self.root, rate, self.config.seed)
 
-    def train(self, loss: str, rate: float = 0.0) -> None:
+    def train(self, name: str, loss: str, rate: float, repeat: int) -> None:
         flags = {"config": ROOT / "configs" / "train" / "miniature" / f"{loss}.yaml", "dataset": dataset_folder(self.root, rate)}
-        flags |= {"model_name_or_path": self.root / "models" / "base", "output_dir": self.root / "models" / prm_name(loss, rate)}
-        flags |= {"seed": self.config.seed, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
+        flags |= {"model_name_or_path": self.root / "models" / "base", "output_dir": self.root / "models" / name}
+        flags |= {"seed": self.config.seed + repeat, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
         if self.config.max_train_steps > 0:
             flags["max_steps"] = self.config.max_train_steps
         self.script("train", flags, launcher=["deepspeed", "--num_accelerators", str(self.config.num_ranks)])
@@ -214,6 +222,8 @@ def run_miniature(config: MiniatureConfig) -> str:
     write_manifest(run.root, config, extra={"seconds": seconds})
     if config.labelling:
         return write_labelling(run.root, run.labellings(), seconds)
+    if config.training_runs > 1:
+        return write_repeats(run.root, [run.run_name(loss, k) for k in range(config.training_runs) for loss in config.losses])
     if any(config.false_positive_rates):
         return write_study(run.root, config.losses, config.false_positive_rates)
     return write_report(run.root, config.losses, seconds)

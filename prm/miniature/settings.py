@@ -45,6 +45,8 @@ class MiniatureConfig:
     false_positive_rates: list[float] = field(default_factory=lambda: [0.0])
     """Shares of right answers with a wrong step to reach among the training labels, by calling wrong responses right; every
     objective is trained for each. 0 keeps the labels as they were graded."""
+    training_runs: int = 1
+    """Times that every objective is trained on the same data: the first with --seed, each further one with the next seed."""
     labelling: bool = False
     """Compare ways of labelling steps instead of training PRMs."""
     judge_steps: int = 150
@@ -61,7 +63,11 @@ class MiniatureConfig:
         for rate in self.false_positive_rates:
             if not 0 <= rate < 1:
                 raise ValueError(f"--false_positive_rates {rate}: it must be at least 0 and below 1")
-        if self.labelling and any(self.false_positive_rates):
-            raise ValueError("--labelling trains no PRM: leave --false_positive_rates out")
+        if self.training_runs < 1:
+            raise ValueError(f"--training_runs {self.training_runs}: give 1 or more")
+        if self.training_runs > 1 and any(self.false_positive_rates):
+            raise ValueError("--training_runs repeats training on the labels as graded: leave --false_positive_rates out")
+        if self.labelling and (any(self.false_positive_rates) or self.training_runs > 1):
+            raise ValueError("--labelling trains no PRM: leave --false_positive_rates and --training_runs out")
         if self.all:
             self.losses = [*self.losses, *(loss for loss in OTHER_LOSSES if loss not in self.losses)]
