@@ -94,7 +94,8 @@ class Machine:
     def commands(self) -> list[list[str]]:
         """[script, flag, ...] of every command of this repository that was run or submitted."""
         words = [call["argv"] for call in self.calls("python", "deepspeed")]
-        words += [shlex.split(argv[argv.index("--wrap") + 1]) for c in self.calls("sbatch") if "--wrap" in (argv := c["argv"])]
+        wrapped = [argv[argv.index("--wrap") + 1] for call in self.calls("sbatch") if "--wrap" in (argv := call["argv"])]
+        words += [shlex.split(command) for text in wrapped for command in text.split(" && ")]
         starts = [(argv, next((i for i, word in enumerate(argv) if word.startswith("scripts/")), None)) for argv in words]
         return [argv[i:] for argv, i in starts if i is not None]
 
@@ -122,7 +123,7 @@ SCRIPTS_OF_JOB = {
     "label": ["label_steps"],
     "train": ["train"],
     "evaluate": ["score", "bon_eval", "processbench_eval", "prmbench_eval"],
-    "paper": ["build_dataset", "bon_eval"],
+    "paper": ["build_dataset", "bon_eval", "summarize"],
 }
 
 
@@ -152,6 +153,7 @@ def test_what_is_missing_is_named(machine, job, name):
 def test_mistakes_are_refused_before_anything_is_submitted(machine):
     given = machine.variables("paper")
     assert "e.jsonl: nothing there" in machine.run("paper", status=2, **given | {"EVAL_QUESTIONS": "nowhere/e.jsonl"})
+    assert "SEEDS: one is no seed" in machine.run("paper", status=2, **given | {"SEEDS": "0 one"})
     assert "no configs/train/assym.yaml" in machine.run("paper", status=2, **given | {"OBJECTIVES": "asym assym"})
     for job in ("paper", "evaluate"):
         for name in ("PROCESSBENCH", "PRMBENCH"):
@@ -230,13 +232,15 @@ def test_signal_ends_a_resumable_command_and_queues_only_this_task(machine):
     assert len(machine.calls("python")) == 1
 
 
-def test_the_papers_chain(machine, monkeypatch):
+@pytest.mark.parametrize("seeds", ["0", "0 3"])
+def test_the_papers_chain(machine, monkeypatch, seeds):
     """Every job of the chain waits for what it reads, and its commands, run with its own variables, parse."""
     machine.run(
         "paper",
         **machine.variables("paper"),
         OUTPUT=str(machine.folder / "paper"),
         NUM_SHARDS="2",
+        SEEDS=seeds,
         SLURM_CPUS_ON_NODE="1",
         TRAIN_JOB_FLAGS="--nodes=2",
     )
@@ -247,11 +251,12 @@ def test_the_papers_chain(machine, monkeypatch):
     graph = {name: [names[i] for i in ids] for name, ids in after.items()}
     objectives = ["asym", "min", "geometric_mean", "softmin", "orm", "implicit_prm", "step_ce"]
     expected = {"rollouts-train": [], "grade-train": ["rollouts-train"], "rollouts-eval": [], "grade-eval": ["rollouts-eval"]}
-    expected |= {"dataset": ["grade-train"]} | {f"train-{o}": [] if o == "step_ce" else ["dataset"] for o in objectives}
-    expected |= {f"evaluate-{o}": [f"train-{o}", "grade-eval"] for o in objectives}
-    assert graph == expected | {"compare": [f"evaluate-{o}" for o in objectives]}
+    models = objectives + ([f"{o}-seed3" for o in objectives] if seeds == "0 3" else [])
+    expected |= {"dataset": ["grade-train"]} | {f"train-{m}": [] if m.startswith("step_ce") else ["dataset"] for m in models}
+    expected |= {f"evaluate-{m}": [f"train-{m}", "grade-eval"] for m in models}
+    assert graph == expected | {"compare": [f"evaluate-{m}" for m in models]}
     assert [flag["array"] for flag in flags if "array" in flag] == ["0-1"] * 4
-    assert [flag["nodes"] for flag in flags if "nodes" in flag] == ["2"] * 7
+    assert [flag["nodes"] for flag in flags if "nodes" in flag] == ["2"] * len(models)
     assert not any("SLURM_JOB_ID" in call["env"] for call in submitted)
 
     for call in submitted:
@@ -262,7 +267,13 @@ def test_the_papers_chain(machine, monkeypatch):
             (Path(env["OUTPUT"]) / "training_complete.json").touch()
             machine.run(Path(call["argv"][job]).stem, *call["argv"][job + 1 :], **env)
     commands = machine.commands()
-    assert len(commands) == 2 + 2 + 7 + 7 * 2 + 2
+    assert len(commands) == 2 + 2 + len(models) + 2 * len(models) + 3
+    trained = {
+        Path(words[words.index("--output_dir") + 1]).name: words[words.index("--seed") + 1]
+        for words in commands
+        if "--seed" in words
+    }
+    assert trained == {m: "3" if m.endswith("-seed3") else "0" for m in models}
     for script, *arguments in commands:
         with monkeypatch.context() as patch:
             parse(patch, Path(script).stem, arguments)

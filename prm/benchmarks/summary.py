@@ -126,7 +126,7 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
 
 
 def by_data(summaries: Sequence[Summary]) -> list[SameData]:
-    """One for the data of each benchmark. Raises ValueError for a PRM that has two evaluations on the same data."""
+    """One for the data of each benchmark. Raises ValueError for a PRM that has two evaluations there which do not agree."""
     groups: dict[tuple[str, str, int], list[Summary]] = {}
     for s in sorted(summaries, key=lambda summary: list(READERS).index(summary.benchmark)):
         groups.setdefault((s.benchmark, s.data, s.data_hash), []).append(s)
@@ -192,14 +192,13 @@ def _join(group: Sequence[Summary], is_alone: bool) -> SameData:
     cells: dict[str, dict[str, Number]] = {}
     for summary in group:
         for number in summary.numbers:
-            if number.is_baseline and summary is not group[0]:
-                continue
-            if places.setdefault(number.prm, summary.folder) != summary.folder:
+            first = places.setdefault(number.prm, summary.folder)
+            known = cells.setdefault(number.prm, {}).setdefault(number.metric, number)
+            if known != number and not number.is_baseline:
                 raise ValueError(
-                    f"{summary.folder}: a second evaluation of {number.prm!r} on the same data, the first is {places[number.prm]}; "
-                    "give one of them, or name them apart: NAME=FOLDER (runs of one method: NAME-seed0=FOLDER, NAME-seed1=FOLDER)"
+                    f"{summary.folder}: {number.metric} of {number.prm!r} is another than in {first}, on the same data; give one "
+                    "of the two, or name them apart: NAME=FOLDER (runs of one method: NAME-seed0=FOLDER, NAME-seed1=FOLDER)"
                 )
-            cells.setdefault(number.prm, {})[number.metric] = number
     title = f"{group[0].benchmark}: {group[0].data}" + (f" as in {group[0].folder}" if not is_alone else "")
     return SameData(group[0].benchmark, title, columns, cells)
 

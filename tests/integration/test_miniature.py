@@ -132,6 +132,25 @@ def test_false_positives_go_on_from_a_finished_run(finished_run):
     assert (folder / "metrics.json").exists()
 
 
+def test_training_runs_go_on_from_a_finished_run(finished_run):
+    from conftest import ROOT
+
+    folder, _ = finished_run
+    before = {path: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
+    flags = ["--losses", "asym", "--training_runs", "2", "--output_dir", str(folder)]
+    result = subprocess.run([*COMMAND, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    metrics = json.loads((folder / "training_runs" / "metrics.json").read_text())
+    first, second = (metrics["prms"][name] for name in ("asym", "asym-seed1"))
+    (auc,) = (row for row in metrics["runs"]["methods"] if row["metric"] == "step AUC")
+    assert (auc["method"], auc["num_runs"]) == ("asym", 2)
+    assert auc["mean"] == pytest.approx((first["step AUC"] + second["step AUC"]) / 2)
+    assert first["step AUC"] != second["step AUC"], "another seed, another head and order of the data"
+    assert (folder / "training_runs" / "report.txt").read_text() in result.stdout + "\n"
+    assert (folder / "training_runs" / "runs.png").exists()
+
+
 def test_ways_of_labelling_go_on_from_a_finished_run(finished_run):
     from conftest import ROOT
 

@@ -298,6 +298,7 @@ def test_the_whole_paper_runs_through(slurm, paper):
         assert (root / "results" / objective / "processbench" / "metrics.json").exists()
         assert (root / "results" / objective / "prmbench" / "metrics.json").exists()
     assert '"step_ce"' in (root / "results" / "best_of_n" / "metrics.json").read_text()
+    assert "| step_ce | " in (root / "results" / "summary" / "summary.md").read_text()
 
 
 def test_a_failed_job_ends_what_waits_for_it(slurm, paper):

@@ -106,10 +106,50 @@ def test_the_numbers_are_those_of_the_evaluations(tmp_path, results):
     assert len(run(tmp_path, tmp_path)) == 4, "a summary is no evaluation"
 
 
+def test_two_evaluations_that_agree_are_one(tmp_path, results):
+    scores = f"good={tmp_path / 'good_bon.jsonl'}"
+    flags = ["--num_bootstrap", "20", "--num_vote_draws", "5", "--aggregation", "product", "mean"]
+    bon_eval.main(["--scores", scores, *flags, "--output_dir", str(results / "good" / "best_of_n")])
+    rows = run(tmp_path, results)["Best-of-N: 1 questions, 4 candidates (%)"]
+    places = [place for place, column in enumerate(rows[0]) if column.startswith("best of 4")]
+    assert sorted(rows[0][place] for place in places) == [f"best of 4, {name}" for name in ("last", "mean", "min", "product")]
+    assert rows[1][0] == "good"
+    assert all(rows[1]), "numbers of both"
+    random = next(row for row in rows if row[0] == "random")
+    assert all(random[place] for place in places)
+
+
 def test_names(tmp_path, results):
     tables = run(tmp_path, f"A={results / 'good' / 'processbench'}", f"B={results / 'best_of_n'}", results / "bad")
     assert [row[0] for row in tables["ProcessBench: 4 items of math (%)"][1:3]] == ["A", "bad"]
     assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
+
+
+def test_training_runs_of_one_method(tmp_path, results, capsys):
+    flags = ["--data", str(tmp_path / "math.json"), "--num_bootstrap", "20", "--num_random_draws", "2", "--predictions"]
+    processbench_eval.main([*flags, str(tmp_path / "bad.jsonl"), "--output_dir", str(tmp_path / "again")])
+    folders = [results / "good" / "processbench", tmp_path / "again", results / "bad" / "processbench"]
+    names = ["asym-seed0", "asym-seed1", "min"]
+    tables = run(tmp_path, *[f"{name}={folder}" for name, folder in zip(names, folders, strict=True)])
+    title = "ProcessBench: 4 items of math"
+    assert list(tables)[:3] == [
+        f"{title} (%)",
+        f"{title}: over training runs (%)",
+        f"{title}: methods against each other, points, over training runs",
+    ]
+    over_runs = tables[f"{title}: over training runs (%)"]
+    assert over_runs[1][:3] == ["asym", "2", "50.0 ± 70.7 (0.0 to 100.0)"]
+    assert over_runs[2][:3] == ["min", "1", "0.0"]
+    assert "asym - min  " in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (test,) = (row for row in numbers["differences"] if row["metric"] == "F1, fixed")
+    assert (test["first"], test["second"], test["difference"]) == ("asym", "min", 0.5)
+    rows = csv.DictReader((tmp_path / "out" / "summary.csv").open())
+    assert {(row["prm"], row["method"]) for row in rows} >= {("asym-seed0", "asym"), ("asym-seed1", "asym"), ("min", "min")}
+
+
+def test_without_training_runs_there_are_no_tables_of_them(tmp_path, results):
+    assert not [title for title in run(tmp_path, results) if "runs" in title]
 
 
 @pytest.mark.parametrize("rules", [["oracle", "fixed"], ["fixed"]])
@@ -157,7 +197,7 @@ def test_mistakes(tmp_path, results):
         run(tmp_path, tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="calibration: no evaluation of Best-of-N, ProcessBench, PRMBench"):
         run(tmp_path, results / "calibration")
-    with pytest.raises(ValueError, match=r"few: a second evaluation of 'good' on the same data|processbench: a second evaluation"):
+    with pytest.raises(ValueError, match=r"bad/processbench: F1, fixed of 'good' is another than in .*good/processbench, on"):
         run(tmp_path, f"good={results / 'good' / 'processbench'}", f"good={results / 'bad' / 'processbench'}")
     with pytest.raises(ValueError, match="is the input itself"):
         summarize.main(["--input", str(results), "--output_dir", str(results / "best_of_n")])

@@ -22,6 +22,28 @@ def test_all_adds_the_symmetric_objectives_and_unknown_ones_are_refused():
         MiniatureConfig(false_positive_rates=[0.1, 1.0])
 
 
+def test_training_runs_have_names_and_seeds_of_their_own(monkeypatch):
+    run, started = Miniature(MiniatureConfig(losses=["asym", "orm"], training_runs=3, seed=4)), []
+    monkeypatch.setattr(run, "script", lambda name, flags, launcher=(): started.append((flags["output_dir"].name, flags["seed"])))
+    for stage in run.stages():
+        if stage.name.startswith("train-"):
+            stage.run()
+    assert started == [("asym", 4), ("orm", 4), ("asym-seed5", 5), ("orm-seed5", 5), ("asym-seed6", 6), ("orm-seed6", 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"training_runs": 0}, "--training_runs 0: give 1 or more"),
+        ({"training_runs": 2, "false_positive_rates": [0.1]}, "leave --false_positive_rates out"),
+        ({"training_runs": 2, "labelling": True}, "--labelling trains no PRM"),
+    ],
+)
+def test_training_runs_are_checked(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        MiniatureConfig(**options)
+
+
 def test_first_error_items_are_unique_and_labelled_by_the_judge():
     responses = [response(0, [1.0, -1.0, -1.0]), response(1, [1.0, 1.0]), response(2, [-1.0])]
     copy = Response("q", 9, "?", responses[0].steps, correct=True, step_labels=responses[0].step_labels)
