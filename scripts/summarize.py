@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prm.benchmarks.results import METRICS, check_output_dir, write_results
-from prm.benchmarks.summary import by_data, find_evaluations, long_form, read_summary, runs_long_form, summary_tables
+from prm.benchmarks.summary.join import by_data, long_form, runs_long_form, summary_tables
+from prm.benchmarks.summary.read import find_evaluations, read_summary
 from prm.benchmarks.tables import markdown, render
 from prm.config import parse_args, run
 from prm.files import write_text

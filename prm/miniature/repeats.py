@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from prm.benchmarks.response_scores import OWN
+from prm.benchmarks.summary.training_runs import by_method, measure_runs, run_tables
 from prm.benchmarks.tables import percent, render
-from prm.benchmarks.training_runs import by_method, measure_runs, run_tables
 from prm.figures import PALETTE, new_figure
 from prm.files import write_json, write_text
 from prm.miniature.report import measure

@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from prm.benchmarks.training_runs import by_method, measure_runs, method_of, run_tables
+from prm.benchmarks.summary.training_runs import by_method, measure_runs, method_of, run_tables
 from prm.metrics import run_difference, run_spread
 from prm.metrics.runs import t_quantile, two_sided
 
