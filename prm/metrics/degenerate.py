@@ -73,5 +73,6 @@ class DegenerateDetector:
                 f"{self.model}: {self.count} scores of {len(self.different_steps)} or more different steps lie between "
                 f"{self.lowest_score:.6g} and {self.highest_score:.6g}: this is a constant, not a judgment. The model is probably "
                 "not read as it was trained: check tokenizer, separator and chat template, that the head's weights were loaded, "
-                "for a published PRM --recipe, and for an implicit PRM that --reference is not the model itself"
+                "for a published PRM --recipe, and for an implicit PRM that --reference is not the model itself. Of a training "
+                "that failed, --allow_constant True keeps the scores"
             )

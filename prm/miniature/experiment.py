@@ -168,7 +168,9 @@ class Miniature:
         self.script("train", flags, launcher=["deepspeed", "--num_accelerators", str(self.config.num_ranks)])
 
     def score(self, name: str) -> None:
-        self.script("score", {"model": self.root / "models" / name, "input": self.graded("eval"), "output": self.scores(name)})
+        # A training that fails is a result here, not a model that is misread.
+        flags = {"model": self.root / "models" / name, "input": self.graded("eval"), "allow_constant": True}
+        self.script("score", {**flags, "output": self.scores(name)})
 
     def evaluate_first_error(self, name: str) -> None:
         ids = {item["id"] for item in json.loads((self.root / "first_error" / "miniature.json").read_text())}

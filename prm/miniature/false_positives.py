@@ -54,7 +54,7 @@ def write_study(root: Path, losses: Sequence[str], rates: Sequence[float]) -> st
     """Write `metrics.json`, `report.txt` and `curves.png/.svg` into `root/false_positives`; returns the report's text."""
     names = [prm_name(loss, rate) for rate in rates for loss in losses]
     result = measure(root, names) | {"labels": {f"{rate:g}": label_quality(dataset_folder(root, rate)) for rate in rates}}
-    result["findings"] = findings(result, losses, rates)
+    result["findings"] = [*result["constant_scores"], *findings(result, losses, rates)]
     folder = root / "false_positives"
     write_json(folder / "metrics.json", result)
     plot(result, losses, rates, folder / "curves")

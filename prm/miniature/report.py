@@ -12,6 +12,7 @@ from prm import metrics
 from prm.aggregation import Aggregation
 from prm.benchmarks.best_of_n.candidates import with_unscored
 from prm.benchmarks.best_of_n.evaluate import BestOfNConfig, evaluate_best_of_n
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OWN
 from prm.benchmarks.tables import align, interval, percent
 from prm.data.sources import load_responses
@@ -28,7 +29,7 @@ def write_report(root: Path, losses: Sequence[str], seconds: Mapping[str, float]
     """Write `metrics.json`, `report.txt` and `curves.png/.svg` into `root`; returns the report's text."""
     outcomes = {split: outcome_quality(root, split) for split in ("train", "eval")}
     result = measure(root, losses) | {"outcomes": outcomes, "seconds": dict(seconds)}
-    result["findings"] = findings(result, losses)
+    result["findings"] = [*result["constant_scores"], *findings(result, losses)]
     write_json(root / "metrics.json", result)
     plot(result, losses, root / "curves")
     text = "\n\n".join([table(result, losses), outcomes_text(result), "\n".join(f"- {line}" for line in result["findings"])])
@@ -42,11 +43,13 @@ def measure(root: Path, names: Sequence[str]) -> dict[str, Any]:
     rollouts = load_responses(root / "graded" / "eval.jsonl")
     scores = {name: list(read_records(root / "scores" / f"{name}.jsonl", StepScores)) for name in names}
     own = {name: Aggregation.of(read_prm_config(root / "models" / name)) for name in names}
+    constant = constant_notes({name: [record.step_scores for record in records] for name, records in scores.items()})
     candidates = {name: with_unscored(name, scores[name], rollouts) for name in names}
     return {
         "best_of_n": evaluate_best_of_n(candidates, BestOfNConfig(aggregation=[OWN]), own),
         "aggregation": {name: aggregation.name for name, aggregation in own.items()},
         "steps": {name: step_quality(scores[name], judged, root / "first_error" / name) for name in names},
+        "constant_scores": constant,
     }
 
 

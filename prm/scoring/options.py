@@ -25,6 +25,9 @@ class ModelConfig:
     """Precision; auto is bfloat16 on CUDA and the checkpoint's own elsewhere."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes CUDA where there is one."""
+    allow_constant: bool = False
+    """Keep scores that hardly depend on the step, such as those of a training that failed. Otherwise they are an error, as such a
+    model is probably not read as it was trained."""
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:

@@ -92,6 +92,8 @@ class Scorer:
     encoder: StepEncoder
     name: str = "the model"
     """What errors call it."""
+    allow_constant: bool = False
+    """Whether scores that hardly depend on the step are kept."""
     speed: Speed = field(default_factory=Speed, init=False)
     """Of all calls so far."""
 
@@ -113,17 +115,18 @@ class Scorer:
         config = dataclasses.replace(config, **options) if options else config
         if engine != "vllm":
             loaded = TorchEngine.load(config, torch_compile)
-            return cls(loaded, loaded.encoder, config.model)
+            return cls(loaded, loaded.encoder, config.model, config.allow_constant)
         check_vllm(config, torch_compile)
         encoder = StepEncoder.load(config.model)
         served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
-        return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model)
+        return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model, config.allow_constant)
 
     def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out what cannot be scored and add it there.
 
         Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
-        naming the model, when all steps so far got the same score; the first scores are held back until that can be told.
+        naming the model, when all steps so far got the same score and `allow_constant` does not say that they may; the first scores
+        are held back until that can be told.
         """
         for window in self.score_windows(responses, dropped):
             yield from window
@@ -158,7 +161,8 @@ class Scorer:
                 records.append(scores_of(response, with_blanks(step_scores, response.steps)))
                 detector.update(response.steps, records[-1].step_scores)
             held.append(records)
-            detector.check()
+            if not self.allow_constant:
+                detector.check()
             if detector.has_enough:
                 yield from held
                 held.clear()

@@ -208,6 +208,13 @@ def test_a_constant_from_the_start_leaves_nothing_to_refuse(score, config, tmp_p
     assert len(score_kept(replace(config, dtype="float32"), MANY, tmp_path / "out")[0]) == 20
 
 
+def test_a_constant_is_kept_where_it_is_allowed(config, checkpoint, tmp_path, small_windows):
+    scorer = Scorer(FakeEngine(lambda number: 0.5), StepEncoder.load(checkpoint), "fake", allow_constant=True)
+    scores, _ = score_kept(config, MANY, tmp_path, load=lambda: scorer)
+    assert {score for row in scores for score in row.step_scores} == {0.5}
+    assert [Scorer.load(config, allow_constant=allowed).allow_constant for allowed in (True, False)] == [True, False]
+
+
 def test_a_scorer_that_serves_several_places_tells_the_speed_of_each(config, tmp_path):
     scorer = Scorer.load(config)
     for name, responses in (("a", RESPONSES), ("b", RESPONSES[:1])):
