@@ -137,7 +137,7 @@ def comparison_table(
         theirs = "" if found["rule"] == rule else f" ({name(found['rule'])})"
         rows.append([f"{name(rule)}, against {other}{theirs}", *cells(found)])
     note = f"{COMPARED} {note}" + (f" {SEVERAL}" if len(rows) > 2 else "")
-    return Table(f"{score} minus that of other PRMs, points, paired over items", rows, note)
+    return Table(f"{score} of {result['prm']} minus that of other PRMs, points, paired over items", rows, note)
 
 
 def points(test: Test) -> str:

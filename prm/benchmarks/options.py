@@ -58,6 +58,11 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
             raise ValueError(f"--fixed_threshold {self.fixed_threshold}: give a finite number in units of the scores, such as 0.5")
 
     @property
+    def prm_name(self) -> str:
+        """What results call the PRM, where the config does not say which one it is."""
+        return "the PRM"
+
+    @property
     def used_threshold(self) -> float:
         """Threshold of the `fixed` rule."""
         return FIXED_THRESHOLD if self.fixed_threshold is None else self.fixed_threshold

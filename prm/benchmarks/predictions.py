@@ -36,6 +36,14 @@ class PredictionsConfig(ModelConfig):
             raise ValueError("give either --model MODEL or --predictions FILE")
         self.check_unused("--predictions")
 
+    @property
+    def prm_name(self) -> str:
+        """What results call the PRM: as its model, or as the file or folder of its predictions."""
+        if self.predictions is None:
+            return self.model_name
+        path = Path(self.predictions)
+        return path.resolve().name if path.is_dir() else path.stem
+
 
 def read_predictions(
     path: str | Path,

@@ -19,6 +19,7 @@ import pytest
 import report
 import score
 
+from prm.benchmarks.page import build_page
 from prm.benchmarks.results import read_items, read_tables
 from prm.benchmarks.score_files import read_scores
 from prm.files import read_records, write_json, write_jsonl
@@ -327,7 +328,10 @@ class TestProcessBench:
         assert result["results"]["oracle"]["subsets"]["gsm8k"]["f1"] == 1
         names = {p.name for p in (tmp_path / "out").iterdir()}
         assert names == {"metrics.json", "tables.json", "items.jsonl", "f1.png", "f1.svg", "manifest.json"}
-        assert "random scores, oracle" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "random scores, oracle" in shown
+        assert shown.startswith("ProcessBench, p: F1 of the first wrong step (%)\n")
+        assert "ProcessBench, p: " in build_page(tmp_path / "out")
 
     def test_checkpoint_scores_the_miniature_s_kind_of_file(self, tmp_path, checkpoint):
         write_json(
@@ -337,8 +341,9 @@ class TestProcessBench:
         result = self.run(tmp_path, *flags, "--model", checkpoint)
         assert list(result["results"]) == ["fixed", "oracle"]
         again = self.run(tmp_path, *flags, "--predictions", tmp_path / "out" / "predictions.jsonl")
-        assert again == result
-        assert self.run(tmp_path, *flags, "--predictions", tmp_path / "out") == result, "the folder holds no other predictions"
+        assert (result["prm"], again) == ("asym", result | {"prm": "predictions"})
+        by_folder = self.run(tmp_path, *flags, "--predictions", tmp_path / "out")
+        assert by_folder == result | {"prm": "out"}, "the folder holds no other predictions"
 
     def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
         long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}

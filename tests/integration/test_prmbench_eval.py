@@ -43,6 +43,8 @@ def run(tmp_path, *flags):
 def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, capsys, monkeypatch):
     result = run(tmp_path, "--data", data, "--model", checkpoint)
     assert (result["num_items"], result["num_unscored"], result["validity_rate"]) == (3, 1, 2 / 3)
+    assert result["prm"] == "asym"
+    assert read_tables(tmp_path / "out")[0].title == "PRMBench, asym: PRMScore (%) on 3 items with 5 steps"
     scores = {r["id"]: r["step_scores"] for r in map(json.loads, (tmp_path / "out" / "predictions.jsonl").open())}
     assert list(scores) == ["circular_p0", "redundency_p1", "correct_p1", "circular_p2"]
     assert scores["circular_p2"] is None
@@ -59,7 +61,7 @@ def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, ca
     }
     assert [item.predicted is None for item in read_items(tmp_path / "out")] == [False, False, False, True]
     again = run(tmp_path, "--data", data, "--predictions", tmp_path / "out" / "predictions.jsonl")
-    assert again == result | {"left_out": {}}
+    assert again == result | {"prm": "predictions", "left_out": {}}
     with pytest.raises(ValueError, match=r"is of a run with responses .* name another --output_dir"):
         run(tmp_path, "--data", data, "--model", checkpoint, "--strip_numbering", "False")
     (tmp_path / "numbered").mkdir()

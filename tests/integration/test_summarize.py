@@ -172,12 +172,12 @@ def test_rows_are_ordered_by_what_all_have(tmp_path, results):
     assert rows[1][1] == ""
 
 
-@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-Math-PRM-7B", "/models/Qwen2.5-Math-PRM-7B/"])
-def test_a_model_keeps_its_whole_name(tmp_path, results, model):
-    path = results / "bad" / "processbench" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    write_json(path, manifest | {"config": manifest["config"] | {"model": model, "predictions": None}})
-    assert run(tmp_path, path.parent)["ProcessBench: 4 items of math (%)"][1][0] == "Qwen2.5-Math-PRM-7B"
+def test_a_prm_is_called_as_its_evaluation_calls_it(tmp_path, results):
+    folder = results / "bad" / "processbench"
+    (table, *_), metrics = read_tables(folder), json.loads((folder / "metrics.json").read_text())
+    assert table.title == "ProcessBench, bad: F1 of the first wrong step (%)"
+    write_json(folder / "metrics.json", metrics | {"prm": "Qwen2.5-Math-PRM-7B"})
+    assert run(tmp_path, folder)["ProcessBench: 4 items of math (%)"][1][0] == "Qwen2.5-Math-PRM-7B"
 
 
 def test_equal_words_and_other_data(tmp_path, results):

@@ -153,7 +153,7 @@ def test_the_command_compares_scores_labels_and_differences(folder, capsys):
             assert (compared["rule"], compared["num_items"]) == (theirs, 18)
             assert compared["tests"]["all"]["difference"] == pytest.approx(gap)
     printed = capsys.readouterr().out
-    assert "PRMScore minus that of other PRMs, points, paired over items" in printed
+    assert "PRMScore of a minus that of other PRMs, points, paired over items" in printed
     assert f"oracle threshold, against {folder / 'b'} (prediction)" in printed
     assert f"oracle threshold, against {folder / 'c'}  " in printed
     assert "not corrected for the number of tests" in printed

@@ -124,6 +124,7 @@ def test_each_rule_meets_its_own_and_predictions_the_first():
     assert table.rows[2][1:] == ["+0.0", "+0.0", "+0.0", "[+0.0, +0.0]", "1.0000"]
     assert len(table.rows) == 1 + 2 * 3
     assert "not corrected" in table.note
+    assert table.title.startswith("F1 of the PRM minus that of other PRMs")
 
 
 def test_a_subset_of_one_kind_has_no_difference():

@@ -84,6 +84,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
     is_error = [item.category != CORRECT for item in items]
     result: dict[str, Any] = {
         "benchmark": BENCHMARK,
+        "prm": config.prm_name,
         "num_items": sum(is_error),
         "num_correct_items": len(items) - sum(is_error),
         "num_steps": int(steps.is_scored.sum()),
@@ -103,9 +104,9 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
         scored, good = given[steps.is_scored], steps.is_good[steps.is_scored]
         rules = {"fixed": config.used_threshold, "oracle": metrics.best_prm_threshold(scored, good)[0]}
         result["results"] = {rule: {"threshold": t, **measure(steps, given > t, config)} for rule, t in rules.items()}
-        reading = reading_of("the PRM", predictions, config.reading or "auto")
+        reading = reading_of(config.prm_name, predictions, config.reading or "auto")
         raw = np.array([score for prediction in predictions for score in prediction], dtype=np.float64)[steps.is_scored]
-        result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({"the PRM": predictions})}
+        result |= {"step_auc": metrics.roc_auc(scored, good), "constant_scores": constant_notes({config.prm_name: predictions})}
         result["calibration"] = {"all items with errors": step_calibration(raw, good, config.num_calibration_bins, reading)}
         result["read_as"] = reading
     return without_nan(result | {"baselines": _baselines(steps, config), "published": parse_published(config.published)})

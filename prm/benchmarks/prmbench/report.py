@@ -73,7 +73,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         both, rest = ([_share(found[key]) for key in keys] for keys in (("f1", "negative_f1"), ("first_error_acc", "similarity")))
         rows.append([name, _share(found["prm_score"]), _interval(found), *both, *areas, *rest, threshold])
     rows += [[f"published: {label}", _share(value), *[""] * (len(rows[0]) - 2)] for label, value in result["published"].items()]
-    title = f"PRMBench: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
+    title = f"PRMBench, {result['prm']}: PRMScore (%) on {result['num_items']} items with {result['num_steps']} steps"
     return _with_note(title, rows, _notes(result))
 
 

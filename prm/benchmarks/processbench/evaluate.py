@@ -92,7 +92,7 @@ def evaluate_processbench(
     elif config.fixed_threshold is not None or config.threshold is not None:
         option = "--threshold" if config.fixed_threshold is None else "--fixed_threshold"
         raise ValueError(f"{option} is for step scores, but the predictions are steps: leave it out")
-    reading = reading_of("the PRM", predictions, config.reading or "auto") if has_scores else None
+    reading = reading_of(config.prm_name, predictions, config.reading or "auto") if has_scores else None
     rules = {rule: _thresholds(rule, subsets, config) for rule in names} if has_scores else {"prediction": {}}
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     baselines = _baselines(subsets, config)
@@ -100,13 +100,14 @@ def evaluate_processbench(
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "benchmark": BENCHMARK,
+        "prm": config.prm_name,
         "num_items": len(items),
         "read_as": reading,
         "confidence": config.confidence,
         "num_unscored": {name: subset.num_unscored for name, subset in subsets.items()},
         "num_unparsable": sum(given == metrics.UNPARSABLE for given in predictions),
         "results": results,
-        "constant_scores": constant_notes({"the PRM": predictions}) if has_scores else [],
+        "constant_scores": constant_notes({config.prm_name: predictions}) if has_scores else [],
         "step_auc": {"subsets": auc, "average": np.mean(list(auc.values()))},
         "calibration": _calibration(subsets, config.num_calibration_bins, reading) if has_scores else {},
         "baselines": {name: _baseline_result(draws, subsets) for name, draws in baselines.items()},

@@ -98,7 +98,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
     auc = result["step_auc"]
     rows.append(["step AUC", *(percent(auc["subsets"][name]) for name in subsets), percent(auc["average"])])
     rows += [[f"published: {label}", *[""] * len(subsets), percent(value)] for label, value in result["published"].items()]
-    return Table("ProcessBench: F1 of the first wrong step (%)", rows, _notes(result))
+    return Table(f"ProcessBench, {result['prm']}: F1 of the first wrong step (%)", rows, _notes(result))
 
 
 def _comparison_table(result: Mapping[str, Any]) -> Table:

@@ -15,7 +15,7 @@ from prm.benchmarks.processbench.report import BASELINES as PROCESSBENCH_BASELIN
 from prm.benchmarks.results import METRICS, check_finished, read_items
 from prm.benchmarks.score_files import split_name
 from prm.files import hash64, read_json
-from prm.tracking import manifest_path, read_manifest
+from prm.tracking import manifest_path
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
 
 
 def read_summary(folder: Path, name: str | None = None) -> Summary:
-    """The numbers of the evaluation in `folder`; its PRM is called `name`, by default as its model or file of predictions.
+    """The numbers of the evaluation in `folder`; its PRM is called `name`, by default as the evaluation itself calls it.
 
     Of several PRMs in it each keeps its own name, behind `name`. Raises ValueError, naming the file, for other metrics than this
     version writes.
@@ -78,16 +78,9 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
         data_hash = _hash_data(result, folder)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{folder / METRICS}: lacks what this version writes ({error!r}); {REMEDY}") from error
-    config = read_manifest(manifest_path(folder), REMEDY).get("config") or {}
-    source = name or Path(config.get("model") or "").name or Path(config.get("predictions") or folder).stem
-    is_alone = len({n.prm for n in numbers if not n.is_baseline}) == 1
-
-    def called(prm: str) -> str:
-        if not prm or (name and is_alone):
-            return source
-        return f"{name}: {prm}" if name else prm
-
-    numbers = [n if n.is_baseline else replace(n, prm=called(n.prm)) for n in numbers]
+    if name:
+        is_alone = len({n.prm for n in numbers if not n.is_baseline}) == 1
+        numbers = [n if n.is_baseline else replace(n, prm=name if is_alone else f"{name}: {n.prm}") for n in numbers]
     return Summary(folder, result["benchmark"], data, data_hash, numbers, columns)
 
 
@@ -108,7 +101,7 @@ def _hash_data(result: Mapping[str, Any], folder: Path) -> int:
 
 
 Content = tuple[str, list[Number], list[str]]
-"""Data, numbers and columns; the PRM of a benchmark of one PRM has no name there."""
+"""Data, numbers and columns."""
 
 
 def _best_of_n(result: Mapping[str, Any]) -> Content:
@@ -131,12 +124,12 @@ def _best_of_n(result: Mapping[str, Any]) -> Content:
 
 
 def _processbench(result: Mapping[str, Any]) -> Content:
-    subsets = list(result["step_auc"]["subsets"])
+    prm, subsets = result["prm"], list(result["step_auc"]["subsets"])
     numbers = []
     for rule, found in result["results"].items():
         parts = {f"F1, {rule}": found["average"]} | {f"F1 of {s}, {rule}": found["subsets"][s] for s in subsets}
-        numbers += [Number("", metric, part["f1"], part["low"], part["high"]) for metric, part in parts.items()]
-    numbers.append(Number("", "step AUC", result["step_auc"]["average"]))
+        numbers += [Number(prm, metric, part["f1"], part["low"], part["high"]) for metric, part in parts.items()]
+    numbers.append(Number(prm, "step AUC", result["step_auc"]["average"]))
     columns = _columns("F1", result)
     for key, label in PROCESSBENCH_BASELINES.items():
         numbers.append(Number(label, f"F1, {ORACLE}", result["baselines"][key]["average"]["f1"], is_baseline=True))
@@ -144,12 +137,12 @@ def _processbench(result: Mapping[str, Any]) -> Content:
 
 
 def _prmbench(result: Mapping[str, Any]) -> Content:
-    numbers = []
+    prm, numbers = result["prm"], []
     for rule, found in result["results"].items():
         parts = {f"PRMScore, {rule}": found}
         parts |= {f"PRMScore of {name}, {rule}": part for name, part in found["categories"].items() if "prm_score" in part}
-        numbers += [Number("", metric, part["prm_score"], part.get("low"), part.get("high")) for metric, part in parts.items()]
-    numbers.append(Number("", "step AUC", result["step_auc"]))
+        numbers += [Number(prm, metric, part["prm_score"], part.get("low"), part.get("high")) for metric, part in parts.items()]
+    numbers.append(Number(prm, "step AUC", result["step_auc"]))
     columns = _columns("PRMScore", result)
     for key, label in PRMBENCH_BASELINES.items():
         numbers.append(Number(label, f"PRMScore, {ORACLE}", result["baselines"][key]["prm_score"], is_baseline=True))
