@@ -98,6 +98,12 @@ def manifest_path(output: str | Path, shard_index: int = 0, num_shards: int = 1)
     return output / ("manifest.json" if num_shards == 1 else f"manifest-{shard_index:05d}-of-{num_shards:05d}.json")
 
 
+def manifests_of(output: str | Path) -> list[Path]:
+    """The manifests that stand there: of a folder those of all its jobs, by name."""
+    place = manifest_path(output)
+    return [place] * place.exists() if Path(output).suffix == ".jsonl" else sorted(Path(output).glob("manifest*.json"))
+
+
 def dropped_path(output: str | Path) -> Path:
     """Where a stage keeps what it drops, with the reasons: in a folder of its own, or in a file beside a `.jsonl` file."""
     output = Path(output)
@@ -173,7 +179,7 @@ def refuse_other_run(output: str | Path, run: dict[str, Any], option: str = "--o
     rows = [path for path in rows if path.exists()]
     # Before the manifest, which another job writes first. A run that was killed while its model was loaded left an empty folder.
     has_rows = any(path.is_file() or any(path.glob("*.jsonl")) for path in [*rows, dropped])
-    manifests = [path for path in [manifest_path(output)] if path.exists()] if is_file else sorted(output.glob("manifest*.json"))
+    manifests = manifests_of(output)
     given = f"{option} {output if value is None else value}"
     remedy = f"name another {option}, or remove {' and '.join(map(str, rows + manifests * is_file))}"
     if not manifests and has_rows:

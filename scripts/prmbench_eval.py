@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(PRMBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
     check_output_dir(config.output_dir, [config.data, config.predictions, *config.compare], config.models)
-    items, left_out = load_items(config.data)
+    items, left_out = load_items(config.data, config.limit)
     others = {folder: load_evaluation(folder, items) for folder in config.compare}
     if config.predictions:
         config.take_defaults_of(notes_of(config.predictions))

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_args(ProcessBenchEvalConfig, argv, __doc__)
     output_dir = Path(config.output_dir)
     check_output_dir(config.output_dir, [*config.data, config.predictions, *config.compare], config.models)
-    items = load_items(config.data)
+    items = load_items(config.data, config.limit)
     others = {folder: load_evaluation(folder, items) for folder in config.compare}
     if config.predictions:
         config.take_defaults_of(notes_of(config.predictions))

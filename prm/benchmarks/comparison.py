@@ -23,7 +23,7 @@ Test = Mapping[str, float | None]
 NO_TEST: Test = dict.fromkeys(("difference", "low", "high", "p_value"))
 COMPARED = "Interval and p: both PRMs on the same resampled items; tuned thresholds stay as they are."
 SEVERAL = "p is not corrected for the number of tests."
-REMEDY, SAME_DATA = "run the evaluation again", "evaluate both PRMs on the same --data"
+REMEDY, SAME_DATA = "run the evaluation again", "evaluate both PRMs on the same --data and with the same --limit"
 _truth = attrgetter("group", "question", "steps", "first_error", "wrong_steps")
 
 

@@ -43,6 +43,9 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
     """Draws of uniform random scores behind the content-free baseline."""
     published: list[str] = field(default_factory=list)
     """Published results to show beside the measured one, LABEL=VALUE (a share, such as 0.4699)."""
+    limit: int | None = None
+    """Evaluate only the first items, so many of every subset of ProcessBench, or of PRMBench in all: a smoke run, whose numbers are
+    not the benchmark's. With --model it wants an --output_dir of its own."""
 
     reading: Reading | None = field(default=None, init=False)
     """What the scores are, where it is known; nothing to choose."""
@@ -53,6 +56,8 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
             raise ValueError(f"--num_random_draws {self.num_random_draws}: the baseline is a mean over draws, give at least one")
         if self.num_random_draws > MAX_DRAWS:
             raise ValueError(f"--num_random_draws {self.num_random_draws}: {MAX_DRAWS} at most, which are held at a time")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit {self.limit}: give at least 1 item, or leave it out for all")
         parse_published(self.published)
         if not math.isfinite(self.used_threshold):
             raise ValueError(f"--fixed_threshold {self.fixed_threshold}: give a finite number in units of the scores, such as 0.5")
@@ -77,3 +82,10 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
         self.reading = notes.reading if notes else None
         if self.reading is not None and self.has_natural_threshold:
             self.fixed_threshold = natural_threshold(self.reading)
+
+
+def limit_notes(limit: int | None, of: str) -> list[str]:
+    """What tables say, before anything else, of a result on the first items `of` something only."""
+    if limit is None:
+        return []
+    return [f"--limit {limit}: of the first {limit} items{of} only, a smoke run; these are not the benchmark's numbers."]

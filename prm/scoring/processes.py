@@ -9,9 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from prm.data.sources import iter_responses
 from prm.sampling.processes import exit_with_parent, num_cores, visible_gpus
-from prm.scoring.file import ScoringConfig, score_file
+from prm.scoring.file import ScoringConfig, limited_responses, score_file
 from prm.scoring.notes import REMEDY
 from prm.shards import in_shard
 from prm.tracking import manifest_path, read_manifest, setup_logging
@@ -55,7 +54,7 @@ def share_of(config: ScoringConfig, rank: int) -> ScoringConfig:
 
 def occupied(config: ScoringConfig, shares: Sequence[ScoringConfig]) -> list[ScoringConfig]:
     """The shares that hold a question; few questions may leave some without."""
-    questions = {response.question_id for response in iter_responses(config.input)}
+    questions = {response.question_id for response in limited_responses(config)}
     return [share for share in shares if any(in_shard(name, share.shard_index, share.num_shards) for name in questions)]
 
 

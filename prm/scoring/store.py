@@ -92,7 +92,8 @@ def score_into(
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             num_kept = 0
             for window in chain(windows, [[]]):  # behind the last window more may have been dropped
-                if not place.exists():  # nothing stays of a model that did not load, or gave a constant
+                # Nothing stays of a model that did not load, or gave a constant; what fewer responses counted holds no more.
+                if not place.exists() or read_manifest(place, REMEDY).get("run") != run:
                     write_manifest(place.parent, config, extra={"run": run, **notes}, name=place.name)
                 for records, shards in ((dropped[num_kept:], drops), (window, writer)):
                     for record in records:

@@ -345,6 +345,21 @@ class TestProcessBench:
         by_folder = self.run(tmp_path, *flags, "--predictions", tmp_path / "out")
         assert by_folder == result | {"prm": "out"}, "the folder holds no other predictions"
 
+    def test_a_smoke_run_is_no_result(self, tmp_path, checkpoint, capsys):
+        for name, items in (("gsm8k", self.ITEMS), ("math", [item | {"id": f"m{item['id']}"} for item in self.ITEMS])):
+            write_json(tmp_path / "data" / f"{name}.json", list(items))
+        flags = ["--data", tmp_path / "data", "--threshold", "fixed"]
+        result = self.run(tmp_path, *flags, "--model", checkpoint, "--limit", 1)
+        assert (result["limit"], [item.id for item in read_items(tmp_path / "out")]) == (1, ["x", "mx"])
+        assert "--limit 1: of the first 1 items of every subset only, a smoke run" in capsys.readouterr().out
+        with pytest.raises(ValueError, match=r"is of a run with responses of other content; name another --output_dir"):
+            self.run(tmp_path, *flags, "--model", checkpoint)
+        assert self.run(tmp_path / "whole", *flags, "--model", checkpoint)["limit"] is None
+        by_file = self.run(tmp_path, *flags, "--predictions", tmp_path / "whole" / "out" / "predictions.jsonl", "--limit", 1)
+        assert by_file["num_other_predictions"] == 2
+        assert by_file["results"]["fixed"]["average"] == result["results"]["fixed"]["average"]
+        assert "2 predictions of other items were left out." in read_tables(tmp_path / "out")[0].note
+
     def test_items_that_are_too_long_are_counted_as_wrong(self, tmp_path, checkpoint, capsys):
         long = {"id": "z", "problem": "3?", "steps": ["word " * 400], "label": -1}
         write_json(tmp_path / "first_error.json", [item | {"final_answer_correct": True} for item in (*self.ITEMS, long)])

@@ -75,6 +75,13 @@ def test_checkpoint_reads_what_it_can_and_says_so(tmp_path, data, checkpoint, ca
     assert run(tmp_path, "--data", data, "--model", checkpoint, "--rule", "difference")["left_out"] == {"too_long": 1}
 
 
+def test_a_smoke_run_is_no_result(tmp_path, data):
+    write_jsonl(tmp_path / "p.jsonl", [{"id": f"circular_p{i}", "step_scores": [0.5] * (3 - i // 2)} for i in (0, 2)])
+    result = run(tmp_path, "--data", data, "--predictions", tmp_path / "p.jsonl", "--limit", 1)
+    assert (result["limit"], result["num_items"], result["left_out"]) == (1, 1, {"other_items": 1})
+    assert read_tables(tmp_path / "out")[0].note.startswith("--limit 1: of the first 1 items only, a smoke run")
+
+
 def test_labels_of_the_toolkit_have_no_curve(tmp_path, data):
     ids = {"circular_p0": 3, "redundency_p1": 2, "correct_p1": 2, "circular_p2": 2}
     rows = [{"idx": name, "scores": {"step_level_validity_labels": [True] * number}} for name, number in ids.items()]

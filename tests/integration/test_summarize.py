@@ -11,7 +11,7 @@ import report
 import summarize
 
 from prm.benchmarks.results import read_tables, write_results
-from prm.files import write_json, write_jsonl
+from prm.files import read_rows, write_json, write_jsonl
 from prm.records import StepScores
 from prm.tracking import write_manifest
 
@@ -117,6 +117,24 @@ def test_two_evaluations_that_agree_are_one(tmp_path, results):
     assert all(rows[1]), "numbers of both"
     random = next(row for row in rows if row[0] == "random")
     assert all(random[place] for place in places)
+
+
+def test_a_limited_evaluation_has_a_table_of_its_own(tmp_path, results):
+    good = ["--predictions", str(tmp_path / "good.jsonl"), "--num_bootstrap", "20", "--num_random_draws", "2"]
+    for limit in ("2", "4"):  # of four items, which are the whole benchmark
+        flags = ["--data", str(tmp_path / "math.json"), *good, "--limit", limit]
+        processbench_eval.main([*flags, "--output_dir", str(tmp_path / "limited" / limit)])
+    write_jsonl(tmp_path / "raw.jsonl", [row for row, _ in read_rows(tmp_path / "raw.jsonl")] * 2)
+    flags = ["--data", str(tmp_path / "raw.jsonl"), "--predictions", str(tmp_path / "labels.jsonl"), "--limit", "1"]
+    prmbench_eval.main([*flags, "--num_bootstrap", "20", "--output_dir", str(tmp_path / "limited" / "prmbench")])
+    tables = run(tmp_path, results / "bad", results / "good" / "prmbench", tmp_path / "limited")
+    assert {title: [row[0] for row in rows[1:] if row[0] in ("good", "bad", "labels")] for title, rows in tables.items()} == {
+        "ProcessBench: 4 items of math (%)": ["bad"],
+        "ProcessBench: 2 items of math, the first only (--limit 2) (%)": ["good"],
+        "ProcessBench: 4 items of math, the first only (--limit 4) (%)": ["good"],
+        "PRMBench: 1 items (%)": ["labels"],
+        "PRMBench: 1 items, the first only (--limit 1) (%)": ["labels"],
+    }
 
 
 def test_names(tmp_path, results):

@@ -92,6 +92,20 @@ class TestItems:
         monkeypatch.setattr("prm.data.hub._stream", lambda hub: ROWS)
         assert [item.id for item in load_items("prmbench")[0]] == IDS
 
+    def test_the_first_items_without_those_that_stand_twice(self, tmp_path):
+        again = [raw("p0", "redundency", [2]), *ROWS[:1], *ROWS]
+        items, left_out = load_items(write(tmp_path / "raw.jsonl", again), 3)
+        assert [item.id for item in items] == IDS[:3]
+        assert left_out["duplicate_id"] == 4, "no more than were met"
+        correct = {"idx": "correct_p0", "question": "?", "steps": ["a"], "error_steps": []}
+        with pytest.raises(ValueError, match="no items to score among its first 1, only 1 correct ones"):
+            load_items(write(tmp_path / "raw.jsonl", [correct, *ROWS]), 1)
+
+    def test_a_limit_is_said_first(self, items):
+        table = prmbench_tables(evaluate_prmbench(items, SCORES, config(limit=5)))[0]
+        assert table.note.startswith("--limit 5: of the first 5 items only, a smoke run; these are not the benchmark's numbers.\n")
+        assert "smoke" not in prmbench_tables(evaluate_prmbench(items, SCORES, config()))[0].note
+
 
 class TestEvaluation:
     def test_by_hand(self, items):

@@ -286,6 +286,14 @@ class TestEvaluation:
         assert "gsm8k threshold" in paths[1].read_text()
 
 
+def test_a_limit_is_said_first_and_is_a_number_of_items():
+    table = processbench_tables(evaluate_processbench(ITEMS, SCORES, config(limit=2)))[0]
+    assert table.note.startswith("--limit 2: of the first 2 items of every subset only, a smoke run; these are not the benchmark's")
+    assert "smoke" not in processbench_tables(evaluate_processbench(ITEMS, SCORES, config()))[0].note
+    with pytest.raises(ValueError, match="--limit 0: give at least 1 item, or leave it out for all"):
+        config(limit=0)
+
+
 class TestItems:
     def test_folder_of_subsets_in_the_field_s_order(self, tmp_path):
         write(tmp_path / "zzz.jsonl", [item_row(id="z")])
@@ -303,6 +311,14 @@ class TestItems:
         ]
         assert items[0].as_response().steps == ["a", "b"]
         assert items[0].as_response().key == ("g0", 0)
+
+    def test_the_first_items_of_every_subset(self, tmp_path):
+        places = {"a/gsm8k.json": "abc", "b/math.json": "d", "b/gsm8k.json": "e"}
+        for place, names in places.items():
+            (tmp_path / place).parent.mkdir(exist_ok=True)
+            (tmp_path / place).write_text(json.dumps([item_row(id=name) for name in names]))
+        for limit, names in ((1, "ad"), (2, "abd"), (4, "abcde"), (None, "abcde")):
+            assert [item.id for item in load_items([str(tmp_path / place) for place in places], limit)] == list(names)
 
     def test_presets_and_lists_of_sources(self, tmp_path, monkeypatch):
         rows = {name: [item_row(id=f"{name}-0", generator="g")] for name in ("gsm8k", "math", "olympiadbench", "omnimath")}

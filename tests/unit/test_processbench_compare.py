@@ -188,6 +188,11 @@ def test_what_cannot_be_compared(folder):
     relabelled = [FirstErrorItem("gsm8k-0", "gsm8k", "p", STEPS, (items[0].label + 2) % 4 - 1), *items[1:]]
     with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another group, text or labels there"):
         load_evaluation(folder / "b", relabelled)
+    for limited, whole in ((["--limit", "11"], []), ([], ["--limit", "11"])):
+        evaluate(folder, "b", *whole)
+        with pytest.raises(ValueError, match=r"b: evaluates other items: 1 stand .* on the same --data and with the same --limit"):
+            evaluate(folder, "a", "--compare", str(folder / "b"), *limited)
+    evaluate(folder, "b")
     other_problem = [replace(items[0], problem="another"), *items[1:]]
     with pytest.raises(ValueError, match="b: item 'gsm8k-0' has another group, text or labels there"):
         load_evaluation(folder / "b", other_problem)

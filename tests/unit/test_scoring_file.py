@@ -12,7 +12,7 @@ import prm.scoring.scorer
 from prm.files import read_records, write_jsonl
 from prm.models import load_model, save_model
 from prm.records import StepScores
-from prm.scoring import Scorer, ScoringConfig, score_file
+from prm.scoring import Scorer, ScoringConfig, notes_of, score_file
 from prm.scoring.identity import SCORING_VERSION, hash_encoder, run_identity
 from prm.scoring.scorer import Speed, next_window
 from prm.shards import in_shard
@@ -79,6 +79,65 @@ def test_jobs_share_the_questions_and_one_folder(config, tmp_path):
     assert all(scores == pytest.approx(alone[key], abs=1e-5) for key, scores in together.items())
     manifests = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
     assert manifests == ["manifest-00000-of-00002.json", "manifest-00001-of-00002.json"]
+
+
+@pytest.mark.parametrize("ending", ["", ".jsonl"])
+def test_a_run_of_the_first_questions_goes_on_with_the_others(config, tmp_path, monkeypatch, ending):
+    config = replace(config, output=config.output + ending)
+    whole = replace(config, output=str(tmp_path / "whole"))
+    score_file(whole)
+    assert score_file(replace(config, limit=1)) == {"responses": 1, "scored": 1}
+    assert score_file(replace(config, limit=2)) == {"responses": 3, "scored": 3}, "both responses of question a"
+    assert list(scored(config)) == [("b", 0), ("a", 1), ("a", 0)]
+    kept = scored(config)
+    seen, original = [], Scorer.score_windows
+
+    def recorded(self, responses, *rest):
+        responses = list(responses)
+        seen.extend(response.key for response in responses)
+        return original(self, responses, *rest)
+
+    monkeypatch.setattr(Scorer, "score_windows", recorded)
+    assert score_file(config) == {"responses": 5, "scored": 4, "no_steps": 1}
+    assert seen == [("c", 0), ("d", 0)]
+    assert kept.items() <= scored(config).items()
+    alone = scored(whole)
+    assert {key: pytest.approx(scores, abs=1e-5) for key, scores in scored(config).items()} == alone
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=r"--limit 2: .*manifest\.json is of a run without it, .*; leave it out as well"):
+        score_file(replace(config, limit=2))
+
+
+def test_a_run_that_scored_more_than_its_manifest_counts_says_so(config, monkeypatch):
+    """A break behind the first questions: what had been counted holds no more."""
+    score_file(replace(config, limit=2))
+    original = Scorer.score_windows
+
+    def interrupted(*args):
+        yield next(iter(original(*args)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "score_windows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(replace(config, limit=3))
+    monkeypatch.undo()
+    assert ("c", 0) in scored(config)
+    assert notes_of(config.output).num_scored == 0
+    with pytest.raises(ValueError, match=r"--limit 2: .* is of a run with --limit 3, which scores more; give 3 as well"):
+        score_file(replace(config, limit=2))
+    assert score_file(replace(config, limit=3)) == {"responses": 4, "scored": 4}
+    assert notes_of(config.output).num_scored == 4
+
+
+def test_jobs_share_the_first_questions(config):
+    limited = replace(config, limit=2, num_shards=3, shard_index=1)
+    assert score_file(limited)["responses"] == 3
+    with pytest.raises(ValueError, match="no responses to score; lower --num_shards"):
+        score_file(replace(limited, shard_index=2))
+    assert score_file(replace(limited, limit=3, shard_index=2))["responses"] == 1
+    assert scored(config).keys() == {("b", 0), ("a", 0), ("a", 1), ("c", 0)}
+    with pytest.raises(ValueError, match="--limit 0: give at least 1 question, or leave it out for all"):
+        replace(config, limit=0)
 
 
 def test_shares_that_cannot_be(config):

@@ -39,6 +39,7 @@ def test_shares_of_shares(config):
     found = occupied(config, [share_of(replace(config, num_processes=50), rank) for rank in range(50)])
     assert 1 <= len(found) <= 3  # questions
     assert sum(score_file(share)["responses"] for share in found) == 4
+    assert len(occupied(replace(config, limit=1), found)) == 1
 
 
 def test_each_takes_a_gpu_or_its_part_of_the_cores(monkeypatch):

@@ -85,6 +85,7 @@ def evaluate_prmbench(items: Sequence[PRMBenchItem], predictions: Sequence[Predi
     result: dict[str, Any] = {
         "benchmark": BENCHMARK,
         "prm": config.prm_name,
+        "limit": config.limit,
         "num_items": sum(is_error),
         "num_correct_items": len(items) - sum(is_error),
         "num_steps": int(steps.is_scored.sum()),

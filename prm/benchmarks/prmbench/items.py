@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,17 @@ class PRMBenchItem:
         return Item(self.id, self.category, self.question, self.steps, [], first_error=first_error, wrong_steps=wrong)
 
 
-def load_items(source: str | Path) -> tuple[list[PRMBenchItem], Counter[str]]:
-    """Items in the order of the source, and counts of what was left out: ids that stand twice, error steps out of range.
+def load_items(source: str | Path, limit: int | None = None) -> tuple[list[PRMBenchItem], Counter[str]]:
+    """The first `limit` items in the order of the source, and counts of what was left out: ids that stand twice, error steps out of
+    range.
 
     Raises ValueError, naming the item, for a category that the benchmark does not have, and for a source without items to score.
     """
     left_out: Counter[str] = Counter()
-    items = [_item(*found) for found in iter_prmbench(source, left_out)]
+    items = [_item(*found) for found in islice(iter_prmbench(source, left_out), limit)]
     if all(item.category == CORRECT for item in items):
-        raise ValueError(f"{source}: no items to score in it, only {len(items)} correct ones")
+        where = "in it" if limit is None else f"among its first {limit}"
+        raise ValueError(f"{source}: no items to score {where}, only {len(items)} correct ones")
     return items, +left_out
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from prm import metrics
 from prm.benchmarks.comparison import NO_TEST, comparison_table, interval_and_p, points
+from prm.benchmarks.options import limit_notes
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.prmbench.evaluate import ALL, PRMBenchConfig, called_good, judged_scores
 from prm.benchmarks.prmbench.items import AREAS, CORRECT, Prediction, PRMBenchItem
@@ -25,7 +26,7 @@ BASELINES = {
 LEFT_OUT = {
     "duplicate_id": "items whose id had been there before were left out, as in the benchmark",
     "error_step_out_of_range": "error steps name no step of their solution and were ignored, as in the benchmark",
-    "other_items": "predictions of items that are not in the data were left out",
+    "other_items": "predictions of other items were left out",
     "repeated": "second predictions of an item were left out, as in the benchmark",
 }
 """What the notes say of what was left out, by reason."""
@@ -92,7 +93,7 @@ def _rule_name(rule: str) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = [f"{100 * result['confidence']:g}% bootstrap intervals over items"]
+    notes = [*limit_notes(result["limit"], ""), f"{100 * result['confidence']:g}% bootstrap intervals over items"]
     if result["step_auc"] is not None:
         notes.append(f"Step AUC {_share(result['step_auc'])}% (random scores: 50%)")
     if "oracle" in result["results"]:

@@ -101,6 +101,7 @@ def evaluate_processbench(
     result = {
         "benchmark": BENCHMARK,
         "prm": config.prm_name,
+        "limit": config.limit,
         "num_items": len(items),
         "read_as": reading,
         "confidence": config.confidence,

@@ -1,9 +1,10 @@
 """ProcessBench's items and predictions on them: files, folders or the hub's dataset in; items, and a prediction for each, out."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from prm import metrics
@@ -54,8 +55,8 @@ def data_sources(data: Sequence[str]) -> list[str]:
     return sources
 
 
-def load_items(data: str | Path | Sequence[str]) -> list[FirstErrorItem]:
-    """Read sources, or a single one; a subset is named after its file, on the hub after its split.
+def load_items(data: str | Path | Sequence[str], limit: int | None = None) -> list[FirstErrorItem]:
+    """Read sources, or a single one: the first `limit` items of every subset, named after its file, on the hub after its split.
 
     Raises ValueError, naming the place, for a row that is no item, an id that stands twice, and data without items.
     """
@@ -70,7 +71,8 @@ def load_items(data: str | Path | Sequence[str]) -> list[FirstErrorItem]:
     name, times = Counter(item.id for item in items).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{' '.join(data)}: id {name!r} stands {times} times: predictions could not be told apart")
-    return items
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
+    return [item for item in items if limit is None or next(numbers[item.subset]) < limit]
 
 
 def load_predictions(path: str | Path, items: Sequence[FirstErrorItem]) -> tuple[list[Prediction], Counter[str]]:

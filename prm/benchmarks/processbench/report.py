@@ -7,6 +7,7 @@ from typing import Any
 
 from prm import metrics
 from prm.benchmarks.comparison import comparison_table, interval_and_p, points
+from prm.benchmarks.options import limit_notes
 from prm.benchmarks.plots import Curve, Panel, draw
 from prm.benchmarks.processbench.compare import thresholds_of
 from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
@@ -122,7 +123,8 @@ def _rule_name(rule: str) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    notes = [f"{100 * result['confidence']:g}% bootstrap intervals over items", *result["constant_scores"]]
+    notes = limit_notes(result["limit"], " of every subset")
+    notes += [f"{100 * result['confidence']:g}% bootstrap intervals over items", *result["constant_scores"]]
     if {"gsm8k", "oracle"} & result["results"].keys():
         notes.append("* threshold tuned on the very items that it is measured on")
     if unreadable := {name: number for name, number in result["num_unscored"].items() if number}:
@@ -131,7 +133,7 @@ def _notes(result: Mapping[str, Any]) -> str:
     if unparsable := result["num_unparsable"]:
         notes.append(f"{unparsable} predictions are null, unparsable: counted as wrong.")
     if other := result.get("num_other_predictions"):
-        notes.append(f"{other} predictions of items that are not in the data were left out.")
+        notes.append(f"{other} predictions of other items were left out.")
     return "\n".join(notes)
 
 

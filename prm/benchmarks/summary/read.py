@@ -133,7 +133,7 @@ def _processbench(result: Mapping[str, Any]) -> Content:
     columns = _columns("F1", result)
     for key, label in PROCESSBENCH_BASELINES.items():
         numbers.append(Number(label, f"F1, {ORACLE}", result["baselines"][key]["average"]["f1"], is_baseline=True))
-    return f"{result['num_items']:,} items of {', '.join(subsets)}", numbers, [*columns, "step AUC"]
+    return f"{result['num_items']:,} items of {', '.join(subsets)}{_limit(result)}", numbers, [*columns, "step AUC"]
 
 
 def _prmbench(result: Mapping[str, Any]) -> Content:
@@ -146,7 +146,11 @@ def _prmbench(result: Mapping[str, Any]) -> Content:
     columns = _columns("PRMScore", result)
     for key, label in PRMBENCH_BASELINES.items():
         numbers.append(Number(label, f"PRMScore, {ORACLE}", result["baselines"][key]["prm_score"], is_baseline=True))
-    return f"{result['num_items']:,} items", numbers, [*columns, "step AUC"]
+    return f"{result['num_items']:,} items{_limit(result)}", numbers, [*columns, "step AUC"]
+
+
+def _limit(result: Mapping[str, Any]) -> str:
+    return "" if result["limit"] is None else f", the first only (--limit {result['limit']})"
 
 
 def _columns(metric: str, result: Mapping[str, Any]) -> list[str]:
