@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,10 +236,14 @@ def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """A place to write to, renamed to `path` at the end: `path` is the old file or the new one, never a part of it."""
+    """A place to write to, renamed to `path` at the end: `path` is the old file or the new one, never a part of it.
+
+    The place is this process's own. It may become a folder, if `path` is not one yet.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(aside)
     try:
         yield aside
         os.replace(aside, path)
@@ -247,7 +252,14 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             error.filename = str(path)  # a full disk names none
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str | Iterable[str]) -> None:

@@ -11,7 +11,6 @@ three outputs need no plugin there, nor do heads on Qwen3, Llama or Mistral, for
 """
 
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoTokenizer
 
-from prm.files import write_json, write_text
+from prm.files import write_json, write_text, written_aside
 from prm.models.checkpoint import EXAMPLE, load_model, read_contract, save_model
 from prm.models.files import CONFIG_FILE
 from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
@@ -70,8 +69,7 @@ class ExportConfig:
         if self.input is not None and not self.parity:
             raise ValueError(f"--input {self.input}: nothing is compared with --parity False; leave one of the two out")
         check_output("--output", self.output)
-        if Path(self.output).exists():
-            raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
+        self.check_new()
         if self.parity and importlib.util.find_spec("vllm") is None:
             raise ValueError("vLLM is not installed: pip install -e '.[gpu]' (or '.[cpu]'), or write unchecked with --parity False")
         if read_contract(self.model, self.recipe)["num_labels"] == 0:
@@ -80,6 +78,11 @@ class ExportConfig:
                 "Score it with scripts/score.py; to serve it, run `vllm serve` on it and on its reference and take beta times the "
                 "difference of their prompt log-probs, summed over each step"
             )
+
+    def check_new(self) -> None:
+        """Raise ValueError where the output is there already."""
+        if Path(self.output).exists():
+            raise ValueError(f"--output {self.output}: is there already; name a new folder or delete it")
 
 
 def head_layers(head: nn.Module) -> list[nn.Linear]:
@@ -175,15 +178,10 @@ def export_checkpoint(config: ExportConfig, responses: Sequence[Response] = ()) 
     config.check()
     model, encoder = load_model(config.model, config.dtype, recipe=config.recipe)
     divide_outputs(model, encoder, config.temperature)
-    output = Path(config.output)
-    aside = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(config.output) as aside:
         write_served(model, encoder, aside)
         parity = check_parity(model, encoder, aside, responses) if config.parity else None
-        aside.rename(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        config.check_new()  # another export may have been quicker
     return parity
 
 

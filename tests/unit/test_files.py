@@ -179,6 +179,21 @@ def test_a_lone_surrogate_in_a_json_file_is_replaced_as_in_rows(tmp_path):
     assert read_json(tmp_path / "manifest.json", "restore it") == {"title": "a?b"}
 
 
+def test_a_folder_is_whole_or_absent_too(tmp_path):
+    def write(path, error=None):
+        with written_aside(path) as aside:
+            (aside / "within").mkdir(parents=True)
+            assert not path.exists()
+            if error:
+                raise error
+
+    write(tmp_path / "folder")
+    assert (tmp_path / "folder" / "within").exists()
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "other", KeyboardInterrupt())
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_full_disk_names_the_file(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*x\.jsonl'"), written_aside(tmp_path / "x.jsonl"):
         raise OSError(errno.ENOSPC, "No space left on device")

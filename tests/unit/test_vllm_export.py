@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -168,6 +170,22 @@ def test_a_difference_above_the_limit_leaves_nothing_behind(checkpoint, fake_vll
     with pytest.raises(ParityError, match=rf"differ by .* on 16 steps; {dtype} allows"):
         export_checkpoint(ExportConfig(checkpoint, str(tmp_path / "served"), dtype=dtype))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_a_quicker_export_stays_as_it_is(checkpoint, fake_vllm, tmp_path, monkeypatch):
+    """Two at once: each writes to a folder of its own, and the second to end says that the first has been there."""
+    served = tmp_path / "served"
+
+    def meanwhile(*args):
+        code = "import sys; from prm.serving.export import *; export_checkpoint(ExportConfig(*sys.argv[1:], parity=False))"
+        subprocess.run([sys.executable, "-c", code, checkpoint, str(served)], check=True)
+        return check_parity(*args)
+
+    monkeypatch.setattr(export, "check_parity", meanwhile)
+    with pytest.raises(ValueError, match=r"--output .*served: is there already; name a new folder or delete it"):
+        export_checkpoint(ExportConfig(checkpoint, str(served)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "served"]
+    load_model(served)
 
 
 def test_differences_by_hand():
