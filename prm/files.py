@@ -6,13 +6,16 @@ Everything is streamed: what is held at a time is one row (of a JSON array, the 
 """
 
 import csv
+import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ LARGEST_CELL = 1 << 27
 """Longest cell of a CSV file, in characters; the csv module's own limit is 128 KiB."""
 GZIP = b"\x1f\x8b"
 """What every gzip file begins with."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""A name that Linux draws when a machine starts."""
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[Row, str]]:
@@ -238,12 +243,17 @@ def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
 def written_aside(path: str | Path) -> Iterator[Path]:
     """A place to write to, renamed to `path` at the end: `path` is the old file or the new one, never a part of it.
 
-    The place is this process's own. It may become a folder, if `path` is not one yet.
+    The place is this process's own, and may become a folder if `path` is not one yet. What killed writers of `path` left on this
+    machine is removed; of processes elsewhere, which may see the same files, nothing is known.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(aside)
+    prefix = f".{path.name}.{_process_space()}."
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        writer = leftover.name.removeprefix(prefix).removesuffix(".tmp")
+        if writer.isdecimal() and (int(writer) == os.getpid() or not _is_running(int(writer))):
+            _remove(leftover)
+    aside = path.with_name(f"{prefix}{os.getpid()}.tmp")
     try:
         yield aside
         os.replace(aside, path)
@@ -253,6 +263,27 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         _remove(aside)
+
+
+@cache
+def _process_space() -> str:
+    """Where a process number names one process: this machine since it started, and this container on it.
+
+    A host's name would not do: others that see the same files may have it, too. Where the system does not tell, a name of no other.
+    """
+    if not BOOT_ID.exists():
+        return secrets.token_hex(8)
+    return f"{hash64(BOOT_ID.read_text() + os.readlink('/proc/self/ns/pid')):016x}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _remove(path: Path) -> None:

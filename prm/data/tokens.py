@@ -7,7 +7,6 @@ under a name made of what it depends on: a later run finds it, and another token
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -16,7 +15,7 @@ from pathlib import Path
 import datasets
 import pyarrow
 
-from prm.files import read_records
+from prm.files import read_records, written_aside
 from prm.records import Response
 from prm.steps import StepEncoder
 from prm.tracking import hash_path, progress
@@ -44,15 +43,9 @@ def encode_file(path: Path, encoder: StepEncoder, folder: Path) -> datasets.Data
     """
     file = folder / f".tokens-{path.stem}-{fingerprint(path, encoder)}.arrow"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with pyarrow.ipc.new_stream(str(aside), SCHEMA) as stream:
-                for batch in batches(path, encoder):
-                    stream.write_batch(batch)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_aside(file) as aside, pyarrow.ipc.new_stream(str(aside), SCHEMA) as stream:
+            for batch in batches(path, encoder):
+                stream.write_batch(batch)
     return datasets.Dataset.from_file(str(file))
 
 

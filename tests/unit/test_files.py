@@ -3,10 +3,14 @@
 import errno
 import gzip
 import json
+import os
+import re
+import subprocess
 import sys
 
 import pytest
 
+import prm.files
 from prm.files import KeySet, read_json, read_records, read_rows, write_json, write_jsonl, write_text, written_aside
 from prm.records import Question, StepScores, clean_text, to_row
 
@@ -192,6 +196,55 @@ def test_a_folder_is_whole_or_absent_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "other", KeyboardInterrupt())
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+KILLED = """
+import os, sys
+from prm.files import written_aside
+with written_aside(sys.argv[1]) as aside:
+    if sys.argv[2:]:
+        aside.mkdir()
+        aside /= "within"
+    aside.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, is_folder):
+    names = [tmp_path / "x.jsonl", tmp_path / "other.jsonl"]
+    for name in names:
+        subprocess.run([sys.executable, "-c", KILLED, str(name), *["folder"] * is_folder], check=False)
+    killed = {name: next(tmp_path.glob(f".{name.name}.*.tmp")) for name in names}
+    prefix = killed[names[0]].name.rsplit(".", 2)[0]
+    kept = {tmp_path / f"{prefix}.{os.getppid()}.tmp", tmp_path / ".x.jsonl.0123456789abcdef.1.tmp", tmp_path / ".x.jsonl.1.tmp"}
+    for path in [*kept, tmp_path / f"{prefix}.{os.getpid()}.tmp"]:  # of a running process, of who knows whom, of an earlier one
+        path.write_text("half")
+    write_text(names[0], "whole")
+    assert set(tmp_path.iterdir()) == kept | {names[0], killed[names[1]]}
+    assert names[0].read_text() == "whole"
+
+
+def test_another_user_s_process_runs(monkeypatch):
+    def kill(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert prm.files._is_running(1)
+
+
+def test_process_numbers_hold_since_the_machine_started(tmp_path, monkeypatch):
+    here = prm.files._process_space()
+    for text in ("another boot", None):
+        monkeypatch.setattr(prm.files, "BOOT_ID", tmp_path / "boot_id")
+        if text:
+            (tmp_path / "boot_id").write_text(text)
+        else:
+            (tmp_path / "boot_id").unlink()
+        prm.files._process_space.cache_clear()
+        assert re.fullmatch("[0-9a-f]{16}", prm.files._process_space())
+        assert prm.files._process_space() != here
+    prm.files._process_space.cache_clear()
 
 
 def test_a_full_disk_names_the_file(tmp_path):
