@@ -25,6 +25,8 @@ MAX_ARGS = 1_000_000
 """Bytes of training options that are looked through."""
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 """Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""Of each kind the file of all weights; with `.index.json` behind it, what says in which of several files a weight is."""
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD, TRAINING_ARGS]
 
 
@@ -120,9 +122,16 @@ class ModelFiles:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """File of every weight, by the index where there is one. Raises FileNotFoundError for a folder without weights."""
-        if indexes := sorted(self.folder.glob("*.index.json")):
-            return read_json(indexes[0], "copy the checkpoint again")["weight_map"]
+        """File of every weight, of the kind that counts: by its index, unless one file holds all, or by the files themselves.
+
+        Raises FileNotFoundError for a folder without weights.
+        """
+        for whole, pattern in zip(WHOLE, WEIGHT_PATTERNS, strict=True):
+            index = self.folder / f"{whole}.index.json"
+            if index.is_file() and not (self.folder / whole).is_file():
+                return read_json(index, "copy the checkpoint again")["weight_map"]
+            if any(self.folder.glob(pattern)):
+                break
         if files := weight_files(model_folder(self.name)):
             return {name: file.name for file in files for name in weight_names(file)}
         self._refuse_adapter()

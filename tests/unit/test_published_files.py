@@ -233,6 +233,29 @@ def test_shards_are_found_by_the_index(tmp_path):
     assert scores(path) == whole
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "consolidated.safetensors"])
+def test_an_index_that_nothing_belongs_to_is_passed_over(tmp_path, name):
+    """Of shards that were there before the weights were saved in one file, or of another copy of them."""
+    path = WRITERS["pure"](tmp_path)
+    whole = scores(path)
+    weights = load_file(path / "model.safetensors")
+    shard = f"{name.split('.')[0]}-00001-of-00001.{name.split('.')[1]}"
+    (path / f"{name}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(weights, shard)}))
+    assert ModelFiles(path).weights == dict.fromkeys(weights, "model.safetensors")
+    assert scores(path) == whole
+
+
+def test_the_index_of_pickles_counts_where_there_are_no_safetensors(tmp_path):
+    path = WRITERS["pure"](tmp_path)
+    whole = scores(path)
+    weights, shard = load_file(path / "model.safetensors"), "pytorch_model-00001-of-00001.bin"
+    torch.save(weights, path / shard)
+    (path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(weights, shard)}))
+    (path / "model.safetensors").unlink()
+    assert ModelFiles(path).weights == dict.fromkeys(weights, shard)
+    assert scores(path) == whole
+
+
 def test_models_that_are_nowhere(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nobody/no-such-model: no such folder, and the hub gave no model"):
         load_model("nobody/no-such-model")
