@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prm.sampling.processes import exit_with_parent, num_cores, visible_gpus
 from prm.scoring.file import ScoringConfig, limited_responses, score_file
@@ -39,7 +39,7 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
     environments = [environment(rank, devices, count) for rank in range(len(shares))]
     configs = [json.dumps({"argv": sys.argv, "config": dataclasses.asdict(share)}) for share in shares]
     starts = zip(configs, environments, strict=True)
-    wait_for_all([subprocess.Popen([*command, text], env=env, stdin=subprocess.PIPE) for text, env in starts])
+    wait_for_all(subprocess.Popen([*command, text], env=env, stdin=subprocess.PIPE) for text, env in starts)
     manifests = [manifest_path(share.output, share.shard_index, share.num_shards) for share in shares]
     return dict(sum((Counter(read_manifest(path, REMEDY)["counts"]) for path in manifests), Counter()))
 
@@ -65,9 +65,12 @@ def environment(rank: int, devices: Sequence[str], count: int) -> dict[str, str]
     return {"OMP_NUM_THREADS": str(max(1, num_cores() // count)), **os.environ, "RANK": str(rank)}
 
 
-def wait_for_all(processes: Sequence[subprocess.Popen]) -> None:
-    """Wait until all are done. Raises RuntimeError as soon as one fails, and stops the others."""
+def wait_for_all(starting: Iterable[subprocess.Popen]) -> None:
+    """Wait until all are done. Raises RuntimeError as soon as one fails, and stops the others, as where one cannot be started."""
+    processes: list[subprocess.Popen] = []
     try:
+        for process in starting:
+            processes.append(process)
         while None in (codes := [process.poll() for process in processes]) and not any(codes):
             time.sleep(POLL_SECONDS)
         if any(codes):

@@ -1,5 +1,6 @@
 """Scoring in several processes: every question is in one share, each has its device, a failure stops all."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_a_parent_that_is_told_to_stop_leaves_no_process_behind(config, tmp_path
     parent.terminate()
     parent.wait()
     assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_one_that_cannot_be_started_stops_those_before_it(config, monkeypatch):
+    original, started = subprocess.Popen, []
+
+    def start(*_, **__):
+        if started:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(original([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(OSError, match="Resource temporarily unavailable"):
+        score_in_processes(replace(config, num_processes=3))
+    assert started[0].poll() is not None
 
 
 def test_a_failure_stops_the_others():
