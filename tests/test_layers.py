@@ -27,7 +27,7 @@ HEAVY_HOMES = {
     "math_verify": {"grading/answers.py"},
     "wandb": set(),
     "deepspeed": {"training/zero.py"},
-    "httpx2": {"sampling/server_engine.py"},
+    "httpx2": {"sampling/http_client.py"},
     "latex2mathml": {"benchmarks/page/mathml.py"},
 }
 

@@ -57,14 +57,10 @@ class SamplingConfig:
             raise ValueError(f"--top_p is {self.top_p}; it must lie in (0, 1]")
 
 
-@dataclass
-class EngineConfig:
-    """Which model generates, on what."""
+@dataclass(kw_only=True)
+class ServerConfig:
+    """Where a server is, and how long it is waited for."""
 
-    model: str = "Qwen/Qwen2.5-Math-1.5B-Instruct"
-    """Folder or hub name of the policy, a causal LM with a chat template; of a server, the name it serves the model under."""
-    engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
-    """auto takes vLLM where it is installed, else transformers; server sends requests to --base_url."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server, e.g. http://host:8000/v1 (server)."""
     api_key_env: str | None = None
@@ -73,6 +69,31 @@ class EngineConfig:
     """A request that the server has not answered in full after this long is sent again (server)."""
     max_request_retries: int = 8
     """How often a request is sent again after an error that may pass: eight times take about three minutes (server)."""
+
+    def check_server(self, engine: str, example: str = "http://host:8000/v1") -> None:
+        """Raise ValueError for a server that `engine` does not need, an address that is none, and a key that is not there."""
+        if not self.request_timeout_seconds > 0:
+            raise ValueError(f"--request_timeout_seconds is {self.request_timeout_seconds}; it must be positive")
+        if self.max_request_retries < 0:
+            raise ValueError(f"--max_request_retries is {self.max_request_retries}; it must be 0 or more")
+        if engine != "server":
+            if given := next((name for name in ("base_url", "api_key_env") if getattr(self, name) is not None), None):
+                raise ValueError(f"--{given} is for --engine server; this is --engine {engine}")
+            return
+        if self.base_url is None or not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"--engine server: --base_url is {self.base_url}; give an address such as {example}")
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            raise ValueError(f"--api_key_env {self.api_key_env}: no such environment variable, or an empty one; export it")
+
+
+@dataclass
+class EngineConfig(ServerConfig):
+    """Which model generates, on what."""
+
+    model: str = "Qwen/Qwen2.5-Math-1.5B-Instruct"
+    """Folder or hub name of the policy, a causal LM with a chat template; of a server, the name it serves the model under."""
+    engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
+    """auto takes vLLM where it is installed, else transformers; server sends requests to --base_url."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of weights and cache; auto is the checkpoint's own, but vLLM runs a float32 checkpoint in bfloat16."""
     max_model_len: int | None = None
@@ -95,23 +116,14 @@ class EngineConfig:
         for name in ("max_num_seqs", "tensor_parallel_size", "data_parallel_size", "max_model_len"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be at least 1")
-        if not self.request_timeout_seconds > 0:
-            raise ValueError(f"--request_timeout_seconds is {self.request_timeout_seconds}; it must be positive")
-        if self.max_request_retries < 0:
-            raise ValueError(f"--max_request_retries is {self.max_request_retries}; it must be 0 or more")
+        self.check_server(self.engine)
         if self.engine == "server":
-            self._check_server()
-        elif (given := next((name for name in ("base_url", "api_key_env") if getattr(self, name) is not None), None)) is not None:
-            raise ValueError(f"--{given} is for --engine server; this is --engine {self.engine}")
+            self._check_left_to_server()
         if self.resolved_engine() == "transformers" and (self.tensor_parallel_size, self.data_parallel_size or 1) != (1, 1):
             raise ValueError("--tensor_parallel_size and --data_parallel_size need --engine vllm; transformers runs one replica")
 
-    def _check_server(self) -> None:
-        """What only the side that runs the model can decide is refused here."""
-        if self.base_url is None or not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"--engine server: --base_url is {self.base_url}; give an address such as http://host:8000/v1")
-        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
-            raise ValueError(f"--api_key_env {self.api_key_env}: no such environment variable, or an empty one; export it")
+    def _check_left_to_server(self) -> None:
+        """Raise ValueError for what only the side that runs the model can decide."""
         defaults = {"dtype": "auto", "max_model_len": None, "tensor_parallel_size": 1, "data_parallel_size": None}
         for name, default in defaults.items():
             if getattr(self, name) != default:

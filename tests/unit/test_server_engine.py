@@ -12,7 +12,7 @@ from fake_server import FakeServer, after, completion
 
 from prm.files import read_records
 from prm.records import Question, Rollout
-from prm.sampling import server_engine
+from prm.sampling import http_client
 from prm.sampling.base import Engine, EngineConfig, EngineError, SampleRequest, SampleResult, SamplingConfig, make_engine
 from prm.sampling.rollouts import RolloutConfig, generate_rollouts
 from prm.sampling.server_engine import ServerEngine, read_result
@@ -24,8 +24,8 @@ SAMPLING = SamplingConfig(max_tokens=9, temperature=0.5, top_p=0.9)
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(server_engine, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(server_engine, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(http_client, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(http_client, "LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -105,7 +105,7 @@ class TestProtocol:
             closing(make_engine(config_for(server))) as engine,
         ):
             next(engine.generate(REQUESTS, SAMPLING))
-            assert not engine.running
+            assert not engine.client.running
             assert len(list(engine.generate(REQUESTS[:4], SAMPLING))) == 4
 
     @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ class TestFailures:
             results(server, REQUESTS[:1])
 
     def test_what_finished_beside_a_failure_is_kept(self, monkeypatch):
-        async def draw(self, request, sampling):
-            if request.seed == 7:
+        async def ask(self, request):
+            if request.body["seed"] == 7:
                 raise EngineError("refused")
-            return SampleResult(request.key, "x", "stop", 1)
+            return SampleResult(("q", request.body["seed"]), "x", "stop", 1)
 
-        monkeypatch.setattr(ServerEngine, "_draw", draw)
+        monkeypatch.setattr(http_client.HTTPClient, "ask", ask)
         engine = ServerEngine(EngineConfig(engine="server", base_url="http://localhost:1/v1"))
         samples = engine.generate(REQUESTS, SAMPLING)
         assert {next(samples).key[1] for _ in range(11)} == set(range(12)) - {7}
@@ -199,12 +199,12 @@ class TestFailures:
         engine.close()
 
     def test_the_server_may_ask_for_a_pause(self, monkeypatch):
-        monkeypatch.setattr(server_engine, "LONGEST_PAUSE_SECONDS", 0.4)
+        monkeypatch.setattr(http_client, "LONGEST_PAUSE_SECONDS", 0.4)
         with FakeServer(failing_first(429), headers={"Retry-After": "3600"}) as server:
             start = time.monotonic()
             assert len(results(server, REQUESTS[:1])) == 1
             assert 0.2 <= time.monotonic() - start < 2
-        assert [server_engine._seconds(value) for value in ("7", None, "Wed, 21 Oct 2026 07:28:00 GMT")] == [7.0, 0.0, 0.0]
+        assert [http_client.retry_after(value) for value in ("7", None, "Wed, 21 Oct 2026 07:28:00 GMT")] == [7.0, 0.0, 0.0]
 
 
 class TestSettings:
@@ -280,4 +280,4 @@ class TestRollouts:
 
 def test_the_client_has_no_limit_of_its_own_that_a_long_answer_would_hit():
     with closing(ServerEngine(EngineConfig(engine="server", base_url="http://localhost:1/v1"))) as engine:
-        assert engine.client.timeout == httpx2.Timeout(None)
+        assert engine.client.client.timeout == httpx2.Timeout(None)
