@@ -1,13 +1,21 @@
-"""A server of the OpenAI protocol on this machine: what it answers, and how it fails, is up to the test."""
+"""A server of the OpenAI protocol, or of vLLM's pooling, on this machine: what it answers, and how it fails, is up to the test."""
 
+import base64
 import contextlib
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import numpy as np
+import torch
+
+from prm.models import load_model
+from prm.models.packing import pack_responses
+from prm.steps import EncodedResponse
 
 Answer = str | dict | bytes | int
 """A text, a whole JSON body, raw bytes, a status, or one of FAULTS."""
@@ -15,10 +23,11 @@ FAULTS = ("<hang>", "<reset>", "<truncate>", "<drip>")
 
 
 class FakeServer:
-    """`answer(body)` decides about every request. `bodies` and `paths` keep what came in, `most_at_once` how many overlapped."""
+    """`answer(body)` decides about every POST, `models` answers every GET. `bodies` and `paths` keep what came in, `most_at_once`
+    how many overlapped."""
 
-    def __init__(self, answer: Callable[[dict], Answer], headers: dict[str, str] | None = None):
-        self.answer, self.headers = answer, headers or {}
+    def __init__(self, answer: Callable[[dict], Answer], headers: dict[str, str] | None = None, models: Answer = 404):
+        self.answer, self.headers, self.models = answer, headers or {}, models
         self.bodies: list[dict] = []
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
@@ -57,7 +66,10 @@ class FakeServer:
                     server.in_flight -= 1
                 self.send(answer, "messages" in body)
 
-            def send(self, answer: Answer, is_chat: bool) -> None:
+            def do_GET(self) -> None:
+                self.send(server.models)
+
+            def send(self, answer: Answer, is_chat: bool = False) -> None:
                 if answer == "<hang>":
                     server.closing.wait(30)
                 elif answer == "<reset>":
@@ -101,6 +113,36 @@ def completion(text: str, is_chat: bool = True, finish_reason: str = "stop", num
     """The body of an answer, as vLLM writes it."""
     content = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
     return {"choices": [{"index": 0, "finish_reason": finish_reason, **content}], "usage": {"completion_tokens": num_tokens}}
+
+
+def models(max_model_len: int = 2048) -> dict:
+    """The body of an answer of /v1/models, as vLLM writes it."""
+    return {"object": "list", "data": [{"id": "outputs/served", "root": "outputs/served", "max_model_len": max_model_len}]}
+
+
+def pooling(outputs: Iterable[list]) -> dict:
+    """The body of an answer of /pooling, as vLLM writes it in base64."""
+    encoded = [base64.b64encode(np.array(rows, dtype="<f4").tobytes()).decode() for rows in outputs]
+    items = [{"index": index, "object": "pooling", "data": data} for index, data in enumerate(encoded)]
+    return {"id": "pool-1", "object": "list", "created": 0, "model": "outputs/served", "data": items, "usage": {"prompt_tokens": 3}}
+
+
+class PooledModel:
+    """What a server answers that pools a reward model: its outputs at every token, or at `separator_id` alone."""
+
+    def __init__(self, folder: str, separator_id: int | None = None):
+        self.model, _ = load_model(folder)
+        self.separator_id = separator_id
+
+    def __call__(self, body: dict) -> dict:
+        assert body.keys() == {"input", "use_activation", "encoding_format", "embed_dtype", "endianness"}
+        assert not body["use_activation"]
+        return pooling(self.rows(token_ids) for token_ids in body["input"])
+
+    @torch.no_grad()
+    def rows(self, token_ids: list[int]) -> list[list[float]]:
+        places = [place for place, token in enumerate(token_ids) if self.separator_id in (None, token)]
+        return self.model(**self.model.inputs(pack_responses([EncodedResponse(token_ids, places, 0)]))).tolist()
 
 
 def after(seconds: float, answer: Answer) -> Answer:

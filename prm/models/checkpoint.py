@@ -20,7 +20,7 @@ from prm.models.published import load_published, published_contract
 from prm.models.reward_model import RewardModel
 from prm.models.step_scores import largest_difference, score_batch
 from prm.records import Response
-from prm.steps import CONFIG_NAME, StepEncoder, read_prm_config
+from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder, read_prm_config
 from prm.steps.saved import REMEDY
 
 logger = logging.getLogger(__name__)
@@ -37,19 +37,28 @@ TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 
 def self_test(model: PackedModel, encoder: StepEncoder) -> dict[str, Any]:
     """Encode and score the fixed example. Under ZeRO-3 every rank must call this."""
-    # The example has to fit whatever max_length the run had.
-    encoded = dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch([EXAMPLE])[0]
+    encoded = encode_example(encoder)
     was_training = model.training
     model.eval()
     (scores,) = score_batch(model, encoder, [encoded])
     model.train(was_training)
+    return example_record(encoded, scores, str(model.dtype).removeprefix("torch."))
+
+
+def encode_example(encoder: StepEncoder) -> EncodedResponse:
+    """The fixed example, whatever `max_length` the run had."""
+    return dataclasses.replace(encoder, max_length=sys.maxsize).encode_batch([EXAMPLE])[0]
+
+
+def example_record(encoded: EncodedResponse, scores: list[float], dtype: str) -> dict[str, Any]:
+    """What a checkpoint keeps of its example."""
     return {
         "question": EXAMPLE.question,
         "steps": EXAMPLE.steps,
         "input_ids": encoded.input_ids,
         "step_ends": encoded.step_ends,
         "step_scores": scores,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype,
     }
 
 
@@ -116,7 +125,12 @@ def check_self_test(model: PackedModel, encoder: StepEncoder, saved: dict[str, A
     if saved is None:
         logger.warning("%s: %s holds no self-test; nothing shows that it scores as when it was saved", directory, CONFIG_NAME)
         return
-    now = self_test(model, encoder)
+    remedy = "the weights are not those that were saved; copy the checkpoint again"
+    compare_examples(self_test(model, encoder), saved, directory, remedy)
+
+
+def compare_examples(now: dict[str, Any], saved: dict[str, Any], directory: str | Path, remedy: str) -> None:
+    """Raise ValueError for other tokens of the fixed example than were saved, and for other scores, with `remedy`."""
     if not isinstance(saved, dict) or now.keys() - saved.keys():
         raise ValueError(f"{directory}: {CONFIG_NAME} holds the self-test {saved!r:.80}; {REMEDY}")
     for name in ("input_ids", "step_ends"):
@@ -129,5 +143,5 @@ def check_self_test(model: PackedModel, encoder: StepEncoder, saved: dict[str, A
     if not largest_difference([saved["step_scores"]], [now["step_scores"]]) <= tolerance:
         raise ValueError(
             f"{directory}: the self-test scores {now['step_scores']}, saved were {saved['step_scores']} (tolerance "
-            f"{tolerance}): the weights are not those that were saved; copy the checkpoint again"
+            f"{tolerance}): {remedy}"
         )

@@ -165,13 +165,14 @@ class ModelFiles:
         return {name: tensor for file, wanted in by_file.items() for name, tensor in read_tensors(file, wanted).items()}
 
 
-def hash_model(name_or_path: str | Path) -> str:
+def hash_model(name_or_path: str | Path, with_weights: bool = True) -> str:
     """SHA-256 over the weights, config, tokenizer and contract of a model, wherever its folder lies and whatever else is in it."""
-    folder = model_folder(name_or_path)
+    folder = model_folder(name_or_path, with_weights)
     digest = hashlib.sha256()
     weights = weight_files(folder)
     for file in sorted(folder.iterdir()):
-        if file in weights or file.suffix == ".safetensors" or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
+        is_weight = file in weights or file.suffix == ".safetensors"
+        if (is_weight and with_weights) or file.name in (CONFIG_FILE, CONFIG_NAME, "tokenizer.json"):
             digest.update(f"{file.name}\0{hash_path(file)}\n".encode())
     return digest.hexdigest()
 

@@ -21,8 +21,8 @@ from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("torch", "vllm")
-"""This project's packed forward pass, and vLLM's pooling models of an exported checkpoint."""
+ENGINES = ("torch", "vllm", "server")
+"""This project's packed forward pass, and vLLM's pooling models of an exported checkpoint, on this machine or behind an address."""
 
 
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}

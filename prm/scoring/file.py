@@ -10,6 +10,7 @@ from prm.data.hub import hash_source
 from prm.data.sources import iter_responses
 from prm.files import KeySet
 from prm.records import Response
+from prm.sampling.base import ServerConfig
 from prm.scoring.engines import ENGINES, resolve_device
 from prm.scoring.identity import run_identity
 from prm.scoring.notes import REMEDY
@@ -22,7 +23,7 @@ from prm.tracking import check_output, manifests_of, read_manifest, refuse_other
 
 
 @dataclass
-class ScoringConfig(ModelConfig, ShareConfig):
+class ScoringConfig(ModelConfig, ServerConfig, ShareConfig):
     """Score every step of rollouts, responses or candidate pools."""
 
     model: str = field()  # required here
@@ -36,7 +37,10 @@ class ScoringConfig(ModelConfig, ShareConfig):
     """Merge neighbouring steps up to this many tokens, as scripts/build_dataset.py did; default: every paragraph is a step."""
     engine: Literal[ENGINES] = "torch"  # type: ignore[valid-type]
     """torch, or vllm where it is faster: pooling of the checkpoint as scripts/export_vllm.py exports it. It takes no implicit PRMs,
-    packs by a budget of its own and runs on what its build is for."""
+    packs by a budget of its own and runs on what its build is for. server: the same, by a `vllm serve` of the export at --base_url;
+    of the folder only contract and tokenizer are needed here."""
+    base_url: str | None = field(default=None, kw_only=True)
+    """Address of the vLLM that serves --model, e.g. http://host:8000 (server)."""
     tensor_parallel_size: int = 1
     """GPUs over which --engine vllm spreads a model that a single one does not hold."""
     torch_compile: bool = False
@@ -55,8 +59,12 @@ class ScoringConfig(ModelConfig, ShareConfig):
         for name in ("num_processes", "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1")
+        self.check_server(self.engine, "http://host:8000")
+        if self.engine == "server" and self.num_processes > 1:
+            raise ValueError(f"--num_processes {self.num_processes}: one keeps a server busy; leave it out")
         if self.engine != "vllm" and self.tensor_parallel_size > 1:
-            raise ValueError(f"--tensor_parallel_size {self.tensor_parallel_size} needs --engine vllm; torch has one GPU a process")
+            reason = "the server decides that" if self.engine == "server" else "torch has one GPU a process"
+            raise ValueError(f"--tensor_parallel_size {self.tensor_parallel_size} needs --engine vllm; {reason}")
 
     def check(self) -> None:
         """Raise ValueError for an output that cannot be, and as `reference_model` does."""
@@ -80,7 +88,7 @@ def score_file(config: ScoringConfig) -> dict[str, int]:
     refuse_other_run(config.output, run)
     _refuse_wider_run(config)
     engine = {name: getattr(config, name) for name in ("engine", "torch_compile", "tensor_parallel_size")}
-    load = partial(Scorer.load, config, **engine)
+    load = partial(Scorer.load, config, server=config, **engine)
     merge, job = partial(_merge, config.max_step_length), (config.shard_index, config.num_shards)
     return score_into(config.output, keys, partial(share, config), run | {"limit": config.limit}, config, load, merge, job)
 

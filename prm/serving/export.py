@@ -27,7 +27,7 @@ from prm.models.checkpoint import EXAMPLE, load_model, read_contract, save_model
 from prm.models.files import CONFIG_FILE
 from prm.models.reward_model import ARCHITECTURE_SUFFIXES, RewardModel
 from prm.records import Response
-from prm.scoring.vllm_engine import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
+from prm.scoring.exported import CLASSIFIERS, MODULES, pooling_task, read_config, served_length
 from prm.serving.parity import Parity, check_parity
 from prm.steps import StepEncoder
 from prm.tracking import check_output

@@ -11,8 +11,9 @@ from prm.models.backbone import PackedModel
 from prm.models.checkpoint import EXAMPLE
 from prm.models.step_scores import largest_difference, score_batch
 from prm.records import Response
+from prm.scoring.exported import served_length
 from prm.scoring.scorer import without_blanks
-from prm.scoring.vllm_engine import VLLMScoringEngine, served_length
+from prm.scoring.vllm_engine import VLLMScoringEngine
 from prm.steps import EncodedResponse, SequenceTooLongError, StepEncoder
 
 LIMITS = {"float32": 1e-4, "bfloat16": 1e-2, "float16": 1e-2}

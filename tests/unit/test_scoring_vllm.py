@@ -11,7 +11,8 @@ import torch
 
 from prm.sampling.base import EngineError
 from prm.scoring import vllm_engine
-from prm.scoring.vllm_engine import VLLMScoringEngine, pooling_task, served_dtype
+from prm.scoring.exported import pooling_task, served_dtype
+from prm.scoring.vllm_engine import VLLMScoringEngine
 from prm.scoring.vllm_worker import Job, pick
 from prm.steps import EncodedResponse, StepEncoder
 
