@@ -5,8 +5,8 @@ Two runs of one method differ in their seed alone: in the head's first weights a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev, variance
 
-import numpy as np
 from mpmath import fp
 
 from prm.metrics.resampling import CONFIDENCE, check_confidence
@@ -37,8 +37,7 @@ def run_spread(values: Sequence[float]) -> RunSpread:
     """Raises ValueError without runs."""
     if not values:
         raise ValueError("no runs: a method needs one at least")
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return RunSpread(len(values), float(np.mean(values)), std, min(values), max(values))
+    return RunSpread(len(values), mean(values), stdev(values) if len(values) > 1 else None, min(values), max(values))
 
 
 def run_difference(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> RunDifference:
@@ -48,8 +47,9 @@ def run_difference(first: Sequence[float], second: Sequence[float], confidence: 
     vary as the other one does. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved" (1947).
     """
-    means, sizes = [float(np.mean(values)) for values in (first, second)], [len(first), len(second)]
-    spreads = [float(np.var(values, ddof=1)) for values in (first, second) if len(values) > 1]
+    means, sizes = [mean(values) for values in (first, second)], [len(first), len(second)]
+    # Exact: a mean that is rounded lies beside three times 0.1, and what is left of that would be taken for a spread.
+    spreads = [variance(values) for values in (first, second) if len(values) > 1]
     difference = means[0] - means[1]
     if not any(spreads):
         return RunDifference(difference, None, None, None)

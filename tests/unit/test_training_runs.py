@@ -64,6 +64,9 @@ def test_without_spread_there_is_no_test():
     for first, second in (([0.5], [0.4]), ([0.5, 0.5], [0.4, 0.4]), ([0.5, 0.5], [0.4])):
         found = run_difference(first, second)
         assert (found.difference, found.low, found.high, found.p_value) == (pytest.approx(0.1), None, None, None)
+    found = run_difference([0.1] * 3, [0.2] * 3)  # whose mean, rounded at each step, is another number
+    assert (found.difference, found.low, found.high, found.p_value) == (-0.1, None, None, None)
+    assert (run_spread([0.1] * 3).mean, run_spread([0.1] * 3).std) == (0.1, 0.0)
     assert run_spread([0.5]).std is None
     with pytest.raises(ValueError, match="no runs"):
         run_spread([])
