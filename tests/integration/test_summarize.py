@@ -141,6 +141,8 @@ def test_names(tmp_path, results):
     tables = run(tmp_path, f"A={results / 'good' / 'processbench'}", f"B={results / 'best_of_n'}", results / "bad")
     assert [row[0] for row in tables["ProcessBench: 4 items of math (%)"][1:3]] == ["A", "bad"]
     assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
+    tables = run(tmp_path, results, f"A={results / 'bad' / '..' / 'good' / 'processbench'}")
+    assert [row[0] for row in tables["ProcessBench: 4 items of math (%)"][1:3]] == ["A", "bad"], "it is not good as well"
 
 
 def test_training_runs_of_one_method(tmp_path, results, capsys):

@@ -52,8 +52,8 @@ class Summary:
 def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
     """Name and folder of the evaluations that are given as FOLDER or NAME=FOLDER, or lie below such a folder.
 
-    What is not summarized (calibration reports, what did not come to its end) is left out with a log line. Raises FileNotFoundError
-    for an entry without any evaluation.
+    One that is given a name has no other, wherever else it is found. What is not summarized (calibration reports, what did not come
+    to its end) is left out with a log line. Raises FileNotFoundError for an entry without any evaluation.
     """
     found: list[tuple[str | None, Path]] = []
     for entry in inputs:
@@ -63,7 +63,8 @@ def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
             check_finished(folder)
             raise FileNotFoundError(f"{entry}: no evaluation of {', '.join(READERS)}; give its --output_dir, or a folder above it")
         found += [(name, path) for path in readable]
-    return list(dict.fromkeys(found))
+    named = {path.resolve() for name, path in found if name}
+    return list(dict.fromkeys((name, path) for name, path in found if name or path.resolve() not in named))
 
 
 def read_summary(folder: Path, name: str | None = None) -> Summary:
