@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from prm.benchmarks.summary.training_runs import by_method, measure_runs, method_of, run_tables
+from prm.benchmarks.summary.training_runs import by_method, measure_runs, method_of, run_tables, same_runs
 from prm.metrics import run_difference, run_spread
 from prm.metrics.runs import t_quantile, two_sided
 
@@ -100,6 +100,14 @@ VALUES = {
 
 def test_metrics_that_all_runs_have():
     assert by_method(VALUES) == {"min": {"F1": [0.5, 0.4], "AUC": [0.7, 0.8]}, "asym": {"F1": [0.8, 0.6]}, "orm": {"AUC": [0.6]}}
+
+
+def test_a_training_under_two_names_is_told(caplog):
+    values = {"asym": {"F1": 0.5}, "asym-seed0": {"F1": 0.5, "AUC": 0.7}, "asym-seed1": {"F1": 0.6}, "min": {"F1": 0.5}}
+    assert same_runs(values) == [("asym", "asym-seed0")]
+    assert same_runs({"asym": {"F1": 0.5}, "asym-seed1": {"AUC": 0.5}}) == [], "nothing in common"
+    measure_runs(values)
+    assert "asym and asym-seed0 reach the same by every metric" in caplog.text
 
 
 def test_tables():

@@ -4,6 +4,7 @@ The PRMs of one method are named as it is, with their seed behind: asym-seed0, a
 """
 
 import itertools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,8 @@ from typing import Any
 from prm.benchmarks.comparison import NO_TEST, interval_and_p, points
 from prm.benchmarks.tables import Table, percent
 from prm.metrics import run_difference, run_spread
+
+logger = logging.getLogger(__name__)
 
 RUN_NAME = re.compile(r"(.+?)[-_. ]+seed[-_=]?\d+", re.IGNORECASE)
 RUNS_NOTE = "Mean over runs, standard deviation between them, lowest and highest."
@@ -43,7 +46,14 @@ def by_method(values: Values) -> dict[str, dict[str, list[float]]]:
 
 
 def measure_runs(values: Values) -> dict[str, list[dict[str, Any]]]:
-    """`methods`: a `RunSpread` of each method and metric; `differences`: a `RunDifference` of each pair with a common metric."""
+    """`methods`: a `RunSpread` of each method and metric; `differences`: a `RunDifference` of each pair with a common metric.
+
+    A training under two names would make the spread smaller and the runs more: logs a warning of runs that look like one.
+    """
+    for first, second in same_runs(values):
+        logger.warning(
+            "%s and %s reach the same by every metric: if they are one training, leave one of the two out", first, second
+        )
     methods = by_method(values)
     spreads = [
         {"method": method, "metric": metric, **asdict(run_spread(numbers))}
@@ -57,6 +67,17 @@ def measure_runs(values: Values) -> dict[str, list[dict[str, Any]]]:
         if metric in methods[second]
     ]
     return {"methods": spreads, "differences": differences}
+
+
+def same_runs(values: Values) -> list[tuple[str, str]]:
+    """Runs of one method that agree in all metrics that both have."""
+    pairs = []
+    for first, second in itertools.combinations(values, 2):
+        shared = values[first].keys() & values[second].keys()
+        is_same = all(values[first][metric] == values[second][metric] for metric in shared)
+        if method_of(first) == method_of(second) and shared and is_same:
+            pairs.append((first, second))
+    return pairs
 
 
 def run_tables(measured: Mapping[str, Sequence[Mapping[str, Any]]], columns: Sequence[str], title: str) -> list[Table]:
