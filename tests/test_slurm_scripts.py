@@ -154,6 +154,11 @@ def test_mistakes_are_refused_before_anything_is_submitted(machine):
     given = machine.variables("paper")
     assert "e.jsonl: nothing there" in machine.run("paper", status=2, **given | {"EVAL_QUESTIONS": "nowhere/e.jsonl"})
     assert "SEEDS: one is no seed" in machine.run("paper", status=2, **given | {"SEEDS": "0 one"})
+    assert "SEEDS: 00 is no seed" in machine.run("paper", status=2, **given | {"SEEDS": "0 00"})
+    assert "SEEDS: 1 stands twice" in machine.run("paper", status=2, **given | {"SEEDS": "1 11 1"})
+    for flag in ("--seed 3", "--seed=3"):
+        flags = {"SEEDS": "0 1", "TRAIN_FLAGS": f"--learning_rate 1e-5 {flag}"}
+        assert "--seed would be that of every run" in machine.run("paper", status=2, **given | flags)
     assert "no configs/train/assym.yaml" in machine.run("paper", status=2, **given | {"OBJECTIVES": "asym assym"})
     for job in ("paper", "evaluate"):
         for name in ("PROCESSBENCH", "PRMBENCH"):
