@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prm.benchmarks.best_of_n.choose import Method, choice_items, choice_table, choose, summarize_choices
+from prm.benchmarks.constant_scores import constant_notes
 from prm.benchmarks.response_scores import OWN, resolve_aggregation
 from prm.benchmarks.results import check_output_dir, write_results
 from prm.benchmarks.score_files import ScoresConfig, check_steps, holds_any
@@ -70,9 +71,9 @@ def main(argv: list[str] | None = None) -> None:
     own = {name: noted.aggregation for name, noted in notes.items()}
     aggregation = resolve_aggregation(prm, given[0] if given else OWN if own else "min", config.softmin_tau, own)
     choices = choose(prm, rows, responses, aggregation, config.method, config.num_candidates)
-    summary = summarize_choices(choices)
-    table = choice_table(summary, prm, aggregation, config.method)
-    metrics = {"prm": prm, "method": config.method, "aggregation": str(aggregation), **summary}
+    summary, constant = summarize_choices(choices), constant_notes({prm: [record.step_scores for record in rows]})
+    table = choice_table(summary, prm, aggregation, config.method, constant)
+    metrics = {"prm": prm, "method": config.method, "aggregation": str(aggregation), **summary, "constant_scores": constant}
     texts = load_sampled_texts(source)
     write_jsonl(output_dir / CHOSEN, [choice.row(texts) for choice in choices])
     write_results(output_dir, metrics, [table], choice_items(choices, config.items_per_question))

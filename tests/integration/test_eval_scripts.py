@@ -100,6 +100,15 @@ class TestChoice:
             self.run(tmp_path, *flags[:2], f"t={tmp_path / 's.jsonl'}", *flags[2:])
         assert not (tmp_path / "chosen").exists()
 
+    def test_a_constant_chooses_nothing_and_the_table_says_so(self, tmp_path, rollouts):
+        rows = [Rollout(f"q{q}", 0, f"Question {q}?", "1", "\n\n".join(f"{q} {i}" for i in range(40)), "stop", 3) for q in range(3)]
+        write_jsonl(rollouts, rows)
+        write_jsonl(tmp_path / "s.jsonl", [StepScores(row.question_id, 0, [0.5] * 40) for row in rows])
+        self.run(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
+        (table,) = read_tables(tmp_path / "chosen")
+        assert "s: all 120 scores lie between 0.5 and 0.5: a constant, which judges nothing" in table.note
+        assert json.loads((tmp_path / "chosen" / "metrics.json").read_text())["constant_scores"]
+
 
 class TestBestOfN:
     def test_score_files_become_curves(self, tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_a_question_of_which_nothing_could_be_read_has_its_first_sample():
     assert choices[0].row({})["response_score"] is None
     summary = summarize_choices(choices)
     assert (summary["num_unscored"], summary["mean_score"], summary["mean_vote_share"]) == (2, 0.5, None)
-    table = choice_table(summary, "prm", MIN, "best_of_n")
+    table = choice_table(summary, "prm", MIN, "best_of_n", [])
     assert table.rows[1] == ["prm", "2", "3", "2", "0", "0.500", "0.500", "-"]
     assert [item.id for item in choice_items(choices, 16)] == ["a #0"]
 

@@ -141,8 +141,11 @@ def _mean(values: Float[np.ndarray, " _"]) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def choice_table(summary: Mapping[str, int | float | None], prm: str, aggregation: Aggregation, method: Method) -> Table:
-    """`summarize_choices` as a table."""
+def choice_table(
+    summary: Mapping[str, int | float | None], prm: str, aggregation: Aggregation, method: Method, constant_scores: Sequence[str]
+) -> Table:
+    """`summarize_choices` as a table; `constant_scores` are `constant_notes` of the step scores."""
     head = ["", "questions", "candidates", "without scores", "without an answer", "mean score", "of the chosen", "vote share"]
     cells = ["-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}" for value in summary.values()]
-    return Table("Chosen responses", [head, [prm, *cells]], f"by {METHODS[method]}; scores are the {aggregation} of step scores")
+    notes = [f"by {METHODS[method]}; scores are the {aggregation} of step scores", *constant_scores]
+    return Table("Chosen responses", [head, [prm, *cells]], "\n".join(notes))
