@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -80,10 +81,18 @@ class ServerConfig:
             if given := next((name for name in ("base_url", "api_key_env") if getattr(self, name) is not None), None):
                 raise ValueError(f"--{given} is for --engine server; this is --engine {engine}")
             return
-        if self.base_url is None or not self.base_url.startswith(("http://", "https://")):
+        if not _is_address(self.base_url):
             raise ValueError(f"--engine server: --base_url is {self.base_url}; give an address such as {example}")
         if self.api_key_env is not None and not os.environ.get(self.api_key_env):
             raise ValueError(f"--api_key_env {self.api_key_env}: no such environment variable, or an empty one; export it")
+
+
+def _is_address(url: str | None) -> bool:
+    try:
+        parts = urlsplit(url or "")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number
+        return False
 
 
 @dataclass

@@ -213,6 +213,9 @@ class TestSettings:
         [
             ({"base_url": None}, "--base_url is None; give an address such as http://host:8000/v1"),
             ({"base_url": "host:8000"}, "--base_url is host:8000"),
+            ({"base_url": "http://"}, "--base_url is http://; give an address"),
+            ({"base_url": "https://host:80x0/v1"}, "--base_url is https://host:80x0/v1; give an address"),
+            ({"base_url": "http://[::1"}, r"--base_url is http://\[::1; give an address"),
             ({"api_key_env": "NOT_SET_HERE"}, "--api_key_env NOT_SET_HERE: no such environment variable"),
             ({"dtype": "float32"}, "--dtype float32: the server decides that"),
             ({"max_model_len": 99}, "--max_model_len 99: the server decides that"),
