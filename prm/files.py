@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         writer = leftover.name.removeprefix(prefix).removesuffix(".tmp")
         if writer.isdecimal() and (int(writer) == os.getpid() or not _is_running(int(writer))):
-            _remove(leftover)
+            with suppress(PermissionError):  # another user's, in a folder where each removes only what is their own
+                _remove(leftover)
     aside = path.with_name(f"{prefix}{os.getpid()}.tmp")
     try:
         yield aside

@@ -233,6 +233,23 @@ def test_another_user_s_process_runs(monkeypatch):
     assert prm.files._is_running(1)
 
 
+def test_what_another_user_s_killed_writer_left_stays(tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    leftover = tmp_path / f".x.{prm.files._process_space()}.{gone.pid}.tmp"
+    leftover.write_text("half")
+    remove = prm.files._remove
+
+    def refuse(path):
+        if path == leftover:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        remove(path)
+
+    monkeypatch.setattr(prm.files, "_remove", refuse)
+    write_text(tmp_path / "x", "whole")
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == {tmp_path / "x": "whole", leftover: "half"}
+
+
 def test_process_numbers_hold_since_the_machine_started(tmp_path, monkeypatch):
     here = prm.files._process_space()
     for text in ("another boot", None):
