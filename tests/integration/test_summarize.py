@@ -211,6 +211,9 @@ def test_equal_words_and_other_data(tmp_path, results):
 
 
 def test_mistakes(tmp_path, results):
+    best_of_n_of_one = tmp_path / "best_of_n"
+    flags = ["--num_bootstrap", "20", "--num_vote_draws", "5", "--output_dir", str(best_of_n_of_one)]
+    bon_eval.main(["--scores", f"good={tmp_path / 'good_bon.jsonl'}", *flags])
     with pytest.raises(ValueError, match="give --input"):
         summarize.main([])
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
@@ -219,6 +222,8 @@ def test_mistakes(tmp_path, results):
         run(tmp_path, results / "calibration")
     with pytest.raises(ValueError, match=r"bad/processbench: F1, fixed of 'good' is another than in .*good/processbench, on"):
         run(tmp_path, f"good={results / 'good' / 'processbench'}", f"good={results / 'bad' / 'processbench'}")
+    with pytest.raises(ValueError, match=r"best_of_n: a PRM is called 'random', as a baseline is; give it another name, NAME=/"):
+        run(tmp_path, f"random={best_of_n_of_one}")
     with pytest.raises(ValueError, match="is the input itself"):
         summarize.main(["--input", str(results), "--output_dir", str(results / "best_of_n")])
     (results / "bad" / "processbench" / "manifest.json").unlink()

@@ -71,7 +71,7 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
     """The numbers of the evaluation in `folder`; its PRM is called `name`, by default as the evaluation itself calls it.
 
     Of several PRMs in it each keeps its own name, behind `name`. Raises ValueError, naming the file, for other metrics than this
-    version writes.
+    version writes, and for a PRM that is called as a baseline is.
     """
     result = read_json(folder / METRICS, REMEDY)
     try:
@@ -82,6 +82,9 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
     if name:
         is_alone = len({n.prm for n in numbers if not n.is_baseline}) == 1
         numbers = [n if n.is_baseline else replace(n, prm=name if is_alone else f"{name}: {n.prm}") for n in numbers]
+    prms = {n.prm for n in numbers if not n.is_baseline}
+    if taken := {n.prm for n in numbers if n.is_baseline and n.prm in prms}:
+        raise ValueError(f"{folder}: a PRM is called {min(taken)!r}, as a baseline is; give it another name, NAME={folder}")
     return Summary(folder, result["benchmark"], data, data_hash, numbers, columns)
 
 
