@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -78,7 +78,7 @@ class ServerConfig:
         if self.max_request_retries < 0:
             raise ValueError(f"--max_request_retries is {self.max_request_retries}; it must be 0 or more")
         if engine != "server":
-            if given := next((name for name in ("base_url", "api_key_env") if getattr(self, name) is not None), None):
+            if given := next((f.name for f in fields(ServerConfig) if getattr(self, f.name) != f.default), None):
                 raise ValueError(f"--{given} is for --engine server; this is --engine {engine}")
             return
         if not _is_address(self.base_url):

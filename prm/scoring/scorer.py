@@ -19,7 +19,7 @@ from typing import Any
 from prm.metrics.degenerate import DegenerateDetector
 from prm.records import Response, StepScores
 from prm.sampling.base import ServerConfig
-from prm.scoring.engines import ScoringEngine, TorchEngine
+from prm.scoring.engines import ENGINES, ScoringEngine, TorchEngine
 from prm.scoring.exported import check_exported
 from prm.scoring.options import ModelConfig
 from prm.scoring.server_engine import ServerScoringEngine
@@ -118,6 +118,8 @@ class Scorer:
         """
         config = model if isinstance(model, ModelConfig) else ModelConfig(model=str(model))
         config = dataclasses.replace(config, **options) if options else config
+        if engine not in ENGINES:
+            raise ValueError(f"engine {engine!r} is unknown: choose from {', '.join(ENGINES)}")
         if engine == "torch":
             loaded = TorchEngine.load(config, torch_compile)
             return cls(loaded, loaded.encoder, config.model, config.allow_constant)

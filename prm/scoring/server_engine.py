@@ -38,7 +38,8 @@ class ServerScoringEngine:
     def __init__(self, directory: str | Path, encoder: StepEncoder, server: ServerConfig):
         """Ask the server what it takes, and for the scores of the contract's example.
 
-        Raises ValueError for an address that is none and for other scores than were saved, EngineError where no server answers.
+        Raises ValueError for an address that is none, for a server that takes shorter responses than the export, and for other
+        scores than were saved; EngineError where no server answers.
         """
         server.check_server("server", "http://host:8000")
         config = read_config(directory)
@@ -50,10 +51,10 @@ class ServerScoringEngine:
         logger.info("%s serves %s", self.address, served)
         self.max_length = served_length(config, encoder)
         if limit is not None and limit < self.max_length:
-            logger.warning(
-                "%s takes up to %d tokens, the contract %d: longer ones are left out", self.address, limit, self.max_length
+            raise ValueError(
+                f"--base_url {self.address}: takes up to {limit} tokens, but {directory} up to {self.max_length}, and what has "
+                f"scores must not depend on the server; {self._remedy}"
             )
-            self.max_length = limit
         self._check_example(config.get("dtype", "float32"))
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:

@@ -155,7 +155,7 @@ def test_training_runs_of_one_method(tmp_path, results, capsys):
     assert list(tables)[:3] == [
         f"{title} (%)",
         f"{title}: over training runs (%)",
-        f"{title}: methods against each other, points, over training runs",
+        f"{title}: F1, fixed of methods against each other, points, over training runs",
     ]
     over_runs = tables[f"{title}: over training runs (%)"]
     assert over_runs[1][:3] == ["asym", "2", "50.0 ± 70.7 (0.0 to 100.0)"]
@@ -166,6 +166,17 @@ def test_training_runs_of_one_method(tmp_path, results, capsys):
     assert (test["first"], test["second"], test["difference"]) == ("asym", "min", 0.5)
     rows = csv.DictReader((tmp_path / "out" / "summary.csv").open())
     assert {(row["prm"], row["method"]) for row in rows} >= {("asym-seed0", "asym"), ("asym-seed1", "asym"), ("min", "min")}
+
+
+def test_a_constant_is_no_result(tmp_path, results):
+    rows = [{"id": f"{n}{i}", "step_scores": [0.5] * 3} for n in STEPS for i in range(10)]
+    write_jsonl(tmp_path / "failed.jsonl", rows)
+    write_json(tmp_path / "math.json", [{**item, "id": f"{item['id']}{i}"} for item in items() for i in range(10)])
+    flags = ["--data", str(tmp_path / "math.json"), "--predictions", str(tmp_path / "failed.jsonl"), "--num_bootstrap", "20"]
+    processbench_eval.main([*flags, "--output_dir", str(tmp_path / "again")])
+    summarize.main(["--input", str(tmp_path / "again"), "--output_dir", str(tmp_path / "out")])
+    (table,) = read_tables(tmp_path / "out")
+    assert table.note.startswith("failed: all 120 scores lie between 0.5 and 0.5: a constant, which judges nothing")
 
 
 def test_without_training_runs_there_are_no_tables_of_them(tmp_path, results):

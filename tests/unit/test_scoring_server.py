@@ -214,13 +214,12 @@ class TestFailures:
     def test_without_a_self_test_nothing_is_compared(self, folder, pooled, tmp_path, caplog):
         bare = shutil.copytree(folder, tmp_path / "bare")
         contract = json.loads(contract_of(bare).read_text())
-        del contract["self_test"]
-        contract_of(bare).write_text(json.dumps(contract))
         with serve(pooled) as server:
+            contract_of(bare).write_text(json.dumps({**contract, "self_test": None}))
             load(str(bare), server)
             assert "holds no self-test; nothing shows that" in caplog.text
-            server.models = models(10)
-            load(folder, server)
+            contract_of(bare).write_text(json.dumps({**contract, "max_length": 10}))
+            load(str(bare), server)
             assert "10 tokens do not hold the self-test" in caplog.text
         assert not server.bodies
 
@@ -241,19 +240,26 @@ class TestFiles:
     def at(self, config, server, **changes):
         return replace(config, base_url=server.base_url, **changes)
 
-    def test_what_the_server_does_not_take_is_left_out(self, config, pooled, expected, tmp_path, caplog):
+    def test_what_is_longer_than_the_contract_is_left_out(self, config, pooled, expected, tmp_path):
         write_jsonl(tmp_path / "in.jsonl", [*RESPONSES, EMPTY, LONG])
         lengths = [len(tokens.input_ids) for tokens in StepEncoder.load(config.model).encode_batch(RESPONSES)]
-        with serve(pooled, models=models(max(lengths) - 1)) as server:
+        with serve(pooled) as server:
             counts = score_file(self.at(config, server))
-        assert counts == {"responses": 6, "scored": 3, "no_steps": 1, "too_long": 2}
-        assert f"takes up to {max(lengths) - 1} tokens, the contract 512: longer ones are left out" in caplog.text
+        assert counts == {"responses": 6, "scored": 4, "no_steps": 1, "too_long": 1}
         scores = list(read_records(config.output, StepScores))
-        assert [s.key for s in scores] == [r.key for r, n in zip(RESPONSES, lengths, strict=True) if n < max(lengths)]
+        assert [s.key for s in scores] == [r.key for r in RESPONSES]
         assert are_equal(scores, expected)
         manifest = json.loads((tmp_path / "out.manifest.json").read_text())
-        assert manifest["speed"]["tokens"] == manifest["speed"]["computed_tokens"] == sum(n for n in lengths if n < max(lengths))
+        assert manifest["speed"]["tokens"] == manifest["speed"]["computed_tokens"] == sum(lengths)
         assert manifest["run"]["engine"] == "server"
+
+    def test_a_server_that_takes_less_than_the_contract_is_refused(self, config, pooled, tmp_path):
+        with (
+            serve(pooled, models=models(511)) as server,
+            pytest.raises(ValueError, match=r"up to 511 tokens, .* up to 512, .*vllm.yaml"),
+        ):
+            score_file(self.at(config, server))
+        assert not (tmp_path / "out.jsonl").exists()
 
     def test_a_server_that_dies_costs_only_what_was_unfinished(self, config, pooled, expected, tmp_path, monkeypatch):
         monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (8, 8))

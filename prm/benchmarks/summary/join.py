@@ -24,6 +24,7 @@ class SameData:
     """The metrics that a table shows."""
     numbers: dict[str, dict[str, Number]]
     """PRM or baseline -> metric -> number."""
+    notes: list[str]
 
     @property
     def prms(self) -> list[str]:
@@ -99,7 +100,8 @@ def _join(group: Sequence[Summary], is_alone: bool) -> SameData:
                     "of the two, or name them apart: NAME=FOLDER (runs of one method: NAME-seed0=FOLDER, NAME-seed1=FOLDER)"
                 )
     title = f"{group[0].benchmark}: {group[0].data}" + (f" as in {group[0].folder}" if not is_alone else "")
-    return SameData(group[0].benchmark, title, columns, cells)
+    constant = dict.fromkeys(note for summary in group for note in summary.constant_scores)
+    return SameData(group[0].benchmark, title, columns, cells, [*constant, NOTE])
 
 
 def _table(group: SameData) -> Table:
@@ -108,7 +110,7 @@ def _table(group: SameData) -> Table:
     baselines = [name for name in group.numbers if name not in prms]
     order = [*sorted(prms, key=lambda prm: values[prm].get(ranked_by) or 0.0, reverse=True), *baselines]
     rows = [[name, *(_cell(group.numbers[name].get(column)) for column in group.columns)] for name in order]
-    return Table(f"{group.title} (%)", [["PRM", *group.columns], *rows], NOTE)
+    return Table(f"{group.title} (%)", [["PRM", *group.columns], *rows], "\n".join(group.notes))
 
 
 def _cell(number: Number | None) -> str:

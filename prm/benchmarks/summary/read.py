@@ -47,6 +47,8 @@ class Summary:
     numbers: list[Number]
     columns: list[str]
     """The metrics that a table shows."""
+    constant_scores: list[str]
+    """What the evaluation notes of PRMs whose scores judge nothing."""
 
 
 def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
@@ -76,7 +78,7 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
     result = read_json(folder / METRICS, REMEDY)
     try:
         data, numbers, columns = READERS[result["benchmark"]](result)
-        data_hash = _hash_data(result, folder)
+        data_hash, constant = _hash_data(result, folder), list(result["constant_scores"])
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{folder / METRICS}: lacks what this version writes ({error!r}); {REMEDY}") from error
     if name:
@@ -85,7 +87,7 @@ def read_summary(folder: Path, name: str | None = None) -> Summary:
     prms = {n.prm for n in numbers if not n.is_baseline}
     if taken := {n.prm for n in numbers if n.is_baseline and n.prm in prms}:
         raise ValueError(f"{folder}: a PRM is called {min(taken)!r}, as a baseline is; give it another name, NAME={folder}")
-    return Summary(folder, result["benchmark"], data, data_hash, numbers, columns)
+    return Summary(folder, result["benchmark"], data, data_hash, numbers, columns, constant)
 
 
 def _is_readable(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from prm.metrics import run_difference, run_spread
 logger = logging.getLogger(__name__)
 
 RUN_NAME = re.compile(r"(.+?)[-_. ]+seed[-_=]?\d+", re.IGNORECASE)
-RUNS_NOTE = "Mean over runs, standard deviation between them, lowest and highest."
+RUNS_NOTE = "Mean over runs, standard deviation between them, lowest and highest; blank where a run lacks the metric."
 DIFFERENCES_NOTE = (
     "Welch's t-test over runs, 95%: what other seeds would give on these items. Not in it: other items, and that there are several "
     "pairs and columns. A method of one run is taken to vary as the other."
@@ -100,7 +100,7 @@ def run_tables(measured: Mapping[str, Sequence[Mapping[str, Any]]], columns: Seq
             elif test := tests.get((second, first, column)):
                 rows.append(_difference_row(first, second, test, -1))
         if len(rows) > 1:
-            name = f"{title}: methods against each other, points, over training runs"
+            name = f"{title}: {column} of methods against each other, points, over training runs"
             tables.append(Table(name, rows, DIFFERENCES_NOTE, is_folded=number > 0))
     return tables
 
