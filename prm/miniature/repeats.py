@@ -23,8 +23,16 @@ def write_repeats(root: Path, names: Sequence[str]) -> str:
     values = {name: reached(result, name, n) for name in names}
     runs = measure_runs(values)
     title = f"{curves['num_questions']} held-out questions, {n} responses each"
-    tables = render(run_tables(runs, list(values[names[0]]), title))
-    text = "\n".join([tables, "", f"Best-of-{n} of {baselines(curves, n)}", *result["constant_scores"]])
+    tables = [table for table in run_tables(runs, list(values[names[0]]), title) if not table.is_folded]
+    text = "\n".join(
+        [
+            render(tables),
+            "Of the other columns: metrics.json.",
+            "",
+            f"Best-of-{n} of {baselines(curves, n)}",
+            *result["constant_scores"],
+        ]
+    )
     folder = root / "training_runs"
     write_json(folder / "metrics.json", {**result, "prms": values, "runs": runs})
     plot(by_method(values), curves, n, folder / "runs")
