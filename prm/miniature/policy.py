@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from prm.files import written_aside
 from prm.miniature import corpus, problems
 from prm.miniature.corpus import Document
 from prm.miniature.problems import Fact, Problem, ProblemConfig
@@ -252,9 +253,8 @@ def _step(model: nn.Module, optimizers: Optimizers, groups: Iterable[Sequences])
 
 
 def _save_state(model: nn.Module, optimizers: Optimizers, path: Path, step: int) -> None:
-    aside = path.with_suffix(".tmp")
-    torch.save({"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}, aside)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        torch.save({"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}, aside)
 
 
 def _load_state(model: nn.Module, optimizers: Optimizers, path: Path) -> int:

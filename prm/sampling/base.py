@@ -83,8 +83,11 @@ class ServerConfig:
             return
         if not _is_address(self.base_url):
             raise ValueError(f"--engine server: --base_url is {self.base_url}; give an address such as {example}")
-        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+        key = None if self.api_key_env is None else os.environ.get(self.api_key_env, "")
+        if key == "":
             raise ValueError(f"--api_key_env {self.api_key_env}: no such environment variable, or an empty one; export it")
+        if key and not (key.isascii() and key.isprintable()):
+            raise ValueError(f"--api_key_env {self.api_key_env}: holds what no request can carry; export the key, letters of ASCII")
 
 
 def _is_address(url: str | None) -> bool:

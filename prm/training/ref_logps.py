@@ -11,6 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prm.files import written_aside
 from prm.models import ImplicitPRM
 from prm.models.backbone import whole_on_every_rank
 from prm.models.files import hash_model
@@ -43,10 +44,8 @@ def cached_ref_logps(
         reference = ImplicitPRM.from_backbone(name_or_path, dtype=dtype).to(device)
     logps = _over_ranks(reference, encoded, token_budget)
     if is_main_process():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".tmp")
-        save_file({"logps": torch.cat(logps)}, aside)
-        aside.replace(file)
+        with written_aside(file) as aside:
+            save_file({"logps": torch.cat(logps)}, aside)
     return logps
 
 

@@ -233,6 +233,15 @@ class TestSettings:
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(config, **change).check()
 
+    def test_a_key_that_no_request_can_carry(self, monkeypatch):
+        config = EngineConfig(engine="server", base_url="http://localhost:1/v1", api_key_env="KEY")
+        for key in ("schlüssel", "two\nlines"):
+            monkeypatch.setenv("KEY", key)
+            with pytest.raises(ValueError, match="--api_key_env KEY: holds what no request can carry"):
+                config.check()
+        monkeypatch.setenv("KEY", "sk-1")
+        config.check()
+
 
 class TestRollouts:
     QUESTIONS = tuple(Question(f"q{i}", f"What is {i} + 4?", str(i + 4)) for i in range(5))
