@@ -24,15 +24,8 @@ def write_repeats(root: Path, names: Sequence[str]) -> str:
     runs = measure_runs(values)
     title = f"{curves['num_questions']} held-out questions, {n} responses each"
     tables = [table for table in run_tables(runs, list(values[names[0]]), title) if not table.is_folded]
-    text = "\n".join(
-        [
-            render(tables),
-            "Of the other columns: metrics.json.",
-            "",
-            f"Best-of-{n} of {baselines(curves, n)}",
-            *result["constant_scores"],
-        ]
-    )
+    closing = ["Of the other columns: metrics.json.", "", f"Best-of-{n} of {baselines(curves, n)}", *result["constant_scores"]]
+    text = "\n".join([render(tables), *closing])
     folder = root / "training_runs"
     write_json(folder / "metrics.json", {**result, "prms": values, "runs": runs})
     plot(by_method(values), curves, n, folder / "runs")
