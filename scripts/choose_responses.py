@@ -49,8 +49,8 @@ class ChooseConfig(ScoresConfig):
         super().__post_init__()
         if self.aggregation is not None and len(self.aggregation) != 1:
             raise ValueError(f"--aggregation {' '.join(self.aggregation)}: responses are chosen by one, give one")
-        for name in ("num_candidates", "items_per_question"):
-            if (value := getattr(self, name)) is not None and value < (name == "num_candidates"):
+        for name, lowest in (("num_candidates", 1), ("items_per_question", 0)):
+            if (value := getattr(self, name)) is not None and value < lowest:
                 raise ValueError(f"--{name} {value}: give a number of responses")
 
 

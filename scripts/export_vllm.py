@@ -7,7 +7,7 @@ from itertools import islice
 from prm.config import parse_args, run
 from prm.data.sources import iter_responses
 from prm.models.checkpoint import EXAMPLE
-from prm.scoring.vllm_engine import read_config, served_length
+from prm.scoring.exported import read_config, served_length
 from prm.serving.export import MAX_RESPONSES, SERVE_OPTIONS, ExportConfig, chat_messages, export_checkpoint, is_chat_alike
 from prm.steps import StepEncoder
 from prm.tracking import setup_logging

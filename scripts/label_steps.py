@@ -23,10 +23,10 @@ METHODS: dict[str, tuple[type[LabelConfig], Callable[[Any], dict[str, int]]]] = 
 
 
 def main(argv: list[str] | None = None) -> None:
+    setup_logging()
     method, flags = read_method(sys.argv[1:] if argv is None else argv)
     config_type, label = METHODS[method]
     config = parse_args(config_type, flags, f"--method {method}: {config_type.__doc__}")
-    setup_logging()
     for name, count in label(config).items():
         logger.info("%-24s %10d", name, count)
 

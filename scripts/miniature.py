@@ -7,8 +7,8 @@ from prm.tracking import setup_logging
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = parse_args(MiniatureConfig, argv, __doc__)
     setup_logging()
+    config = parse_args(MiniatureConfig, argv, __doc__)
     print(run_miniature(config))
 
 

@@ -30,8 +30,8 @@ class RandomBackboneConfig:
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = parse_args(RandomBackboneConfig, argv, __doc__)
     setup_logging()
+    config = parse_args(RandomBackboneConfig, argv, __doc__)
     rollouts = load_rollouts(config.rollouts)
     tokenizer = build_tokenizer((text for r in rollouts for text in (r.question, r.response)), config.vocab_size)
     model = new_model(BaseConfig(num_layers=config.num_layers, hidden_size=config.hidden_size, seed=config.seed), tokenizer)
