@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from prm import metrics
 from prm.benchmarks.predictions import PredictionsConfig
-from prm.benchmarks.results import ITEMS, METRICS, Item, check_finished, read_items
+from prm.benchmarks.results import ITEMS, METRICS, REMEDY, Item, check_finished, read_items
 from prm.benchmarks.tables import Table, interval, p_value
 from prm.files import read_json
 from prm.records import is_number
@@ -23,7 +23,7 @@ Test = Mapping[str, float | None]
 NO_TEST: Test = dict.fromkeys(("difference", "low", "high", "p_value"))
 COMPARED = "Interval and p: both PRMs on the same resampled items; tuned thresholds stay as they are."
 SEVERAL = "p is not corrected for the number of tests."
-REMEDY, SAME_DATA = "run the evaluation again", "evaluate both PRMs on the same --data and with the same --limit"
+SAME_DATA = "evaluate both PRMs on the same --data and with the same --limit"
 _truth = attrgetter("group", "question", "steps", "first_error", "wrong_steps")
 
 

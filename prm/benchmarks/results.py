@@ -16,6 +16,7 @@ from prm.tracking import check_output, manifest_path
 
 TABLES, ITEMS = "tables.json", "items.jsonl"
 WRITTEN = (METRICS, TABLES, ITEMS, manifest_path("").name)
+REMEDY = "run the evaluation again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,9 @@ def read_tables(folder: str | Path) -> list[Table]:
     path = Path(folder) / TABLES
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; an evaluation script (scripts/bon_eval.py, ...) writes it")
-    remedy = "run the evaluation again"
-    rows = read_json(path, remedy, list)
+    rows = read_json(path, REMEDY, list)
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: no tables of an evaluation; {remedy}")
+        raise ValueError(f"{path}: no tables of an evaluation; {REMEDY}")
     return [to_record(row, Table, f"{path}[{index}]") for index, row in enumerate(rows)]
 
 
@@ -153,5 +153,5 @@ def read_items(folder: str | Path) -> Iterator[Item]:
     path = Path(folder) / ITEMS
     for row, place in read_rows(path) if path.exists() and path.stat().st_size else ():
         if unknown := sorted(row.keys() - Item.__annotations__.keys()):
-            raise ValueError(f"{place}: not an item of an evaluation, which has no {unknown[0]!r}; run the evaluation again")
+            raise ValueError(f"{place}: not an item of an evaluation, which has no {unknown[0]!r}; {REMEDY}")
         yield to_record(row, Item, place)

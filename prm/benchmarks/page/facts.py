@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.results import METRICS
+from prm.benchmarks.results import METRICS, REMEDY
 from prm.tracking import manifest_path, read_manifest
 
 
@@ -25,7 +25,7 @@ def read_facts(folder: str | Path) -> Facts:
     """Raises ValueError for a manifest that is none."""
     folder = Path(folder)
     path = manifest_path(folder)
-    manifest = read_manifest(path, "run the evaluation again") if path.exists() else {}
+    manifest = read_manifest(path, REMEDY) if path.exists() else {}
     command = [str(word) for word in manifest.get("command", [])]
     rows = {
         "Evaluation": Path(command[0]).name if command else "",

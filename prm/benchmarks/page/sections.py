@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prm.benchmarks.page.facts import Facts
 from prm.benchmarks.page.figures import inline_figure
-from prm.benchmarks.results import METRICS
+from prm.benchmarks.results import METRICS, REMEDY
 from prm.benchmarks.tables import Table
 from prm.files import read_json
 
@@ -80,7 +80,7 @@ def numbers(folder: Path, facts: Facts) -> str:
     found = [("manifest.json", json.dumps(facts.manifest, ensure_ascii=False, indent=2))] if facts.manifest else []
     path = folder / METRICS
     if path.exists():
-        text = json.dumps(read_json(path, "run the evaluation again"), ensure_ascii=False, indent=2)
+        text = json.dumps(read_json(path, REMEDY), ensure_ascii=False, indent=2)
         found.append((METRICS, text if len(text) <= MAX_METRICS else f"{len(text):,} characters: read it in the folder itself"))
     fold = '<details><summary>{}</summary><pre tabindex="0">{}</pre></details>'
     return "\n".join(fold.format(name, html.escape(text)) for name, text in found)

@@ -12,14 +12,13 @@ from prm.benchmarks.prmbench.evaluate import BENCHMARK as PRMBENCH
 from prm.benchmarks.prmbench.report import BASELINES as PRMBENCH_BASELINES
 from prm.benchmarks.processbench.evaluate import BENCHMARK as PROCESSBENCH
 from prm.benchmarks.processbench.report import BASELINES as PROCESSBENCH_BASELINES
-from prm.benchmarks.results import METRICS, check_finished, read_items
+from prm.benchmarks.results import METRICS, REMEDY, check_finished, read_items
 from prm.benchmarks.score_files import split_name
 from prm.files import hash64, read_json
 from prm.tracking import manifest_path
 
 logger = logging.getLogger(__name__)
 
-REMEDY = "run the evaluation again"
 ORACLE = "oracle"
 
 
