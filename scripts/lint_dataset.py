@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm.benchmarks.tables import align
+from prm.benchmarks.tables import align, number
 from prm.config import parse_args, run
 from prm.data.lint import CLASSES, LintConfig, lint
 from prm.files import write_json
@@ -34,10 +34,9 @@ def table(result: dict[str, Any]) -> str:
     rows, examples = [["check", "severity", "count", "of", "share", "limit", ""]], []
     for name, check in result["checks"].items():
         if check["population"]:
-            limit = "-" if check["max_share"] is None else f"{check['max_share']:.2%}"
             verdict = "ok" if check["count"] == 0 else "found" if check["passed"] else "FAILED"
-            numbers = [str(check["count"]), f"{check['population']} {check['of']}", f"{check['share']:.2%}", limit]
-            rows.append([name, check["severity"], *numbers, verdict])
+            shares = [number(check[key], ".2%") for key in ("share", "max_share")]
+            rows.append([name, check["severity"], str(check["count"]), f"{check['population']} {check['of']}", *shares, verdict])
             examples += [f"{name}: {example['place']}: {example['found']}" for example in check["examples"]]
     blocks = [align(rows), "\n".join(examples)]
     if "agreement" in result:
@@ -49,8 +48,7 @@ def table(result: dict[str, Any]) -> str:
 def agreement_table(agreement: dict[str, Any]) -> str:
     rows = [["steps: input \\ compared", *CLASSES]]
     rows += [[name, *(str(agreement["matrix"][name][other]) for other in CLASSES)] for name in CLASSES]
-    kappa = "-" if agreement["kappa"] is None else f"{agreement['kappa']:.3f}"
-    return f"{align(rows)}\nCohen's kappa {kappa} on {agreement['steps']} steps"
+    return f"{align(rows)}\nCohen's kappa {number(agreement['kappa'], '.3f')} on {agreement['steps']} steps"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from prm import metrics
 from prm.aggregation import is_signed
-from prm.benchmarks.tables import Table, percent
+from prm.benchmarks.tables import Table, number, percent
 from prm.steps import Reading
 
 
@@ -44,7 +44,7 @@ def step_calibration(
 def calibration_table(by_name: Mapping[str, Mapping[str, Any]], note: str = "") -> Table:
     rows = [["", "Brier score", "Brier of a constant", "ECE", "right steps", "steps"]]
     for name, found in by_name.items():
-        numbers = ["-" if found[key] is None else f"{found[key]:.4f}" for key in ("brier", "brier_of_constant", "ece")]
+        numbers = [number(found[key], ".4f") for key in ("brier", "brier_of_constant", "ece")]
         share = "-" if found["share_right"] is None else f"{percent(found['share_right'])}%"
         rows.append([name, *numbers, share, str(found["num_steps"])])
     if any(found["brier"] is None and found["num_steps"] for found in by_name.values()):

@@ -42,13 +42,18 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
+def number(value: float | None, form: str) -> str:
+    """A value in a form such as `.3f`; `-` where it is undefined."""
+    return "-" if value is None else format(value, form)
+
+
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def p_value(value: float | None) -> str:
     """A test's, undefined where there is a single question."""
-    return "-" if value is None else f"{value:.4f}"
+    return number(value, ".4f")
 
 
 def interval(low: float | None, high: float | None, form: str = "") -> str:

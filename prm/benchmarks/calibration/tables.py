@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prm.benchmarks.tables import Table, interval, p_value, percent
+from prm.benchmarks.tables import Table, interval, number, p_value, percent
 
 SHIFTED = 0.01
 """Rise of the calibration error under the best temperature from which the table says that scores are shifted."""
@@ -34,11 +34,11 @@ def _calibration(result: Mapping[str, Any]) -> Table:
                 str(found["num_items"]),
                 f"{percent(found['share_positive'])}%",
                 f"{before['mean_score']:.3f}",
-                _number(found["auc"]),
+                number(found["auc"], ".3f"),
                 *(f"{before[key]:.3f}" for key in ("ece", "ece_equal_mass", "brier")),
                 f"{found['brier_of_constant']:.3f}",
                 f"{before['log_loss']:.3f}",
-                "-" if temperature is None else f"{temperature:.3g}",
+                number(temperature, ".3g"),
                 *(f"{after[key]:.3f}" for key in ("ece", "brier", "log_loss")),
             ]
         )
@@ -107,9 +107,9 @@ def _perturbed_scores(result: Mapping[str, Any]) -> Table:
                     f"{change['value']:+.4f}",
                     _interval(change, 4),
                     f"{found['mean_absolute_change']:.4f}",
-                    _number(found["rank_correlation"]),
-                    _number(auc["before"]),
-                    _number(auc["after"]),
+                    number(found["rank_correlation"], ".3f"),
+                    number(auc["before"], ".3f"),
+                    number(auc["after"], ".3f"),
                 ]
             )
     notes = [
@@ -150,10 +150,6 @@ def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         if found["steps"]:
             yield f"{prm}: steps", found["steps"]
         yield from ((f"{prm}: responses, {name}", by_name) for name, by_name in found["responses"].items() if by_name)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _rho(correlation: Mapping[str, float] | None) -> str:

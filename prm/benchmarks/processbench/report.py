@@ -14,7 +14,7 @@ from prm.benchmarks.processbench.evaluate import first_errors, split_subsets
 from prm.benchmarks.processbench.items import FirstErrorItem, Prediction
 from prm.benchmarks.results import Item
 from prm.benchmarks.step_calibration import calibration_table
-from prm.benchmarks.tables import Table, interval, percent
+from prm.benchmarks.tables import Table, interval, number, percent
 from prm.figures import curve_look
 
 BASELINES = {
@@ -90,7 +90,7 @@ def _main_table(result: Mapping[str, Any]) -> Table:
         rows.append([_rule_name(rule), *f1, percent(by_rule["average"]["f1"])])
         rows.append(["  interval", *(interval(score["low"], score["high"]) for score in columns)])
         if rule != "prediction":
-            rows.append(["  value", *(_number(score["threshold"]) for score in scores), ""])
+            rows.append(["  value", *(number(score["threshold"], ".4g") for score in scores), ""])
         for name, key in (("  items with an error", "acc_error"), ("  correct items", "acc_correct")):
             rows.append([name, *(percent(score[key]) for score in scores), percent(by_rule["average"][key])])
     for key, name in BASELINES.items():
@@ -113,10 +113,6 @@ def _comparison_table(result: Mapping[str, Any]) -> Table:
     return comparison_table(result, "F1", head, cells, _rule_name, "They are of the average.")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
 def _rule_name(rule: str) -> str:
     tuned = {"gsm8k": "gsm8k threshold (tuned on gsm8k)", "oracle": "oracle threshold (tuned on each subset)"}
     return tuned.get(rule, rule if rule == "prediction" else f"{rule} threshold")
@@ -127,8 +123,8 @@ def _notes(result: Mapping[str, Any]) -> str:
     notes += [f"{100 * result['confidence']:g}% bootstrap intervals over items", *result["constant_scores"]]
     if {"gsm8k", "oracle"} & result["results"].keys():
         notes.append("* threshold tuned on the very items that it is measured on")
-    if unreadable := {name: number for name, number in result["num_unscored"].items() if number}:
-        counts = ", ".join(f"{number} of {name}" for name, number in unreadable.items())
+    if unreadable := {name: count for name, count in result["num_unscored"].items() if count}:
+        counts = ", ".join(f"{count} of {name}" for name, count in unreadable.items())
         notes.append(f"The model could not read {counts}: counted as predicted wrong, never cut to fit.")
     if unparsable := result["num_unparsable"]:
         notes.append(f"{unparsable} predictions are null, unparsable: counted as wrong.")

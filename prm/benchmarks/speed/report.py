@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from prm.benchmarks.speed.scoring_variants import IMPLICIT
-from prm.benchmarks.tables import align, percent
+from prm.benchmarks.tables import align, number, percent
 
 
 def training_tables(result: Mapping[str, Any]) -> str:
@@ -36,9 +36,8 @@ def scoring_table(speed: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
     rows = [["scoring", *names, *references(speed), "% computed", "% of matrix rate", "largest difference"]]
     for name, variant in speed["variants"].items():
         speeds = [f"{variant['tokens_per_second']:.0f}", f"{variant['responses_per_second']:.1f}"]
-        difference = variant["largest_difference"]
         shares = [percent(variant["computed"]["tokens"] / speed["candidates"]["tokens"]), percent(variant["matrix_share"])]
-        rows.append([name, *speeds, *quotients(speed, name), *shares, "-" if difference is None else f"{difference:.0e}"])
+        rows.append([name, *speeds, *quotients(speed, name), *shares, number(variant["largest_difference"], ".0e")])
     work = speed["candidates"]
     model = f"{speed['model']['shape']} in {speed['dtype']} on {where(hardware)}"
     title = f"{model}; {work['responses']} candidates, {work['tokens']} tokens"
