@@ -62,7 +62,7 @@ def f1_interval(
 
 
 def resampled_f1(
-    predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], num_draws: int = NUM_DRAWS, seed: int = 0
+    predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], num_draws: int, seed: int
 ) -> Float[np.ndarray, " draws"]:
     """F1 of resampled items; those with and without an error are resampled apart: their numbers are the benchmark's. May be nan."""
     hits, is_error = (predictions == labels).astype(np.float64), labels != NO_ERROR

@@ -52,7 +52,7 @@ def length_controlled(scores: Values, lengths: Values, preference: float) -> lis
 
 
 def pair_wins(
-    scores: Values, lengths: Values, correct: Outcomes, similar: float = SIMILAR
+    scores: Values, lengths: Values, correct: Outcomes
 ) -> tuple[Float[np.ndarray, "questions 3"], Float[np.ndarray, "questions 3"]]:
     """Wins and numbers of the pairs (a right, a wrong candidate of one question), by `PAIR_CLASSES`; ties of score win half.
 
@@ -62,7 +62,7 @@ def pair_wins(
     for row, (s, x, c) in enumerate(zip(scores, lengths, correct, strict=True)):
         is_right = c.astype(bool)
         gap = x[is_right][:, None] - x[~is_right]
-        is_similar = np.abs(gap) <= similar * np.maximum(x[is_right][:, None], x[~is_right])
+        is_similar = np.abs(gap) <= SIMILAR * np.maximum(x[is_right][:, None], x[~is_right])
         won = (np.sign(s[is_right][:, None] - s[~is_right]) + 1) / 2
         for column, cell in enumerate(((gap > 0) & ~is_similar, is_similar, (gap < 0) & ~is_similar)):
             wins[row, column], pairs[row, column] = won[cell].sum(), cell.sum()

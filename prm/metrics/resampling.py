@@ -100,7 +100,7 @@ def paired_difference(
 def paired_test(
     difference: Float[np.ndarray, "*curves"],
     draws: Float[np.ndarray, "draws *curves"],
-    num_questions: int | Int[np.ndarray, "*curves"],
+    num_questions: int,
     num_differing: Int[np.ndarray, "*curves"],
     confidence: float,
 ) -> PairedDifference:

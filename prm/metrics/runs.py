@@ -9,7 +9,7 @@ from statistics import mean, stdev, variance
 
 from mpmath import fp
 
-from prm.metrics.resampling import CONFIDENCE, check_confidence
+from prm.metrics.resampling import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ def run_spread(values: Sequence[float]) -> RunSpread:
     return RunSpread(len(values), mean(values), stdev(values) if len(values) > 1 else None, min(values), max(values))
 
 
-def run_difference(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> RunDifference:
-    """Welch's t-test of two methods by their runs, which need not be equally many or equally far apart.
+def run_difference(first: Sequence[float], second: Sequence[float]) -> RunDifference:
+    """Welch's t-test, with an interval of `CONFIDENCE`, of two methods by their runs, which may differ in number and in spread.
 
     The interval says what other runs on the same items would give, not what other items would. A method of one run is taken to
     vary as the other one does. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved" (1947).
     """
     means, sizes = [mean(values) for values in (first, second)], [len(first), len(second)]
-    # Exact: a mean that is rounded lies beside three times 0.1, and what is left of that would be taken for a spread.
+    # `variance` computes exactly: three runs of 0.1 have none, where a rounded mean would differ from 0.1 and leave one.
     spreads = [variance(values) for values in (first, second) if len(values) > 1]
     difference = means[0] - means[1]
     if not any(spreads):
@@ -60,7 +60,7 @@ def run_difference(first: Sequence[float], second: Sequence[float], confidence: 
         parts = [spreads[0] / size for size in sizes]
         freedom = float(max(sizes) - 1)
     error = sum(parts) ** 0.5
-    reach = error * t_quantile(1 - (1 - check_confidence(confidence)) / 2, freedom)
+    reach = error * t_quantile(1 - (1 - CONFIDENCE) / 2, freedom)
     return RunDifference(difference, difference - reach, difference + reach, two_sided(difference / error, freedom))
 
 

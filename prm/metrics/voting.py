@@ -49,8 +49,8 @@ def vote_each(
     correct: Sequence[Shaped[np.ndarray, " _"]],
     ns: Sequence[int],
     weightings: Sequence[Sequence[Float[np.ndarray, " _"]] | None],
-    num_draws: int = 400,
-    seed: int = 0,
+    num_draws: int,
+    seed: int,
 ) -> list[VoteEstimate]:
     """`vote` for several weightings (None: one candidate, one vote), with the subsets drawn once. Raises as `vote` does."""
     rng = np.random.default_rng(seed)

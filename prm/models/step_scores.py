@@ -25,10 +25,9 @@ def score_batch(
     encoder: StepEncoder,
     encoded: Sequence[EncodedResponse],
     reference: ImplicitPRM | None = None,
-    share_prefixes: bool = False,
 ) -> list[list[float]]:
-    """Step scores of responses that fit into one packed row, see `score_rows`."""
-    return score_rows(model, encoder, [encoded], reference, share_prefixes)[0]
+    """Step scores of responses that fit into one packed row, each computed whole, see `score_rows`."""
+    return score_rows(model, encoder, [encoded], reference, share_prefixes=False)[0]
 
 
 @torch.no_grad()  # not inference mode, for which compiled layers would be compiled once more
@@ -36,8 +35,8 @@ def score_rows(
     model: PackedModel,
     encoder: StepEncoder,
     rows: Sequence[Sequence[EncodedResponse]],
-    reference: ImplicitPRM | None = None,
-    share_prefixes: bool = False,
+    reference: ImplicitPRM | None,
+    share_prefixes: bool,
 ) -> list[list[list[float]]]:
     """Step scores of responses, a packed row at a time; with `share_prefixes`, what neighbors begin with is computed once a row.
 

@@ -253,12 +253,10 @@ def check_scores(response: Response, step_scores: list[float]) -> None:
             )
 
 
-def encode_each(
-    encoder: StepEncoder, responses: list[Response], dropped: list[Dropped] | None = None
-) -> list[EncodedResponse | None]:
+def encode_each(encoder: StepEncoder, responses: list[Response], dropped: list[Dropped] | None) -> list[EncodedResponse | None]:
     """Encode responses; with `dropped`, what cannot be encoded is None and added there."""
     if dropped is None:
-        return list(encoder.encode_batch(responses))
+        return encoder.encode_batch(responses)
     unlimited = dataclasses.replace(encoder, max_length=sys.maxsize)
     with_steps = [response for response in responses if response.steps]
     found = iter(_encode_readable(unlimited, with_steps, dropped))
@@ -275,7 +273,7 @@ def encode_each(
 
 def _encode_readable(encoder: StepEncoder, responses: list[Response], dropped: list[Dropped]) -> list[EncodedResponse | None]:
     try:
-        return list(encoder.encode_batch(responses)) if responses else []
+        return encoder.encode_batch(responses) if responses else []
     except ValueError as error:
         if len(responses) > 1:
             middle = len(responses) // 2

@@ -142,7 +142,7 @@ class TestVote:
     def test_several_weightings_are_the_same_votes_one_by_one(self):
         answers, correct = [RNG.integers(-1, 4, 20) for _ in range(5)], [RNG.random(20) < 0.5 for _ in range(5)]
         weights = [RNG.random(20) for _ in range(5)]
-        together = metrics.vote_each(answers, correct, [1, 5, 20], [None, weights], seed=3)
+        together = metrics.vote_each(answers, correct, [1, 5, 20], [None, weights], num_draws=400, seed=3)
         for estimate, alone in zip(together, (None, weights), strict=True):
             expected = metrics.vote(answers, correct, [1, 5, 20], alone, seed=3)
             np.testing.assert_array_equal(estimate.values, expected.values)

@@ -26,9 +26,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def synthetic_rollouts(num_rollouts: int, seed: int = 0) -> Iterator[Rollout]:
+def synthetic_rollouts(num_rollouts: int) -> Iterator[Rollout]:
     """Rollouts of about 1 KB: six steps of random words and one of four answers. The last question may have fewer samples."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     words = np.array([f"w{number}" for number in range(1000)])
     for number in range(num_rollouts):
         question, index = divmod(number, SAMPLES_PER_QUESTION)

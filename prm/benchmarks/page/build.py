@@ -67,7 +67,7 @@ def _read(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def index_of(reviews: Sequence[Review], num_items: int, note: str = "") -> dict[str, Any]:
+def index_of(reviews: Sequence[Review], num_items: int, note: str) -> dict[str, Any]:
     """What the list, the filters and the sorting need, in the order of `reviews`, which are of `num_items`; `note` says which."""
     items = [_entry(review) for review in reviews]
     return {"num_items": num_items, "note": note, "chunk": CHUNK, "verdicts": VERDICTS, "items": items}

@@ -27,6 +27,7 @@ from transformers import (
 
 from prm.benchmarks.speed.workload import Workload, stub_tokenizer, token_rows
 from prm.data.examples import Example
+from prm.steps import StepEncoder
 
 TRL_MODULE = "trl.experimental.prm"
 TRL_REMEDY = "pip install --no-deps --target {folder} trl==1.13.0 (the last release that has its PRMTrainer)"
@@ -81,10 +82,10 @@ def check_trl(trl_path: str) -> None:
 class PaddedImplicitPRM(nn.Module):
     """The implicit PRM as a causal LM trainer would have it: logits of every position, padding included, and their softmax."""
 
-    def __init__(self, config: PreTrainedConfig, beta: float = 0.05):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.policy = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-        self.config, self.beta = config, beta
+        self.config = config
 
     def forward(
         self,
@@ -97,7 +98,7 @@ class PaddedImplicitPRM(nn.Module):
         logits = self.policy(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits[:, :-1].float()
         logps = logits.log_softmax(-1).gather(-1, input_ids[:, 1:, None])[..., 0]
         log_ratios = (logps - ref_logps[:, 1:]).masked_fill(~is_target[:, 1:], 0)
-        return {"loss": F.binary_cross_entropy_with_logits(self.beta * log_ratios.sum(-1), correct)}
+        return {"loss": F.binary_cross_entropy_with_logits(StepEncoder.beta * log_ratios.sum(-1), correct)}
 
 
 def padded_implicit(workload: Workload, arguments: dict[str, Any], device: torch.device) -> Trainer:

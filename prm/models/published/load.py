@@ -40,7 +40,7 @@ def find_recipe(files: ModelFiles, name: str | None = None) -> str:
     )
 
 
-def pick_recipe(files: ModelFiles, given: str | None = None) -> tuple[str, Recipe]:
+def pick_recipe(files: ModelFiles, given: str | None) -> tuple[str, Recipe]:
     """Name and recipe: those of a file, if `given` is one, else as `find_recipe` has them. Raises as it and `read_recipe` do."""
     if given is not None and given.lower().endswith(SUFFIXES):
         return read_recipe(given, files)
@@ -48,7 +48,7 @@ def pick_recipe(files: ModelFiles, given: str | None = None) -> tuple[str, Recip
 
 
 def load_published(
-    name_or_path: str | Path, recipe: str | None = None, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu"
+    name_or_path: str | Path, recipe: str | None, dtype: str | torch.dtype, device: torch.device | str
 ) -> tuple[PackedModel, StepEncoder]:
     """Load a published PRM, in eval mode.
 
@@ -67,7 +67,7 @@ def load_published(
     return model.to(device).eval(), encoder
 
 
-def published_contract(name_or_path: str | Path, recipe: str | None = None) -> dict[str, Any]:
+def published_contract(name_or_path: str | Path, recipe: str | None) -> dict[str, Any]:
     """What `prm_config.json` would say of a published PRM: read from its config, without its weights or tokenizer."""
     files = ModelFiles(name_or_path)
     name, known = pick_recipe(files, recipe)
