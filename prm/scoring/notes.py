@@ -17,6 +17,7 @@ SCORES_FILE, PREDICTIONS_FILE = "scores.jsonl", "predictions.jsonl"
 """Copies of these scores in the output folder itself, by Best-of-N and calibration and by the benchmarks; other evaluations may
 read them."""
 COUNTED = ("responses", "scored")
+"""Counts of a run of scoring; the others say, by reason, how many responses were dropped."""
 REMEDY = "restore or remove it"
 METRICS = "metrics.json"
 """File of the output folder that only an evaluation which came to its end has written."""

@@ -16,7 +16,7 @@ from prm.files import KeySet, read_records
 from prm.metrics.degenerate import DegenerateDetector
 from prm.records import Response, StepScores
 from prm.scoring.identity import hash_responses, run_identity
-from prm.scoring.notes import REMEDY, SCORES, ScoringNotes
+from prm.scoring.notes import COUNTED, REMEDY, SCORES, ScoringNotes
 from prm.scoring.options import ModelConfig
 from prm.scoring.scorer import Dropped, Scorer, scores_of
 from prm.shards import ShardWriter, row_key
@@ -47,7 +47,7 @@ def score_kept(
     keys = KeySet(response.key for response in responses)
     counts = Counter(score_into(folder, keys, lambda: responses, run, config, load or partial(Scorer.load, config)))
     kept = {scores.key: scores.step_scores for scores in read_records(folder, StepScores)} if counts["scored"] else {}
-    dropped = Counter({reason: number for reason, number in counts.items() if reason not in ("responses", "scored")})
+    dropped = Counter({reason: number for reason, number in counts.items() if reason not in COUNTED})
     # What is known of the outcomes may have been graded anew since.
     return [scores_of(response, kept[response.key]) for response in responses if response.key in kept], dropped
 

@@ -158,7 +158,12 @@ def summarize(measured: MeasuredCurves, config: BestOfNConfig) -> dict[str, Any]
 
 def curve_of(values: Float[np.ndarray, "questions ns"], ns: Sequence[int], config: BestOfNConfig) -> dict[str, Any]:
     """Mean over questions at every N and its bootstrap interval."""
-    low, high = metrics.bootstrap_interval(values, *config.draws)
+    return _curve(values, *metrics.bootstrap_interval(values, *config.draws), ns)
+
+
+def _curve(
+    values: Float[np.ndarray, "questions ns"], low: Float[np.ndarray, " ns"], high: Float[np.ndarray, " ns"], ns: Sequence[int]
+) -> dict[str, Any]:
     return {"accuracy": by_n(ns, values.mean(axis=0)), "low": by_n(ns, low), "high": by_n(ns, high)}
 
 
@@ -211,11 +216,7 @@ def _nest(curves: Curves, errors: Curves, ns: Sequence[int], config: BestOfNConf
     low, high = metrics.bootstrap_interval(stacked, *config.draws)
     nested: dict[str, Any] = {"baselines": {"random": None, "majority_vote": None}, "prms": {}}
     for index, (place, values) in enumerate(curves.items()):
-        curve = {
-            "accuracy": by_n(ns, values.mean(axis=0)),
-            "low": by_n(ns, low[index]),
-            "high": by_n(ns, high[index]),
-        }
+        curve = _curve(values, low[index], high[index], ns)
         if place in errors:
             curve["sampling_error"] = by_n(ns, np.sqrt((errors[place] ** 2).sum(axis=0)) / len(values))
         *folders, name = place

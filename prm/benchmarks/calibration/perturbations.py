@@ -97,17 +97,16 @@ def evaluate_perturbations(
     if not common:
         raise ValueError("no response can be scored in its own steps and in every perturbed form: raise the model's max_length")
     kept = {name: [r for r in form if r.key in common] for name, form in forms.items()}
-    joined = {name: _join(name, list(scores[name].values()), common, kept[name]) for name in forms}
+    joined = {
+        name: join_scores(name, [s for s in scores[name].values() if s.key in common], kept[name], needs_truth=False)
+        for name in forms
+    }
     return {
         "num_responses": len(common),
         "num_left_out": len(responses) - len(common),
         "has_outcomes": bool((joined["original"].truth != UNKNOWN).any()),
         "perturbations": {name: _compare(name, joined["original"], joined[name], config) for name in names},
     }
-
-
-def _join(name: str, scores: Sequence[StepScores], common: set, responses: Sequence[Response]) -> ScoredResponses:
-    return join_scores(name, [s for s in scores if s.key in common], responses, needs_truth=False)
 
 
 def _compare(name: str, original: ScoredResponses, perturbed: ScoredResponses, config: CalibrationConfig) -> dict[str, Any]:

@@ -6,20 +6,11 @@ from xml.etree import ElementTree
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
-DRAWING = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line"}
-DRAWING |= {
-    "polyline",
-    "polygon",
-    "linearGradient",
-    "radialGradient",
-    "stop",
-    "pattern",
-    "marker",
-    "mask",
-    "image",
-    "title",
-    "desc",
+DRAWING = {
+    *("svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line", "polyline", "polygon"),
+    *("linearGradient", "radialGradient", "stop", "pattern", "marker", "mask", "image", "title", "desc"),
 }
+"""The only elements that an inlined figure keeps."""
 PIXELS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 # What figures draw with beside the colors of curves; a page in dark colors gives them others.
 COLORS = {"#ffffff": "var(--paper)", "#000000": "var(--ink)", "#e6e6e6": "var(--line)"}

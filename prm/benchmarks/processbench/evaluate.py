@@ -86,17 +86,19 @@ def evaluate_processbench(
     """
     subsets = split_subsets(items, predictions)
     has_scores = not isinstance(predictions[0], int)
-    names = threshold_rules(items, config) if has_scores else []
     if has_scores:
+        names = threshold_rules(items, config)
         _check_readable(subsets, names)
-    elif config.fixed_threshold is not None or config.threshold is not None:
-        option = "--threshold" if config.fixed_threshold is None else "--fixed_threshold"
-        raise ValueError(f"{option} is for step scores, but the predictions are steps: leave it out")
-    reading = reading_of(config.prm_name, predictions, config.reading or "auto") if has_scores else None
-    rules = {rule: _thresholds(rule, subsets, config) for rule in names} if has_scores else {"prediction": {}}
+        reading = reading_of(config.prm_name, predictions, config.reading or "auto")
+        rules = {rule: _thresholds(rule, subsets, config) for rule in names}
+        auc = {name: metrics.step_auc(subset.given, subset.labels) for name, subset in subsets.items()}
+    else:
+        if config.fixed_threshold is not None or config.threshold is not None:
+            option = "--threshold" if config.fixed_threshold is None else "--fixed_threshold"
+            raise ValueError(f"{option} is for step scores, but the predictions are steps: leave it out")
+        reading, rules, auc = None, {"prediction": {}}, dict.fromkeys(subsets, np.nan)
     results = {rule: _rule_result(rule, subsets, thresholds, config) for rule, thresholds in rules.items()}
     baselines = _baselines(subsets, config)
-    auc = {name: metrics.step_auc(s.given, s.labels) if has_scores else np.nan for name, s in subsets.items()}
     first = first_errors(subsets, next(iter(rules.values())))
     result = {
         "benchmark": BENCHMARK,
@@ -211,13 +213,6 @@ def _rule_result(
     return {"subsets": by_subset, "average": averaged | {"low": float(low), "high": float(high)}}
 
 
-def _scores(
-    predicted: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], config: ProcessBenchConfig
-) -> dict[str, float | int]:
-    low, high = metrics.f1_interval(predicted, labels, *config.draws)
-    return {**vars(metrics.first_error_score(predicted, labels)), "low": low, "high": high}
-
-
 def _calibration(subsets: Mapping[str, Subset], num_bins: int, reading: Reading) -> dict[str, dict[str, float | int]]:
     judged = {name: metrics.judged_steps(subset.given, subset.labels) for name, subset in subsets.items()}
     return {name: step_calibration(scores, good, num_bins, reading) for name, (scores, good) in judged.items()}
@@ -266,9 +261,11 @@ def _group_results(
     labels = np.array([item.label for item in items])
     nested: dict[str, dict[str, Any]] = {}
     for kind, name, places in _groups(items):
-        scores: dict[str, Any] = _scores(predicted[places], labels[places], config)
-        scores["baselines"] = {name: _mean_f1(draws[:, places], labels[places]) for name, draws in baselines.items()}
-        nested.setdefault(kind, {})[name] = scores
+        own = predicted[places], labels[places]
+        low, high = metrics.f1_interval(*own, *config.draws)
+        found = {**vars(metrics.first_error_score(*own)), "low": low, "high": high}
+        found["baselines"] = {name: _mean_f1(draws[:, places], labels[places]) for name, draws in baselines.items()}
+        nested.setdefault(kind, {})[name] = found
     return nested
 
 
