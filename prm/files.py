@@ -1,8 +1,8 @@
 """Data files: paths in, rows with their places out; rows in, files that are whole or absent out.
 
-A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`; a folder holds such files, read in name order
-(its `.json` files that are named as manifests, configs and results are no data, nor are folders in it).
-Everything is streamed: what is held at a time is one row (of a JSON array, the array; of a Parquet file, a few rows).
+A file is `.jsonl` (one object a line), `.json` (one array), `.parquet` or `.csv`. Of a folder such files are read in name order;
+folders within it are not, nor are `.json` files whose names say that they are manifests, configs or results (`NO_DATA`).
+Everything is streamed: one row is held at a time (of a Parquet file a few rows, of a JSON array all of it).
 """
 
 import csv
@@ -22,13 +22,13 @@ from typing import Any
 from prm.records import Key, Record, Row, clean_values, to_line, to_record
 
 PARQUET_ROWS = 256
-"""Rows of a Parquet file that are read together."""
+"""Rows of a Parquet file that are held at a time."""
 LARGEST_CELL = 1 << 27
 """Longest cell of a CSV file, in characters; the csv module's own limit is 128 KiB."""
 GZIP = b"\x1f\x8b"
-"""What every gzip file begins with."""
+"""The first bytes of every gzip file."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""A name that Linux draws when a machine starts."""
+"""Holds a random name that Linux draws anew whenever the machine starts."""
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[Row, str]]:
@@ -61,14 +61,14 @@ def without_duplicates(read: Callable[[], Iterator[tuple[Record, str]]]) -> Iter
 
 
 def hash64(text: str) -> int:
-    """64 bits that do not depend on the machine, the run or what stands around the text."""
+    """64 bits of a hash that depends on the text alone: not on the machine or the run, as Python's own `hash` does."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 class KeySet:
-    """A set of keys that costs a few bits each: of every question, a number whose bit i says that sample i is there.
+    """A set of keys that costs a few bits each: for every question it holds a number whose bit i says that sample i is there.
 
-    Samples from `NUM_BITS` on, which may be times or hashes, are kept one by one.
+    Sample indices from `NUM_BITS` up are kept one by one: where they are times or hashes, such a number would be huge.
     """
 
     NUM_BITS = 4096
@@ -103,10 +103,10 @@ class KeySet:
 
 
 def data_files(path: str | Path) -> list[Path]:
-    """The file itself, or those of a folder in name order.
+    """The file itself, or the data files of a folder in name order.
 
-    Raises FileNotFoundError without one, ValueError for other formats, and for a file in the folder that looks like data but would
-    not be read.
+    Raises FileNotFoundError where there is none, ValueError for an unknown format, and for a file of the folder that looks like
+    data but would not be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -122,7 +122,7 @@ def data_files(path: str | Path) -> list[Path]:
 
 
 def is_data_name(path: Path) -> bool:
-    """Whether a name ends as that of a data file, of those that cannot be read too."""
+    """Whether a name ends as that of a data file, be it one that can be read or one of `UNREADABLE`."""
     return path.suffix.lower() in (*READERS, *UNREADABLE)
 
 
@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     ".csv": _csv_rows,
 }
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv")
-"""What is data whatever it holds; a `.json` file is if it holds an array, since manifests and configs stand beside the shards."""
+"""Endings of what is data in any case; a `.json` file is if it holds an array, as manifests and configs stand beside shards."""
 NO_DATA = {
     *("manifest", "config", "configs", "metrics", "calibration", "info", "infos", "index", "state", "dict", "plan"),
     *("tokenizer", "tokens", "vocab", "complete", "settings", "statistics"),
@@ -210,7 +210,7 @@ NO_DATA = {
 """A `.json` file with one of these words in its name holds no rows."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 UNREADABLE: dict[str, str | None] = {".ndjson": ".jsonl", ".jsonlines": ".jsonl", ".jl": ".jsonl"} | dict.fromkeys(COMPRESSED)
-"""Endings of data that is not read, and the ending by which it is."""
+"""Endings of data that is not read, and the ending that the file should have instead; None where it must be unpacked."""
 
 
 def _parse(raw: bytes, place: str) -> Any:
@@ -243,8 +243,8 @@ def read_json(path: str | Path, remedy: str, kind: type = dict) -> Any:
 def written_aside(path: str | Path) -> Iterator[Path]:
     """A place to write to, renamed to `path` at the end: `path` is the old file or the new one, never a part of it.
 
-    The place is this process's own, and may become a folder if `path` is not one yet. What killed writers of `path` left on this
-    machine is removed; of processes elsewhere, which may see the same files, nothing is known.
+    The place is this process's own, and may become a folder if `path` is not one yet. What writers of `path` that were killed on
+    this machine left behind is removed; files of other machines stay, as their processes may still be writing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,9 +268,9 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
 @cache
 def _process_space() -> str:
-    """Where a process number names one process: this machine since it started, and this container on it.
+    """Name of where a process number stands for one process: this machine since its last start, and this container on it.
 
-    A host's name would not do: others that see the same files may have it, too. Where the system does not tell, a name of no other.
+    Not the host's name, which another machine that sees the same files may have, too. Random where the system has no boot id.
     """
     if not BOOT_ID.exists():
         return secrets.token_hex(8)

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 COUNTS = ("sample_index", "num_tokens")
 FLOAT_LISTS = ("step_labels", "step_scores")
 LARGEST = 1e30
-"""No number is larger: beyond it sums and squares of scores overflow. A float32 logit ends at 3e38."""
+"""Largest score, label or count: sums and squares of larger ones would overflow. Float32 logits could reach 3e38."""
 
 
 @dataclass(frozen=True, slots=True)

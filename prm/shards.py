@@ -1,4 +1,4 @@
-"""Resumable output: records in, shards out that are whole or absent, and what an interrupted stage has finished."""
+"""Resumable output: records in; shards that are whole or absent, and the keys that an interrupted stage has finished, out."""
 
 import shutil
 import time
@@ -32,7 +32,7 @@ class ShareConfig:
 
 @dataclass(frozen=True, slots=True)
 class KeyedRow:
-    """What a row of every stage holds."""
+    """What the rows of every stage have in common."""
 
     question_id: str
     sample_index: int
@@ -42,8 +42,8 @@ class ShardWriter:
     """Output of a long stage. `output` is a folder of shards, or a `.jsonl` file joined from them, in the order of writing.
 
     Shards reach the disk whole (aside, sync, rename) after `shard_size` records or `flush_seconds`, so a kill costs only what was
-    still in memory. `finished_keys` holds the keys already there: a stage skips them. `prefix` keeps concurrent writers apart, and
-    of `record_type` is every row that is there. An `optional` output appears with its first record.
+    still in memory. `finished_keys` holds the keys already there: a stage skips them. Every row there must be a `record_type`.
+    Writers that share a folder have different `prefix`es. An `optional` output does not exist before its first record.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ShardWriter:
     def finished_rows(self) -> Iterator[Row]:
         """What is on disk: the file of an earlier run, then its shards. A key may stand twice after a kill in `close`.
 
-        Raises ValueError, naming the place, for a row that is none of the stage's.
+        Raises ValueError, naming the place, for a row that is no `record_type`.
         """
         places = [self.output] if self.is_file and self.output.exists() else []
         for place in [*places, *([self.folder] if any(self.folder.glob("*.jsonl")) else [])]:
@@ -118,7 +118,7 @@ class ShardWriter:
             shutil.rmtree(self.folder)
 
     def _distinct_rows(self) -> Iterator[Row]:
-        """A kill between the rename and the removal leaves shards whose rows already stand in the file."""
+        """Every row once: a kill between the two steps of `close` leaves shards whose rows already stand in the file."""
         seen = KeySet()
         for row in self.finished_rows():
             if row_key(row) not in seen:
@@ -138,14 +138,14 @@ class ShardWriter:
 
 
 class WrittenBefore:
-    """Tells whether a record has been dealt with, and with the same content: 8 bytes of a hash for each row on disk."""
+    """Tells whether a record was written before, with the same content in `fields`; holds 8 bytes of a hash per row on disk."""
 
     def __init__(self, writer: ShardWriter, fields: Sequence[str]):
         self.writer, self.fields = writer, fields
         self.digests = array("Q", sorted(self._digest(row) for row in writer.finished_rows()))
 
     def holds(self, record: Any) -> bool:
-        """Raises ValueError if the record's key stands there with other content."""
+        """Whether the record stands there. Raises ValueError if its key does, but with other content."""
         if record.key not in self.writer.finished_keys:
             return False
         digest = self._digest(to_row(record))

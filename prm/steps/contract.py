@@ -91,7 +91,7 @@ class StepEncoder:
 
     # What only published PRMs do, see prm/models/published.
     separator_is_text: bool = False
-    """Whether the separator may be several tokens, those of its text alone; the score is read at the last of them."""
+    """Whether the separator is text, tokenized alone, which may give several tokens; the score is read at the last of them."""
     recipe: str | None = None
     """Published family that this contract reads."""
     question_template: str | None = None
@@ -103,11 +103,11 @@ class StepEncoder:
     step_joint: str = ""
     """Text between a tag and the next step."""
     reads_lines: bool = False
-    """Whether every line of a step, tokenized apart, is followed by the separator; the score is read at the last line's."""
+    """Whether each line of a step is tokenized apart and followed by the separator; the score is read behind the last line."""
     is_cumulative: bool = False
     """Whether a step's score is the sum of the implicit PRM's rewards up to its end."""
     boundary: Literal["step_end", "published"] = "step_end"
-    """Where an implicit PRM's steps end: at their last token, or where the published scripts put it on ChatML, a token late."""
+    """Where an implicit PRM's steps end: at their last token, or one token later, where the published scripts put it on ChatML."""
 
     @classmethod
     def for_loss(cls, loss: str, tokenizer: "PreTrainedTokenizerFast", **overrides: Any) -> "StepEncoder":
@@ -151,6 +151,7 @@ class StepEncoder:
 
     @property
     def has_separator(self) -> bool:
+        """Whether scores are read at a token of the contract's; in layout `plain` they are sums over tokens of the steps."""
         return self.layout != "plain"
 
     def check_tokens(self) -> None:
@@ -164,6 +165,7 @@ class StepEncoder:
 
     @cached_property
     def parts_at_separators(self) -> bool:
+        """`layouts.parts_at_separators`, found once."""
         return parts_at_separators(self)
 
     def prompt_ids(self, question: str, example_id: str = "question") -> list[int]:
@@ -199,7 +201,7 @@ class StepEncoder:
         return step_by_step(self, [prompt], with_prefix(self, [response.steps]))[0]
 
     def encoding(self) -> dict[str, Any]:
-        """The fields that have a say in the token ids and step ends; the tokenizer has, too."""
+        """The fields that, with the tokenizer, decide token ids and step ends."""
         return {name: getattr(self, name) for name in ENCODING_FIELDS}
 
     def save(self, directory: str | Path, **extra: Any) -> None:

@@ -8,7 +8,10 @@ class SequenceTooLongError(ValueError):
 
 
 class EncodedResponse(NamedTuple):
-    """Token ids of prompt and response; `step_ends[m]` is the position at which step m is scored."""
+    """Token ids of prompt and response; `step_ends[m]` is the position at which step m is scored.
+
+    `response_start` is the position of the first token behind the prompt.
+    """
 
     input_ids: list[int]
     step_ends: list[int]

@@ -1,6 +1,7 @@
 """Layouts: a contract, questions and their steps in, token ids and step ends out.
 
-Every layout selects its positions by index while it lays out the tokens, or checks that their number is that of the steps.
+A step end is known from how the tokens were laid out, or is searched for among them; `StepEncoder.encode_batch` then checks that
+there are as many as steps.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from prm.steps.contract import StepEncoder
 
 PROBE = ("So 7 * 2 = 14.", " x ", "\n\n\\frac{1}{2}\n", "é ∑", "9")
-"""Steps whose edges a tokenizer might treat otherwise within a text than at its ends."""
+"""Steps whose first and last tokens may be others within a text than alone."""
 
 Ids = list[int]
 
@@ -41,7 +42,7 @@ def separated(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Seq
 
 
 def places_of(token: int, ids: Ids) -> list[int]:
-    """Where `token` stands, as `index` finds it: far quicker than a look at every token."""
+    """Every place of `token`, by `list.index`: far quicker than a loop over all tokens."""
     places, start = [], 0
     for _ in range(ids.count(token)):
         places.append(ids.index(token, start))
@@ -50,15 +51,15 @@ def places_of(token: int, ids: Ids) -> list[int]:
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[Ids]:
-    """As the tokenizer's own call, but without offsets and masks, which cost it a fifth of its time."""
+    """Token ids as the tokenizer's own call gives them, but without offsets and masks, which cost it a fifth of its time."""
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # a saved tokenizer may have either, which the call sets aside
+    backend.no_truncation()  # a saved tokenizer may truncate and pad; its own call switches both off
     backend.no_padding()
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def step_by_step(encoder: "StepEncoder", prompts: list[Ids], batch_steps: Sequence[list[str]]) -> list[EncodedResponse]:
-    """Every step, or every line of it, tokenized alone and followed by the separator; its score is read at the last one."""
+    """Every step, or every line of it, tokenized alone and followed by the separator; a step's score is read at its last one."""
     pieces = [[pieces_of(encoder, step) for step in steps] for steps in batch_steps]
     texts = [piece for steps in pieces for step in steps for piece in step]
     piece_ids = iter(encoder.tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -78,7 +79,7 @@ def pieces_of(encoder: "StepEncoder", step: str) -> list[str]:
 
 
 def parts_at_separators(encoder: "StepEncoder") -> bool:
-    """Whether each step gets the same tokens within the whole text as alone; not where a text's first word is marked."""
+    """Whether the steps of `PROBE` get the same tokens within a text as alone; not where a tokenizer marks a text's first word."""
     if encoder.separator_is_text or encoder.separator not in encoder.tokenizer.get_added_vocab():
         return False  # text may hold it
     whole = tokenize(encoder.tokenizer, ["".join(step + encoder.separator for step in PROBE)])[0]
@@ -107,7 +108,7 @@ def plain(encoder: "StepEncoder", questions: Sequence[str], batch_steps: Sequenc
 def late_step_ends(encoder: "StepEncoder", question: str, steps: list[str], encoded: EncodedResponse) -> EncodedResponse:
     """Step ends as the scripts of EurusPRM find them: the steps so far are rendered as a whole assistant turn and a blank line.
 
-    On ChatML the closing token is counted, too, so the boundary lies behind the step's last token.
+    On ChatML they count the turn's closing token, too, so that the boundary lies one token behind the step's last.
     """
     closed = [
         encoder.render([*encoder.messages(question), {"role": "assistant", "content": join_steps(steps[:count])}])
@@ -173,7 +174,7 @@ def conversation(encoder: "StepEncoder", parts: Sequence[str]) -> list[dict[str,
 
 
 def answer_positions(encoder: "StepEncoder", text: str, token_starts: list[int]) -> list[int]:
-    """Tokens at which the answers begin: behind every opening of an assistant turn, whose control tokens no user text holds."""
+    """The tokens at which the answers begin: those behind each opening of an assistant turn, which no text of a user can hold."""
     user = [{"role": "user", "content": "?"}]
     opening = encoder.render(user, add_generation_prompt=True).removeprefix(encoder.render(user))
     starts, start = [], text.find(opening)
@@ -192,7 +193,7 @@ LAYOUTS: dict[str, Callable[..., list[EncodedResponse]]] = {
 
 
 def marker_id(tokenizer: "PreTrainedTokenizerFast", marker: str, what: str = "separator") -> int:
-    """Id of the one token that `marker` is; with a leading space, of the one that it is behind other text.
+    """Id of the one token that `marker` is; one with a leading space is tokenized as it would be behind other text.
 
     Raises ValueError for a marker of no token or of several, which no position would stand for.
     """
