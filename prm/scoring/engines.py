@@ -22,16 +22,14 @@ from prm.steps import EncodedResponse, StepEncoder
 logger = logging.getLogger(__name__)
 
 ENGINES = ("torch", "vllm", "server")
-"""This project's packed forward pass, and vLLM's pooling models of an exported checkpoint, on this machine or behind an address."""
-
-
+"""`torch` is this project's packed forward pass; `vllm` and `server` pool an exported checkpoint, here or behind an address."""
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
 """Tokens of a packed row. On a CPU longer rows take memory and are hardly faster, unless two responses fill one."""
 
 
 @runtime_checkable
 class ScoringEngine(Protocol):
-    """A loaded model that scores. `Scorer` drops copies before, and checks number and finiteness of the scores after."""
+    """A loaded model that scores. `Scorer` passes no copies to it, and checks that there is one finite score a step."""
 
     computed_tokens: int
     """Tokens computed in all calls so far: fewer than those of the responses where shared prefixes are computed once."""
@@ -54,7 +52,7 @@ class TorchEngine:
 
     def __post_init__(self) -> None:
         if self.token_budget is None:
-            self.token_budget = TOKEN_BUDGETS["cuda" if self.model.device.type == "cuda" else "cpu"]
+            self.token_budget = TOKEN_BUDGETS[self.model.device.type]
         if self.share_prefixes and not self.can_share:
             logger.warning("the attention kernel here does not align queries with the last keys: every response is computed whole")
             self.share_prefixes = False
@@ -103,7 +101,7 @@ class TorchEngine:
 
 
 def resolve_device(device: str) -> str:
-    """cpu, cuda or cuda:N; of `auto`, CUDA where there is one. Raises ValueError for others, and for one that is not there."""
+    """cpu, cuda or cuda:N; `auto` is CUDA where there is one. Raises ValueError for others, and for a GPU that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -116,5 +114,5 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """Precision of the weights; of `auto`, bfloat16 on CUDA and the checkpoint's own, still `auto`, elsewhere."""
+    """Precision of the weights; `auto` is bfloat16 on CUDA, and stays `auto`, the checkpoint's own, elsewhere."""
     return "bfloat16" if dtype == "auto" and device.startswith("cuda") else dtype

@@ -1,4 +1,4 @@
-"""What vLLM serves: an exported folder in; its outputs' kind, length and precision, and how its outputs become scores, out."""
+"""What vLLM serves: an exported folder in; the kind, length and precision of its outputs, and how they become scores, out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from prm.scoring.options import ModelConfig
 from prm.steps import CONFIG_NAME, EncodedResponse, StepEncoder
 
 CLASSIFIERS = ("Qwen2ForRewardModel", "Qwen2ForProcessRewardModel", "ForTokenClassification")
-"""Ends of the architectures whose outputs vLLM calls token_classify."""
+"""How the names of the architectures end whose outputs vLLM calls token_classify."""
 MODULES = "modules.json"
-"""Layers behind the decoder in the format of sentence-transformers; a folder whose architecture is a bare decoder needs it."""
+"""Lists layers behind the decoder in the format of sentence-transformers; without it a bare decoder has no head."""
 
 
 def check_exported(config: ModelConfig, engine: str, torch_compile: bool) -> None:
@@ -63,12 +63,12 @@ def served_dtype(dtype: str, config: dict[str, Any]) -> str:
 
 
 def served_length(config: dict[str, Any], encoder: StepEncoder) -> int:
-    """The contract's longest response, as far as the model has positions for it."""
+    """Longest response in tokens: the contract's `max_length`, or the model's positions where those are fewer."""
     return min(encoder.max_length, config.get("max_position_embeddings", encoder.max_length))
 
 
 def check_encoded(encoded: Sequence[EncodedResponse], max_length: int, vocab_size: int) -> None:
-    """Raises ValueError for what vLLM would refuse: one such prompt would end the call for all."""
+    """Raises ValueError for a response that vLLM would refuse, which would end the call for all others, too."""
     for index, response in enumerate(encoded):
         length = len(response.input_ids)
         if not 0 < length <= max_length:

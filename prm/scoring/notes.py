@@ -14,8 +14,8 @@ from prm.tracking import manifest_path, read_manifest
 SCORES = "scores"
 """Folder within an evaluation's output folder, where its model's scores and their manifest stand."""
 SCORES_FILE, PREDICTIONS_FILE = "scores.jsonl", "predictions.jsonl"
-"""Copies of these scores in the output folder itself, by Best-of-N and calibration and by the benchmarks; other evaluations may
-read them."""
+"""Copies of these scores in the output folder itself, for other evaluations to read: the first is written by Best-of-N and by
+calibration, the second by ProcessBench and PRMBench."""
 COUNTED = ("responses", "scored")
 """Counts of a run of scoring; the others say, by reason, how many responses were dropped."""
 REMEDY = "restore or remove it"
@@ -59,7 +59,7 @@ def notes_of(path: str | Path) -> ScoringNotes | None:
     places = path.glob("manifest*.json") if path.is_dir() else filter(Path.exists, [manifest_path(path)])
     by_division = groupby(sorted(places, key=division), key=division)
     divisions = [[_read(place) for place in group] for _, group in by_division]
-    # Of equals the division into most jobs.
+    # Of divisions with equally many responses, the one into most jobs.
     noted = [manifest for manifest in max(reversed(divisions), key=num_responses, default=[]) if "aggregation" in manifest]
     if noted:
         num_scored = sum(counted(manifest, "scored") for manifest in noted)
@@ -71,7 +71,7 @@ def notes_of(path: str | Path) -> ScoringNotes | None:
 
 
 def _read(place: Path) -> dict[str, Any]:
-    """A manifest. Raises ValueError, naming it, for what no run writes."""
+    """A manifest of scores. Raises ValueError, naming it, for entries that no run writes."""
     manifest = read_manifest(place, REMEDY)
     try:
         for name in COUNTED:
@@ -90,11 +90,12 @@ def _read(place: Path) -> dict[str, Any]:
 
 
 def num_responses(manifests: Sequence[Mapping[str, Any]]) -> int:
+    """Responses that went through the jobs of these manifests."""
     return sum(counted(manifest, "responses") for manifest in manifests)
 
 
 def counted(manifest: Mapping[str, Any], name: str) -> int:
-    """A count of a run that came to its end; 0 of one that did not."""
+    """A count in a run's manifest; 0 for a run that did not come to its end."""
     return manifest.get("counts", {}).get(name, 0)
 
 

@@ -32,7 +32,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
             raise ValueError(f"--token_budget {self.token_budget}: a row holds at least 1 token, and a longer response whole")
-        # What an evaluation's config inherits beside this one has checks of its own.
+        # The config of an evaluation inherits from other classes beside this one, whose checks follow.
         getattr(super(), "__post_init__", lambda: None)()
 
     def check_unused(self, instead: str) -> None:

@@ -45,7 +45,7 @@ def score_in_processes(config: ScoringConfig) -> dict[str, int]:
 
 
 def share_of(config: ScoringConfig, rank: int) -> ScoringConfig:
-    """The config of one process: its part of this job's share, which does not depend on the number of processes of other jobs."""
+    """The config of one process: its part of this job's share, whatever number of processes the other jobs have."""
     index, number = config.shard_index + config.num_shards * rank, config.num_shards * config.num_processes
     share = dataclasses.replace(config, num_processes=1, shard_index=index, num_shards=number)
     share.check_share(config.output)
@@ -66,7 +66,7 @@ def environment(rank: int, devices: Sequence[str], count: int) -> dict[str, str]
 
 
 def wait_for_all(starting: Iterable[subprocess.Popen]) -> None:
-    """Wait until all are done. Raises RuntimeError as soon as one fails, and stops the others, as where one cannot be started."""
+    """Wait until all are done; if one fails or cannot be started, stop the others. Raises RuntimeError for one that fails."""
     processes: list[subprocess.Popen] = []
     try:
         for process in starting:

@@ -2,7 +2,7 @@
 
 What cannot be scored (no step, longer than the contract's `max_length`, text that the contract cannot hold) raises, or is dropped
 and listed with the reason where the caller passes a list: never skipped or cut in silence. A blank step has nothing to read: it
-takes the score of the step before it, at the beginning of the step behind it.
+takes the score of the step before it, or at the beginning that of the first step which is not blank.
 """
 
 import dataclasses
@@ -29,9 +29,10 @@ from prm.steps import EncodedResponse, StepEncoder
 logger = logging.getLogger(__name__)
 
 WINDOWS = (32, 2048)
-"""Fewest and most responses that an engine gets at a time, to sort and to share what they begin with."""
+"""Fewest and most responses of a window: those that an engine gets at a time, to sort them and to share what they begin with."""
 WINDOW_SECONDS = 30.0
-"""Windows grow while they take less: scores reach the caller, and a file, only when their window is done."""
+"""Windows double while they take less than half of it, and halve above twice: scores reach the caller, and a file, window by
+window."""
 CopyKey = tuple[tuple[int, ...], tuple[int, ...], int]
 """Token ids, step ends and where the response starts."""
 MAX_NAMED = 10
@@ -96,7 +97,7 @@ class Scorer:
     name: str = "the model"
     """What errors call it."""
     allow_constant: bool = False
-    """Whether scores that hardly depend on the step are kept."""
+    """Whether scores that hardly depend on the step are kept, and no error."""
     speed: Speed = field(default_factory=Speed, init=False)
     """Of all calls so far."""
 
@@ -134,9 +135,9 @@ class Scorer:
     def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out what cannot be scored and add it there.
 
-        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite, and,
-        naming the model, when all steps so far got the same score and `allow_constant` does not say that they may; the first scores
-        are held back until that can be told.
+        Raises ValueError, naming the response, when the engine gives too few or too many scores, or one that is not finite. Unless
+        `allow_constant` is set, also raises ValueError, naming the model, when all steps so far got one score; the first scores are
+        held back until that can be told.
         """
         for window in self.score_windows(responses, dropped):
             yield from window
@@ -148,9 +149,10 @@ class Scorer:
         detector: DegenerateDetector | None = None,
         size: int = 0,
     ) -> Iterator[list[StepScores]]:
-        """`score` by windows, the responses that are packed together: what is dropped leaves no gap in them.
+        """`score`, one list for each window of responses that are packed together; what is dropped leaves no gap in them.
 
-        A run that continues another gives its `detector` the scores of before, and the `size` that the next window has.
+        A run that continues another one gives a `detector` that has seen its scores, and the `size` that its next window would have
+        had.
         """
         remaining, size = iter(responses), min(max(size, WINDOWS[0]), WINDOWS[1])
         detector = self.new_detector() if detector is None else detector
@@ -212,7 +214,7 @@ def without_copies(encoded: Iterable[EncodedResponse]) -> dict[CopyKey, EncodedR
 
 
 def copy_key(tokens: EncodedResponse) -> CopyKey:
-    """What two responses with the same scores have in common."""
+    """What decides a response's scores: two with the same key are copies."""
     return tuple(tokens.input_ids), tuple(tokens.step_ends), tokens.response_start
 
 
@@ -223,7 +225,7 @@ def without_blanks(response: Response) -> Response:
 
 
 def with_blanks(scores: list[float], steps: Sequence[str]) -> list[float]:
-    """Scores of the steps that are not blank, spread over all."""
+    """Scores of the steps that are not blank, spread over all; a blank one takes its neighbor's."""
     places = accumulate(bool(step.strip()) for step in steps)
     return [scores[max(place - 1, 0)] for place in places]
 

@@ -1,8 +1,8 @@
 """The engine behind an address: encoded responses in, step scores out, from a `vllm serve` that pools the exported folder.
 
 The server is asked for the head's outputs before any activation of its own, so that it scores as `--engine vllm` does however it
-was started. It may pool at every token or at separators alone: the number of rows tells which. Numbers travel as bytes: those of
-JSON know no NaN, and vLLM would refuse the request in place of naming it.
+was started. It may pool at every token or at separators alone: the number of rows tells which. Numbers travel as bytes, since JSON
+has no NaN: vLLM would refuse the whole request, and nothing would tell which response has one.
 """
 
 import base64
@@ -89,7 +89,7 @@ class ServerScoringEngine:
         return batch, [scores_of_logits(logits, self.encoder) for logits in rows]
 
     def _first_answer(self, request: ServerRequest) -> Any:
-        """Raises EngineError with what to do."""
+        """The answer to a single request. Raises EngineError, with the remedy, where none comes."""
         try:
             with closing(self._client()) as client:
                 return next(client.ask_all([request]))
@@ -125,7 +125,7 @@ def read_models(content: bytes) -> tuple[str, int | None]:
 
 
 def read_outputs(content: bytes, number: int) -> list[Float32[np.ndarray, " outputs"]]:
-    """The outputs of so many prompts in an answer of /pooling. Raises FailedAttempt for half an answer, or another one."""
+    """The outputs of `number` prompts in an answer of /pooling. Raises FailedAttempt for anything else, such as half an answer."""
     try:
         items = json.loads(content)["data"]
         if [item["index"] for item in items] != list(range(number)):
@@ -139,7 +139,7 @@ def read_outputs(content: bytes, number: int) -> list[Float32[np.ndarray, " outp
 def rows_at_step_ends(
     outputs: Float32[np.ndarray, " outputs"], response: EncodedResponse, num_labels: int
 ) -> Float32[np.ndarray, "steps labels"]:
-    """The rows of a response's step ends, of outputs for each token or for each separator. Raises ValueError for others."""
+    """The rows at a response's step ends, out of one for each token or one for each step. Raises ValueError for another number."""
     num_steps, num_tokens = len(response.step_ends), len(response.input_ids)
     if len(outputs) == num_steps * num_labels:
         return outputs.reshape(num_steps, num_labels)

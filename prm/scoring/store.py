@@ -1,4 +1,4 @@
-"""Scores that outlive their process: responses, a place on disk and what the scores depend on in; each response scored once out."""
+"""Scores that outlive their process: responses, a place on disk and what the scores depend on in; scores, each made once, out."""
 
 import dataclasses
 import logging
@@ -62,14 +62,14 @@ def score_into(
     prepare: Prepare = lambda response, encoder: response,
     job: tuple[int, int] = (0, 1),
 ) -> dict[str, int]:
-    """Score what `output` does not hold yet; returns, and records in its manifest with `config` and `run`, counts and speed.
+    """Score what `output` does not hold yet; returns counts, and writes them with `config`, `run` and the speed to its manifest.
 
     What cannot be scored is kept with the reason in `dropped_path(output)`, and not tried again. The caller has seen to it that
-    `output` holds no other run's scores (`refuse_other_run`). `read()` gives the responses of `keys`, in one order each time, and
-    `prepare` what is scored in their place. `load` is called only if something is left.
+    `output` holds no other run's scores (`refuse_other_run`). `read()` gives the responses of `keys`, each time in the same order,
+    and `prepare` what is scored in their place. `load` is called only if something is left to score.
     """
     place = manifest_path(output, *job)
-    # A shard is a window, so that a run that goes on packs its rows as it would have without a break.
+    # A shard holds one window: from its size a run that goes on has that of the next one, and packs rows as without a break.
     options = {"shard_size": sys.maxsize, "flush_seconds": math.inf, "prefix": shard_prefix(*job)}
     writer = ShardWriter(output, **options, record_type=StepScores)
     drops = ShardWriter(dropped_path(output), **options, record_type=Dropped, optional=True)
@@ -91,8 +91,9 @@ def score_into(
         windows = scorer.score_windows(todo, dropped, detector, 2 * writer.last_shard_size())
         with progress(total=len(keys), initial=num_finished, desc="scoring", unit="response") as bar:
             num_kept = 0
-            for window in chain(windows, [[]]):  # behind the last window more may have been dropped
-                # Nothing stays of a model that did not load, or gave a constant; what fewer responses counted holds no more.
+            for window in chain(windows, [[]]):  # once more at the end: responses behind the last window may have been dropped
+                # Not earlier: a model that does not load, or gives a constant, leaves no manifest. An older one with another limit
+                # is replaced, as its counts are no longer those of what stands here.
                 if not place.exists() or read_manifest(place, REMEDY).get("run") != run:
                     write_manifest(place.parent, config, extra={"run": run, **notes}, name=place.name)
                 for records, shards in ((dropped[num_kept:], drops), (window, writer)):
@@ -113,7 +114,7 @@ def score_into(
 
 
 def final_counts(manifest: Path, num_responses: int, num_scored: int) -> dict[str, int]:
-    """The counts of a run that came to its end, if what it scored is still there; none otherwise."""
+    """The counts in the manifest of a run that came to its end, if all that it scored is still there; else empty."""
     counts = read_manifest(manifest, REMEDY).get("counts", {}) if manifest.exists() else {}
     return counts if (counts.get("responses"), counts.get("scored")) == (num_responses, num_scored) else {}
 
@@ -121,7 +122,7 @@ def final_counts(manifest: Path, num_responses: int, num_scored: int) -> dict[st
 def detector_of(
     scorer: Scorer, writer: ShardWriter, keys: KeySet, read: Callable[[], Iterable[Response]], prepare: Prepare
 ) -> DegenerateDetector:
-    """A detector in the state of a run without a break: it has seen the scores on disk, and as many of their steps as it needs."""
+    """A detector as a run without a break would have it by now: it has seen the scores on disk, and as many steps as it needs."""
     detector = scorer.new_detector()
     for row in writer.finished_rows():
         if row_key(row) in keys:

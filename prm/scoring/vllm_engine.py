@@ -91,7 +91,7 @@ class VLLMScoringEngine(PipedProcess):
 
     @contextmanager
     def _or_end_worker(self, how_it_died: str) -> Iterator[None]:
-        """End the worker when an exchange with it breaks off, for whatever reason: late answers would pass for the next call's.
+        """End the worker when an exchange with it breaks off, for whatever reason: late answers would be taken for the next ones.
 
         Raises EngineError, with the end of the log, for a worker that died or is silent.
         """

@@ -29,6 +29,7 @@ BATCH_TOKENS = 16384
 CPU_BATCH_TOKENS = 4096
 """Tokens of one forward pass, at most, unless the longest prompt has more. vLLM tries such a pass out while it starts."""
 MAX_NUM_SEQS = 1024
+"""Prompts of one forward pass, at most."""
 
 
 class PoolingSettings(NamedTuple):
@@ -47,12 +48,16 @@ class PoolingSettings(NamedTuple):
 
 
 class Job(NamedTuple):
+    """A response, by its number in the call, and the positions whose outputs are asked for."""
+
     number: int
     prompt_token_ids: list[int]
     positions: list[int]
 
 
 class Outputs(NamedTuple):
+    """What a job asked for."""
+
     number: int
     logits: Float32[np.ndarray, "positions labels"]
 
@@ -67,7 +72,7 @@ def start_engine(settings: PoolingSettings) -> "LLMEngine":
     batch_tokens = max(CPU_BATCH_TOKENS if current_platform.is_cpu() else BATCH_TOKENS, settings.max_model_len)
     options: dict[str, Any] = {"enable_chunked_prefill": False, "gpu_memory_utilization": settings.gpu_memory_utilization}
     if current_platform.is_cpu():
-        # Keys and values are held for the prompts of one pass alone, whose last blocks may be nearly empty.
+        # The cache need hold only the prompts of one pass; twice their tokens, as the last block of each may be nearly empty.
         cache = EngineConfig(model=settings.model, dtype=settings.dtype, max_model_len=2 * batch_tokens, max_num_seqs=1)
         options = cpu_settings(cache)
     if settings.is_eager is not None:
