@@ -1,7 +1,7 @@
 """Which weights of a model train: low-rank adapters, the head alone, or all of them; state dicts with the adapters merged in.
 
-Adapters (LoRA, Hu et al. 2021) are injected into the decoder in place. What is saved for others has them merged into the weights,
-under the names of a model that never had any; a run continues from `TRAINABLE`, which holds them as they are.
+Adapters (LoRA, Hu et al. 2021) are injected into the decoder in place. In the saved weights they are merged, under the names of a
+model that never had any, so that every tool loads the folder; a run continues from `TRAINABLE`, which holds them as they are.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def adapter_state(model: PackedModel, state_dict: StateDict | None = None) -> St
 
 
 def save_adapter_state(model: PackedModel, checkpoint: str | Path, state_dict: StateDict | None = None) -> None:
-    """Write `TRAINABLE`, from which `load_adapter_state` continues exactly. Nothing for a model without adapters."""
+    """Write `TRAINABLE`, from which `load_adapter_state` continues exactly; for a model without adapters, nothing."""
     if adapted_layers(model):
         state = {name: value.detach().cpu().contiguous() for name, value in adapter_state(model, state_dict).items()}
         save_file(state, Path(checkpoint) / TRAINABLE)
@@ -127,7 +127,7 @@ def shape_of(weight: Tensor | None) -> tuple[int, ...]:
 def check_frozen_weights(model: PackedModel, checkpoint: str | Path) -> None:
     """Raise ValueError when weights that never train differ from the checkpoint's: its adapters are of another backbone."""
     changing = adapter_state(model).keys() | {f"{name}.weight" for name in adapted_layers(model)}
-    # Not `merged_state_dict`, which would copy every adapted weight, of a model with adapters everywhere all but the embeddings.
+    # Not `merged_state_dict`: it would copy every adapted weight, which may be all weights but the embeddings.
     frozen = {name: value for name, value in without_adapters(model.state_dict()).items() if name not in changing}
     for file in sorted(Path(checkpoint).glob("model*.safetensors")):
         with safe_open(file, "pt") as saved:

@@ -34,7 +34,7 @@ class PackedModel(PreTrainedModel):
     _supports_attention_backend = True
     accepts_loss_kwargs = False
     batch_keys: ClassVar[tuple[str, ...]] = ("input_ids", "position_ids", "cu_seqlens", "max_seqlen")
-    """Entries of a packed batch that `forward` takes, and `shared` where the batch has it."""
+    """Entries of a packed batch that `forward` takes, beside `shared`, which only some batches have."""
 
     def hidden_states(
         self,
@@ -116,7 +116,9 @@ class PackedModel(PreTrainedModel):
 
 
 def load_config(name_or_path: str | Path) -> PreTrainedConfig:
-    """Config of a backbone. Raises FileNotFoundError for a path without one, ValueError for layers that packing would mix."""
+    """Config of a backbone. Raises FileNotFoundError for a path without one, ValueError for one that cannot be read, and for layers
+    that would mix the responses of a packed row.
+    """
     name = str(name_or_path)
     if is_path(name) and not (Path(name) / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"{name}: no {CONFIG_FILE}; give a folder that save_pretrained wrote, or a model name of the hub")
@@ -148,7 +150,7 @@ def named_weights(source: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_on_every_rank() -> Iterator[None]:
-    """Within, models are loaded whole even under ZeRO-3: one that no DeepSpeed engine wraps could not gather its weights."""
+    """Within, models are loaded whole even under ZeRO-3: without a DeepSpeed engine around it, none can gather its weights."""
     active = zero_integration._hf_deepspeed_config_weak_ref
     zero_integration.unset_hf_deepspeed_config()
     try:

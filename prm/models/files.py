@@ -22,11 +22,11 @@ from prm.tracking import hash_path
 CONFIG_FILE = "config.json"
 CARD, TRAINING_ARGS, ADAPTER_CONFIG = "README.md", "training_args.bin", "adapter_config.json"
 MAX_ARGS = 1_000_000
-"""Bytes of training options that are looked through."""
+"""Training options of more bytes are not looked through."""
 WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
-"""Files of weights; the second kind, of the time before safetensors, counts where there are none of the first."""
+"""Files of weights; those of the second kind, older than safetensors, count only where there are none of the first."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
-"""Of each kind the file of all weights; with `.index.json` behind it, what says in which of several files a weight is."""
+"""Of each kind the file that holds all weights. The name with `.index.json` behind is that of an index of several files."""
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", CARD, TRAINING_ARGS]
 
 
@@ -94,7 +94,7 @@ class ModelFiles:
 
     @cached_property
     def known_as(self) -> str:
-        """Names of the checkpoint in lower case, each behind a slash: its own, its folder's, and what config.json remembers."""
+        """Names of the checkpoint in lower case, each behind a slash: the last parts of its path and of that in config.json."""
         names = [*Path(self.name).absolute().parts[-2:], *Path(self.config.get("_name_or_path") or "").parts[-2:]]
         return "".join(f"/{name}" for name in names).lower().replace("_", "-")
 
@@ -178,7 +178,10 @@ def hash_model(name_or_path: str | Path, with_weights: bool = True) -> str:
 
 
 def text_behind(key: str, pickled: bytes) -> str | None:
-    """The text that a pickled dict holds under `key`, read from its instructions, of which none is run. Raises ValueError."""
+    """The text that a pickled dict holds under `key`, read from the pickle's instructions, of which none is run; None without one.
+
+    Raises ValueError for what is no pickle.
+    """
     memo: dict[Any, Any] = {}
     last, is_next = None, False
     for opcode, argument, _ in pickletools.genops(pickled):

@@ -1,6 +1,6 @@
 """The implicit PRM (Yuan et al. 2024): a packed row in, the log-probs of its response tokens out.
 
-Step reward = beta * sum over the step's tokens of log pi(token) - log pi_ref(token). No tensor of tokens x vocabulary is ever held.
+Step reward = beta * sum over the step's tokens of (log pi(token) - log pi_ref(token)). No tensor of tokens x vocabulary is held.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def sum_by_step(
 def compute_ref_logps(
     reference: ImplicitPRM, encoded: Sequence[EncodedResponse], token_budget: int = 16384
 ) -> list[Float[Tensor, " targets"]]:
-    """Log-probs of every response's tokens under the reference, on the CPU, in the order of `encoded`."""
+    """Log-probs of each response's tokens under the reference, held on the CPU, in the order of `encoded`."""
     reference.eval()
     results: dict[int, Tensor] = {}
     batches = batch_by_tokens([len(response.input_ids) for response in encoded], token_budget)

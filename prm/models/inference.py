@@ -1,7 +1,7 @@
 """Inference: a model in, the same weights out in layers that are faster where no gradients are asked for.
 
-On a CPU, linear layers run in oneDNN and the process keeps freed memory; on CUDA, a norm is one kernel. The last layer's MLP, on a
-CPU its queries too, is computed only at the positions where the model is read.
+On a CPU, linear layers run in oneDNN and the process keeps freed memory; on CUDA, a norm is one kernel. The last layer's MLP is
+computed only at the positions where the model is read, and on a CPU so are its queries.
 """
 
 import ctypes
@@ -54,9 +54,9 @@ def _(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class FusedRMSNorm(nn.Module):
-    """The norm of Qwen2, Llama and Mistral as torch's operator: on CUDA one kernel in place of six that each read and write all.
+    """The norm of Qwen2, Llama and Mistral as torch's operator: on CUDA one kernel, not six that each read and write everything.
 
-    It rounds once, at the end; theirs, in half precision, also before the product with the weight.
+    It rounds once, at the end; theirs rounds half precision before the product with the weight as well.
     """
 
     weight: Tensor
@@ -123,7 +123,7 @@ FASTER: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "cpu": {nn.Linear: OneDNNLinear},
     "cuda": dict.fromkeys((Qwen2RMSNorm, LlamaRMSNorm, MistralRMSNorm), FusedRMSNorm),
 }
-"""By device, the class that replaces that of a layer, which keeps its weights and options."""
+"""By device: class of a layer -> the class that replaces it. The layer keeps its weights and options."""
 
 
 def prepare_for_inference(model: nn.Module, device: str) -> None:
@@ -145,7 +145,7 @@ def prepare_for_inference(model: nn.Module, device: str) -> None:
 def keep_freed_memory() -> bool:
     """Let malloc keep what this process frees, up to 2 GiB; False where the C library is not glibc.
 
-    Otherwise it gives the activations of every packed row back to the system, which clears every page of the next row's anew.
+    Otherwise it gives the memory of every row's activations back to the system, which has to clear each page for the next row.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

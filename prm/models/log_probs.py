@@ -1,7 +1,7 @@
 """Hidden states and target tokens in, the targets' log-probs out, without a tensor of tokens x vocabulary, forward or backward.
 
 The vocabulary is read in blocks and log-softmax accumulated block by block; the backward pass computes each block's logits again.
-Blocks of the vocabulary and not of the rows: every row of the lm_head is read once and its gradient written once.
+Blocks are of the vocabulary and not of the targets, so that every row of the lm_head is read once and its gradient written once.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
-"""Logits held at a time: 32 MiB in float32, on a GPU 512, where every block costs the launch of some twenty kernels."""
+"""Logits held at a time: 32 MiB in float32; on a GPU, where every block costs the launch of some twenty kernels, 512 MiB."""
 BLOCK_COLUMNS = (512, 16384)
 """Fewest and most tokens of the vocabulary in a block; fewer would leave the matrix products too thin."""
 COLUMN_STEP = 128
-"""Blocks are a multiple of this wide: rows of other widths are not aligned as fast matrix kernels want them."""
+"""The width of a block is a multiple of this: fast matrix kernels want rows that are aligned."""
 
 
 class LogProbHead(nn.Module):

@@ -60,14 +60,16 @@ def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = Fals
     """`pack`, and where the scores are read: `step_ends` [steps] as positions in the row, `step_counts` [responses].
 
     `with_targets` adds, for models of token log-probs, `target_positions` [targets], the place of every response token in the row,
-    and `target_steps` [targets], the index of its step among all steps of the row. With `share_prefixes`, for inference, a response
-    continues what it has in common with the one before it. Where one does, a row has `shared`, `target_positions` are those of the
-    computed targets, and `target_index` [targets] says which of them is whose. Raises ValueError for a response whose first token
-    would be a target: none stands before it.
+    and `target_steps` [targets], the index of its step among all steps of the row. It raises ValueError for a response whose first
+    token would be a target: no token stands before it.
+
+    With `share_prefixes`, for inference, a response continues what it has in common with the one before it. Where any does, the
+    batch has `shared`, and tokens that several responses share are computed once: `target_positions` [computed targets] then holds
+    each of them once, and `target_index` [targets] says where in it a response token is found.
     """
     layout = lay_out(encoded, with_targets, share_prefixes)
     batch = pack(*layout)
-    # Positions in a row of whole responses; what they share has several of these, and one place in this row.
+    # Positions as if all responses were laid out whole; `shared.index` has the place in the row of each.
     starts = list(itertools.accumulate((len(response.input_ids) for response in encoded), initial=0))
     ends = torch.tensor([start + end for start, response in zip(starts, encoded, strict=False) for end in response.step_ends])
     batch["step_counts"] = torch.tensor([len(response.step_ends) for response in encoded])
@@ -86,10 +88,10 @@ def pack_responses(encoded: Sequence[EncodedResponse], with_targets: bool = Fals
 
 
 def predicted_places(shared: SharedKeys, first_positions: Sequence[int]) -> Int[Tensor, " keys"]:
-    """For each token that the documents see, the place in the row where the token before it stands directly before it.
+    """For each token that the documents see, a place in the row where its predecessor stands directly before it.
 
-    A token is predicted from the state of the token before it. The first token that a continuing document holds has its predecessor
-    in the document before, which holds both (`prefix_length` leaves one more token with targets).
+    A token is predicted from the state of the token before it. For the first token of a continuing document that one lies in the
+    document before, which holds both tokens, side by side (with targets `prefix_length` leaves out one token less).
     """
     places: list[Tensor] = []
     for seen, first in zip(shared.index.split(shared.cu_seqlens.diff().tolist()), first_positions, strict=True):
@@ -98,7 +100,7 @@ def predicted_places(shared: SharedKeys, first_positions: Sequence[int]) -> Int[
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`, to which they are copied while it still works on the batch before."""
+    """The batch with its tensors on `device`; on CUDA they are copied while it still works on the batch before."""
     is_cuda = torch.device(device).type == "cuda"
 
     def move(value: Any) -> Any:

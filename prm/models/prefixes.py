@@ -1,7 +1,7 @@
 """Shared prefixes: encoded responses in; rows out in which what neighboring responses begin with is computed once.
 
-Responses to one question share its prompt and, word for word, the first steps of some others. What is shared is found on token ids
-alone, so any encoding gains, and every token may be: a state depends on the tokens up to it.
+Responses to one question share its prompt, and often the first steps word for word. What is shared is found on token ids alone, so
+that it works for every encoding. Any token may be shared, as its state depends on the tokens up to it only.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from prm.steps import EncodedResponse
 
 SHORTEST_PREFIX = 16
-"""Tokens below which a common beginning is computed anew."""
+"""A common beginning of fewer tokens is not shared but computed again."""
 KEYS_PER_TOKEN = 4
-"""Most keys a row may hold for a token of its budget: on a GPU every response gets a copy of all the keys and values it sees."""
+"""The responses of a row may see this many times its budget in all: on a GPU each gets a copy of the keys and values it sees."""
 
 
 class Layout(NamedTuple):
@@ -64,8 +64,8 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 def batch_by_prefix(encoded: Sequence[EncodedResponse], token_budget: int, with_targets: bool = False) -> list[list[int]]:
     """Indices in rows of at most `token_budget` computed tokens, in the order of their tokens, in which neighbors share most.
 
-    A longer response gets a row of its own. The first of a row is computed whole, so that responses share little where the budget
-    is hardly more than one of them. The rows with the longest come first: a budget beyond the memory fails at once.
+    A longer response gets a row of its own. The first of a row is computed whole, so that little is shared where the budget hardly
+    holds more than one response. The rows with the longest responses come first: a budget beyond the memory fails at once.
     """
     rows: list[list[int]] = []
     room = keys = 0

@@ -12,7 +12,7 @@ from prm.attention import SharedKeys
 from prm.models.backbone import PackedModel
 
 ARCHITECTURE_SUFFIXES = {1: "ForRewardModel", 2: "ForProcessRewardModel"}
-"""Heads that vLLM serves by these names (for Qwen2) without a plugin: raw logits for one output, softmax for two."""
+"""By number of outputs, how vLLM names the class that serves the head (of Qwen2) without a plugin: one raw logit, two classes."""
 OTHER_SUFFIX = "ForStepClassification"
 LINEAR_SUFFIX = "ForTokenClassification"
 """A head of one linear layer, as transformers saves and loads it under this name."""
@@ -21,8 +21,8 @@ LINEAR_SUFFIX = "ForTokenClassification"
 class RewardModel(PackedModel):
     """Decoder `.model` and a head `.score`, which runs at step ends only; there is no lm_head.
 
-    The head has two layers, in the weight names of Qwen2.5-Math-PRM (`model.*`, `score.0.*`, `score.2.*`), or is a linear one, as
-    published checkpoints have it, in those of transformers' token classification (`model.*`, `score.*`).
+    The head has two layers, whose weights are named as in Qwen2.5-Math-PRM (`model.*`, `score.0.*`, `score.2.*`), or one, as some
+    published checkpoints have it, named as in transformers' token classification (`model.*`, `score.*`).
     """
 
     auto_class = AutoModel

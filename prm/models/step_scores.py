@@ -1,4 +1,4 @@
-"""A few encoded responses in, their step scores out: the one place where outputs of a model become scores."""
+"""Encoded responses in, their step scores out: the one place where outputs of a model become scores."""
 
 from collections.abc import Callable, Sequence
 
@@ -38,9 +38,9 @@ def score_rows(
     reference: ImplicitPRM | None,
     share_prefixes: bool,
 ) -> list[list[list[float]]]:
-    """Step scores of responses, a packed row at a time; with `share_prefixes`, what neighbors begin with is computed once a row.
+    """Step scores by row and response; with `share_prefixes`, what neighbors in a row begin with is computed once.
 
-    No score is read before every row is on its way, so that a GPU computes one while the next is laid out.
+    No score is read before all rows have been launched, so that a GPU computes one row while the next is laid out.
 
     An implicit PRM's scores are beta * log(pi / pi_ref), without a `reference` beta * log pi; summed up to each step where the
     contract is cumulative.

@@ -41,7 +41,7 @@ def find_recipe(files: ModelFiles, name: str | None = None) -> str:
 
 
 def pick_recipe(files: ModelFiles, given: str | None) -> tuple[str, Recipe]:
-    """Name and recipe: those of a file, if `given` is one, else as `find_recipe` has them. Raises as it and `read_recipe` do."""
+    """Name and recipe: those of a recipe file, if `given` names one, else of `find_recipe`. Raises as it and `read_recipe` do."""
     if given is not None and given.lower().endswith(SUFFIXES):
         return read_recipe(given, files)
     return derive_recipe(find_recipe(files, given), {}, files)
@@ -75,7 +75,7 @@ def published_contract(name_or_path: str | Path, recipe: str | None) -> dict[str
 
 
 def reference_of(files: ModelFiles, recipe: Recipe) -> str | None:
-    """Reference model of an implicit PRM; None for others, and where only the user knows it."""
+    """Reference model of an implicit PRM; None for other PRMs, and where the recipe knows none for this architecture."""
     return dict(recipe.references).get(files.config.get("model_type", ""))
 
 
