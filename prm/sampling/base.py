@@ -72,7 +72,7 @@ class ServerConfig:
     """How often a request is sent again after an error that may pass: eight times take about three minutes (server)."""
 
     def check_server(self, engine: str, example: str = "http://host:8000/v1") -> None:
-        """Raise ValueError for a server that `engine` does not need, an address that is none, and a key that is not there."""
+        """Raise ValueError for server options where `engine` has none, an address that is none, and a key that is missing."""
         if not self.request_timeout_seconds > 0:
             raise ValueError(f"--request_timeout_seconds is {self.request_timeout_seconds}; it must be positive")
         if self.max_request_retries < 0:
@@ -154,7 +154,7 @@ class EngineConfig(ServerConfig):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Draws samples. The same request gives the same text again, up to rounding that depends on its batch."""
+    """Draws samples. A request gives the same text each time, but for rounding, which depends on what shares its batch."""
 
     def generate(self, requests: Sequence[SampleRequest], sampling: SamplingConfig) -> Iterator[SampleResult]:
         """Yield one result a request in the order of finishing. Prompts must be valid: the caller checks them."""

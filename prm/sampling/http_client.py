@@ -1,4 +1,4 @@
-"""JSON for a server in, what was read from its answers out: several requests in flight, and what may pass is tried again.
+"""Requests to a server in, what was read from its answers out: several in flight at once, failures that may pass tried again.
 
 A server may hang, drop connections, answer 500 or send half an answer. Each of these is tried again after a pause that doubles, up
 to `max_request_retries` times a request; what no retry can mend (an unknown model, a prompt that is too long) fails at once.
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 WARNING_SECONDS = 10.0
+"""Shortest time between two warnings about failed attempts."""
 RETRIED_STATUSES = {408, 409, 425, 429}
-"""Beside all from 500 on."""
+"""Status codes that are tried again, beside all from 500 up."""
 
 
 class FailedAttempt(Exception):
@@ -48,7 +49,7 @@ class ServerRequest(NamedTuple):
 
 
 class HTTPClient:
-    """Keeps `max_in_flight` requests in flight. They travel while the caller waits for the next result, in this thread."""
+    """Keeps `max_in_flight` requests in flight. They make progress in this thread, while the caller waits for the next result."""
 
     def __init__(self, config: ServerConfig, base_url: str, max_in_flight: int):
         """`base_url` stands before every path; `config.check_server` has found the API key."""
@@ -72,7 +73,7 @@ class HTTPClient:
                     return
                 waiting = asyncio.wait(self.running, return_when=asyncio.FIRST_COMPLETED)
                 finished, self.running = self.loop.run_until_complete(waiting)
-                # What arrived together with a failure is kept: it was paid for.
+                # Failures last: results that arrived together with one are kept, as they were paid for.
                 for task in sorted(finished, key=lambda task: task.exception() is not None):
                     yield task.result()
         finally:

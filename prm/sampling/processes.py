@@ -1,4 +1,4 @@
-"""vLLM in a process of its own: code and environment in; a pipe to it, the end of its log and a sure end out."""
+"""vLLM in a process of its own: code and environment in; a pipe to it, the end of its log, and a way to end it for sure, out."""
 
 import os
 import signal
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from multiprocessing import Pipe
 
 CLOSE_SECONDS = 10.0
+"""A process that was hung up on and has not left after this long is killed."""
 LOG_TAIL = 2000
+"""Bytes of the log that errors show."""
 
 
 class PipedProcess:
@@ -52,7 +54,7 @@ class PipedProcess:
 
 
 def exit_with_parent() -> None:
-    """From now on: the parent holds the other end of stdin, and when it dies, however it dies, this process ends too."""
+    """From now on this process ends when its parent does, however that dies: the parent holds the other end of stdin."""
 
     def wait() -> None:
         os.read(sys.stdin.fileno(), 1)
@@ -76,6 +78,7 @@ def vllm_environment(devices: Sequence[str], num_threads: int) -> dict[str, str]
 
 
 def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -84,4 +87,5 @@ def visible_gpus() -> list[str]:
 
 
 def num_cores() -> int:
+    """Cores that this process may run on, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0))

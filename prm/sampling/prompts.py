@@ -45,7 +45,7 @@ def context_length(config: EngineConfig, model_config: PretrainedConfig) -> int:
 def encode_prompts(
     questions: Iterable[Question], tokenizer: PreTrainedTokenizerBase, context: int, vocab_size: int
 ) -> dict[str, list[int]]:
-    """Prompt of every question, as the step contract writes it. One bad prompt would end the engine, so all are checked here.
+    """Prompt of every question, as the step contract writes it.
 
     Raises ValueError, naming the question, for an empty one, a lone surrogate, a special token, or a prompt that leaves no room.
     """

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 REPLICA = "from prm.sampling.vllm_engine import main; main()"
 CPU_REPLICAS = 8
+"""Most replicas on a CPU where the user names no number."""
 DEAL_SIZE = 32
+"""Neighboring requests that go to one replica."""
 
 
 class VllmEngine:
@@ -53,7 +55,10 @@ class VllmEngine:
 
 
 class Replica(PipedProcess):
-    """One vLLM process and what it owes: of its requests those sent and the chunk that comes next, the others are not made yet."""
+    """One vLLM process and the requests that it owes.
+
+    `pending` holds those that were sent and the chunk that is sent next; those behind them in `coming` are not made yet.
+    """
 
     def __init__(self, config: EngineConfig, environment: dict[str, str]):
         self.config, self.environment = config, environment

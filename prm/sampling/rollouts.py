@@ -91,7 +91,7 @@ def prepare(config: RolloutConfig, questions: Iterable[Question]) -> tuple[dict[
 
 
 class MissingSamples(Sequence[SampleRequest]):
-    """The requests that a run still owes, made when they are asked for: until then one number each."""
+    """The requests that a run still owes. Until it is asked for, a request is a number of 8 bytes and not an object."""
 
     def __init__(self, prompts: dict[str, SampleRequest], num_samples: int, seed: int, finished: KeySet):
         self.prompts, self.num_samples, self.seed = prompts, num_samples, seed
@@ -121,7 +121,7 @@ def draw_samples(
     writer: ShardWriter,
     counts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write every sample as it finishes; the counts of this run, tokens a second with the engine's start-up included."""
+    """Write every sample as it finishes; returns the counts of this run, and its tokens a second, the engine's start included."""
     totals = {"generated": 0, "truncated": 0, "tokens": 0}
     start = time.monotonic()
     if requests:
@@ -141,12 +141,7 @@ def draw_samples(
 
 
 def run_identity(config: RolloutConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
-    """What must agree for two runs to share a folder; more samples a question, or another number of jobs, may."""
+    """What must agree for two runs to share a folder; the number of samples a question and the number of jobs may differ."""
     settings = {name: getattr(config, name) for name in ("seed", "max_tokens", "temperature", "top_p", "dtype", "max_model_len")}
     digest = hashlib.sha256(json.dumps(to_plain(list(questions))).encode()).hexdigest()
-    return {
-        "model": model,
-        "questions": digest,
-        "engine": config.resolved_engine(),
-        **settings,
-    }
+    return {"model": model, "questions": digest, "engine": config.resolved_engine(), **settings}

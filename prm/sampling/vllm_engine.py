@@ -7,7 +7,7 @@
 
 The replica waits for the answer to a "want" between two steps. Where vLLM runs in this one process, as it does on a CPU, the
 batches, and with them the samples, therefore do not depend on timing.
-"Results" are sent at least every `BEAT_SECONDS` while it steps, even if empty: silence means that it hangs.
+"Results" are sent about every `BEAT_SECONDS` while it steps, even empty ones: a replica that is silent for long hangs.
 """
 
 import contextlib
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 0.5
 CPU_BLOCK_SIZE = 32
+"""Tokens of a block of keys and values on a CPU."""
 CPU_CACHE_LIMIT = 4 << 30
+"""Bytes of keys and values on a CPU, at most, unless one response needs more."""
 
 
 class Job(NamedTuple):
@@ -39,11 +41,15 @@ class Job(NamedTuple):
 
 
 class Chunk(NamedTuple):
+    """Requests that are sent together."""
+
     sampling: SamplingConfig
     jobs: list[Job]
 
 
 class Finished(NamedTuple):
+    """The sample of a job, by its number."""
+
     number: int
     text: str
     finish_reason: str
@@ -83,7 +89,7 @@ def cpu_settings(config: EngineConfig) -> dict[str, Any]:
 
 
 def cpu_cache_bytes(config: EngineConfig) -> int:
-    """Bytes of keys and values for `max_num_seqs` responses of full length, but not above 4 GiB unless one response needs it."""
+    """Bytes of keys and values for `max_num_seqs` responses of full length, within `CPU_CACHE_LIMIT`."""
     from transformers import AutoConfig
 
     model = AutoConfig.from_pretrained(config.model).get_text_config()

@@ -35,7 +35,7 @@ from prm.tracking import check_output
 SERVE_OPTIONS = "vllm.yaml"
 """Options of `vllm serve`, read with its --config."""
 MAX_RESPONSES = 64
-"""Responses of --input that are compared."""
+"""Responses of --input that are compared, at most."""
 TEMPERATURES = (1e-3, 1e3)
 """Range of --temperature: divided by it, weights stay within half precision. Calibration finds 0.3 to 5."""
 LIBRARY = "sentence_transformers.models"
@@ -149,7 +149,8 @@ def write_dense_layers(layers: list[nn.Linear], folder: Path) -> None:
 def serve_options(config: dict[str, Any], encoder: StepEncoder, folder: Path) -> dict[str, Any]:
     """What `vllm serve FOLDER --config FOLDER/vllm.yaml` has to know.
 
-    One row comes back per separator, in order; per token where the separator may stand elsewhere too: take those at `step_ends`.
+    The server answers with one row per separator, in order. Where text may hold the separator, too, it answers with one row per
+    token, of which those at `step_ends` are the scores.
     """
     task = pooling_task(config, folder)
     # For token_classify vLLM applies sigmoid or softmax, by the number of outputs; for token_embed it normalizes to length 1.

@@ -31,7 +31,7 @@ class Parity(NamedTuple):
     """Length of the longest response."""
     lowest: float
     highest: float
-    """Scores by torch: engines that agree on one constant score prove little."""
+    """Lowest and highest score by torch: that engines agree on scores which are all alike proves little."""
     difference: float
     limit: float
 
