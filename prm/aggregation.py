@@ -15,7 +15,6 @@ Scores = Float[Tensor, "*batch steps"]
 Mask = Bool[Tensor, "*batch steps"]
 Pooled = Float[Tensor, "*batch"]
 
-
 TAU = 0.1
 """Temperature of softmin where nothing else is said, in units of the scores."""
 
@@ -123,7 +122,7 @@ AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
 }
 NEEDS_PROBABILITIES = ("product", "geometric_mean")
 PICKS = ("min", "last", "max")
-"""Aggregations that are one of the step scores; the others are computed, and rounded by `without_rounding_errors`."""
+"""Aggregations that pick one of the step scores; the others compute a new number, which `without_rounding_errors` rounds."""
 BITS = 40
 """Significant binary digits of a computed response score: 12 decimal ones."""
 MAX_CELLS = 2**24
@@ -150,8 +149,8 @@ def aggregate_lists(
 ) -> Float[np.ndarray, "responses"]:
     """Response scores (float64) of many responses of unequal length; `signed` marks scores outside [0, 1].
 
-    Computed ones have `BITS` significant bits, so that means that are equal but for rounding errors (of the same steps in another
-    order, say) are ties.
+    Response scores that are computed, not picked, have `BITS` significant bits: means that are equal but for rounding errors, such
+    as those of the same steps in another order, are ties.
 
     Raises ValueError for what `check_aggregation` refuses, a response without steps, a score that is not finite, and a
     negative score under product or geometric_mean.
@@ -162,7 +161,7 @@ def aggregate_lists(
 
 
 def _chunks(step_scores: Sequence[Sequence[float]]) -> Iterator[tuple[int, int]]:
-    """Start and end of runs of responses that fill at most `MAX_CELLS` once padded to the longest; a longer one stands alone."""
+    """Start and end of runs of responses that, padded to their longest, fill at most `MAX_CELLS`; a longer one stands alone."""
     start, longest = 0, 0
     for index, scores in enumerate(step_scores):
         longest = max(longest, len(scores))
@@ -174,7 +173,7 @@ def _chunks(step_scores: Sequence[Sequence[float]]) -> Iterator[tuple[int, int]]
 
 
 def _aggregate_chunk(step_scores: Sequence[Sequence[float]], name: str, tau: float, offset: int) -> np.ndarray:
-    """`aggregate_lists` of some responses, the first of which is the one at `offset`."""
+    """`aggregate_lists` of a run of responses; errors count them from `offset`, the place of the first among all."""
     counts = np.array([len(scores) for scores in step_scores])
     if not counts.all():
         raise ValueError(f"response {offset + counts.argmin()} has no step scores: score it or drop it")

@@ -17,15 +17,15 @@ def percent_ranks(values: Values) -> Values:
 
 def equal_mass_bins(values: Values, num_bins: int) -> Cells:
     """Number, from 0, of the bin that each value's middle rank falls into: equally many in each, equal values together."""
-    # The product is exact, so that a rank on the border of two bins is divided into its bin's number and not into a bit less.
+    # Multiplied first, which is exact: a rank on the border of two bins must give the upper one's number, and not a bit less.
     return np.minimum((_middle_ranks(values) * num_bins / len(values)).astype(np.int64), num_bins - 1)
 
 
 def rank_correlation(x: Values, y: Values, cells: Cells | None = None) -> float:
     """Spearman's correlation; with `cells`, of the ranks less their mean in each cell. nan where x or y does not vary.
 
-    With responses as cells, only steps of one response are compared, so that a hard question with long and badly scored solutions
-    makes no correlation.
+    With responses as cells, steps are compared only with those of their own response: that hard questions have both long and
+    badly scored solutions then makes no correlation.
     """
     return float(_ratio(_products(x, y, cells).sum(axis=0, keepdims=True))[0])
 
@@ -66,7 +66,7 @@ def _products(x: Values, y: Values, cells: Cells | None) -> Float[np.ndarray, "i
 
 
 def less_cell_means(values: Values, groups: Cells) -> Values:
-    """Values less the mean of their group, exactly 0 where a group does not vary: rounding errors would be correlated as noise."""
+    """Values less the mean of their group, exactly 0 where a group does not vary: rounding errors would correlate like values."""
     gaps = values - (np.bincount(groups, weights=values) / np.maximum(np.bincount(groups), 1))[groups]
     return without_noise(gaps, 1e-9)  # errors of a sum over many items
 

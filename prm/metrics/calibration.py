@@ -12,7 +12,7 @@ from prm.steps import Reading
 
 NUM_BINS = 10
 CLIP = 1e-6
-"""Nearest that a probability may come to 0 or 1 before its logit is taken: stored scores are often rounded to 1.0."""
+"""Probabilities nearer than this to 0 or 1 are moved to it before a logit is taken: stored scores are often rounded to 1.0."""
 Binning = Literal["width", "mass"]
 
 Scores = Float[np.ndarray, " items"]
@@ -24,7 +24,7 @@ class ReliabilityBin:
     """Items of similar score: what was claimed, what held, and of how many."""
 
     index: int
-    """Of the bin among all, the empty ones counted."""
+    """Number of the bin from 0, the empty ones counted."""
     mean_score: float
     share_positive: float
     num_items: int
@@ -88,14 +88,14 @@ def to_logits(scores: Scores) -> Scores:
 
 
 def as_probabilities(scores: Scores, reading: Reading) -> Scores:
-    """What scores read in this way say: themselves, P(good) of P(good) - P(bad), or the sigmoid of logits."""
+    """Scores as probabilities by what they are: unchanged, or (1 + s) / 2 of a difference s, or the sigmoid of a logit."""
     if reading == "differences":
         return (1 + scores) / 2
     return _sigmoid(scores) if reading == "logits" else scores
 
 
 def as_logits(scores: Scores, reading: Reading) -> Scores:
-    """The logits of `as_probabilities`."""
+    """Scores as logits: those of `as_probabilities`, or unchanged."""
     return scores if reading == "logits" else to_logits(as_probabilities(scores, reading))
 
 

@@ -1,7 +1,7 @@
-"""Scores of many steps in, an error out when they are one and the same: a PRM that is not read as it was trained.
+"""Scores of many steps in, an error out when they are all alike: such a PRM is not read as it was trained.
 
-A separator that the tokenizer splits, another chat template, a head that was never loaded: all give a score (often near 0.5) that
-hardly depends on the step, and every benchmark turns it into a number that looks like a result.
+A separator that the tokenizer splits, another chat template, a head that was never loaded: each gives scores (often near 0.5) that
+hardly depend on the step, and every benchmark turns them into a number that looks like a result.
 """
 
 import math
@@ -17,13 +17,14 @@ MIN_STEPS = 100
 LOGIT_DEVIATION = 0.01
 """Standard deviation of the logits below which probabilities count as constant: 0.0025 around 0.5. Trained PRMs reach 1 to 5."""
 SATURATION = 6.0
-"""|logit| beyond which constant scores are taken for certainty, rounded by half precision: under 0.0025 or over 0.9975."""
+"""Scores that are alike at a mean |logit| beyond this (under 0.0025 or over 0.9975) count as certain, not constant: half precision
+rounds them to one number."""
 RELATIVE_DEVIATION = 1e-3
-"""The same for raw values, relative to the largest of them."""
+"""As `LOGIT_DEVIATION`, for raw values: relative to the largest of them."""
 
 
 class DegenerateDetector:
-    """Watches a run, response by response: hold scores back until `has_enough`, and `check` before they are passed on.
+    """Watches a run, response by response. Its user holds scores back until `has_enough`, and calls `check` before passing them on.
 
     `reading` says what the scores are.
     """

@@ -64,7 +64,7 @@ def f1_interval(
 def resampled_f1(
     predictions: Int[np.ndarray, " items"], labels: Int[np.ndarray, " items"], num_draws: int, seed: int
 ) -> Float[np.ndarray, " draws"]:
-    """F1 of resampled items; those with and without an error are resampled apart: their numbers are the benchmark's. May be nan."""
+    """F1 of resampled items, nan without items of both kinds, which are resampled apart: how many there are is the benchmark's."""
     hits, is_error = (predictions == labels).astype(np.float64), labels != NO_ERROR
     if is_error.all() or not is_error.any():
         return np.full(num_draws, np.nan)

@@ -17,10 +17,10 @@ Outcomes = Sequence[Shaped[np.ndarray, " _"]]
 
 
 def length_moments(scores: Values, lengths: Values, correct: Outcomes) -> Float[np.ndarray, "questions 2"]:
-    """For each question, the sums of length * score and of length * length, whose totals have `length_preference` as their ratio.
+    """For each question, the sums of length * score and of length * length; the ratio of their totals is `length_preference`.
 
-    Both stand for percent ranks within the question less their mean over the candidates of the same outcome. So only candidates
-    that are equally right are compared, and a PRM is not said to prefer short responses because wrong ones are longer.
+    Length and score here are percent ranks within the question, less their mean over the candidates of the same outcome. So only
+    candidates that are equally right are compared, and a PRM is not said to prefer short responses because wrong ones are longer.
     """
     moments = np.zeros((len(scores), 2))
     for row, (s, x, c) in enumerate(zip(scores, lengths, correct, strict=True)):

@@ -1,7 +1,7 @@
 """PRMBench's measures: which steps are right and which were called right in; counts, F1 of both classes and PRMScore out.
 
 Counts are `[TP, FP, FN, TN]`: right steps called right, wrong ones called right, right ones called wrong, wrong ones called wrong.
-A ratio of nothing by nothing is -1, as in the benchmark's own code (Song et al. 2025), and goes into what is made of it.
+A ratio of nothing by nothing is -1, as in the benchmark's own code (Song et al. 2025), and enters F1 and PRMScore as such.
 """
 
 from dataclasses import dataclass
@@ -67,8 +67,8 @@ def prm_score_curve(
 ) -> tuple[Float[np.ndarray, " thresholds"], Float[np.ndarray, " thresholds"]]:
     """Every threshold that calls steps differently, ascending, and its PRMScore; a step is called good iff its score is above.
 
-    They are the distinct scores and one below all of them, by a unit or by what such a score can tell, where every step is called
-    good.
+    They are the distinct scores and, before them, one at which every step is called good: a unit below the lowest score, or the
+    next lower float where a unit is too little. Raises ValueError without scores, and for one that is not finite.
     """
     if not len(scores):
         raise ValueError("no step has a score: there is no threshold to choose")

@@ -9,10 +9,10 @@ from prm.metrics.ties import without_noise
 
 NUM_DRAWS = 10_000
 MAX_DRAWS = 1_000_000
-"""All resamples of an interval are held at a time."""
+"""Most resamples, since all those of an interval are held at once."""
 CONFIDENCE = 0.95
 CHUNK = 5_000_000
-"""Drawn questions held at a time."""
+"""Drawn questions that are held at a time."""
 
 
 @dataclass(kw_only=True)
@@ -107,10 +107,10 @@ def paired_test(
     """Interval and two-sided p-value of a difference from the same difference in resamples of both systems' common questions.
 
     The p-value is twice the smaller share of resamples on either side of zero, counting zeros on both sides and one added draw, so
-    that two identical systems give 1 and none less than 2 / (num_draws + 1). Nor does any fall below 2^(1 - num_differing), the
-    least that the signs of the differences can give on the `num_differing` questions where there is one: where they point one way
-    and no resample goes without, as in a small stratum, all resamples do, and their share says nothing of how few such questions
-    there were. One question has no spread to resample: its p-value is nan.
+    that two identical systems give 1, and that no p-value is below 2 / (num_draws + 1). Nor is any below 2^(1 - num_differing), the
+    least that a sign test gives on the `num_differing` questions on which the systems differ. Resampling alone could not tell that
+    there are few: where all of them favor one system and every resample holds some, as in a small stratum, all resamples favor it.
+    One question has no spread to resample: its p-value is nan.
     """
     difference, draws = without_noise(difference), without_noise(draws)
     low, high = percentile_interval(draws, confidence)
@@ -151,7 +151,7 @@ def ratio_interval(
 
 
 def check_confidence(confidence: float) -> float:
-    """Refuse a confidence that is no share."""
+    """The confidence itself. Raises ValueError for one that is no share."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, such as 0.95")
     return confidence

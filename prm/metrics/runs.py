@@ -25,7 +25,7 @@ class RunSpread:
 
 @dataclass(frozen=True)
 class RunDifference:
-    """Mean over the runs of one method less that of another's; the rest is None where no run says how far runs lie apart."""
+    """Mean over the runs of one method less that of another's; the rest is None where nothing tells how far runs lie apart."""
 
     difference: float
     low: float | None
@@ -34,7 +34,7 @@ class RunDifference:
 
 
 def run_spread(values: Sequence[float]) -> RunSpread:
-    """Raises ValueError without runs."""
+    """Mean, standard deviation and range. Raises ValueError without runs."""
     if not values:
         raise ValueError("no runs: a method needs one at least")
     return RunSpread(len(values), mean(values), stdev(values) if len(values) > 1 else None, min(values), max(values))

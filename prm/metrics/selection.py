@@ -100,7 +100,7 @@ def _check_scores(scores: Float[np.ndarray, "questions candidates"], ns: Sequenc
 
 
 def check_ns(ns: Sequence[int], num_candidates: int) -> None:
-    """Refuse an n that no subset of `num_candidates` has."""
+    """Raise ValueError for an n that no subset of `num_candidates` has."""
     bad = [n for n in ns if not 1 <= n <= num_candidates]
     if bad:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Values that are equal but for rounding errors: floats in, what is tied out."""
+"""Values that are equal but for rounding errors: floats in; the first of the highest, or the same without such errors, out."""
 
 import numpy as np
 from jaxtyping import Float
 
 TOLERANCE = 1e-12
-"""Below it a difference of two values of order 1 (accuracies, ranks, F1) is a rounding error."""
+"""A smaller difference of two values of order 1 (accuracies, ranks, F1) is a rounding error."""
 
 
 def first_of_highest(values: Float[np.ndarray, " _"]) -> int:

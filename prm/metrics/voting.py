@@ -67,7 +67,7 @@ def first_n_vote(
 ) -> Float[np.ndarray, "questions ns"]:
     """Correctness of the most frequent answer among the first n candidates; the answer seen first wins ties, as in published code.
 
-    Its outcome is that of the first candidate with it. One draw of what `vote` estimates, ties apart: kept for printed numbers.
+    Its outcome is that of the first candidate with it. But for ties, one draw of what `vote` estimates: kept for printed numbers.
     """
     values = np.zeros((len(answers), len(ns)))
     for row, (given, outcome) in enumerate(zip(answers, correct, strict=True)):
