@@ -18,5 +18,5 @@ def position_scores(lengths: Sequence[int]) -> list[list[float]]:
 
 
 def step_number_scores(lengths: Sequence[int]) -> list[list[float]]:
-    """-(i+1) for step i: below a threshold of -k from step k on, in solutions that are long enough."""
+    """-(i+1) for step i: under a threshold of -k, step k is the first wrong one of every solution that has a step k."""
     return [[-float(index + 1) for index in range(length)] for length in lengths]

@@ -1,4 +1,4 @@
-"""Two PRMs on the same items of a benchmark: the folder of another's evaluation, scores of both in; paired tests, a table out."""
+"""Two PRMs on the same items of a benchmark: the other's evaluation folder and scores of both in; paired tests, a table out."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,10 +65,10 @@ Side = tuple[Mapping[str, float], Mapping[str, Float[np.ndarray, " draws"]], Sha
 def read_evaluation(
     folder: str | Path, items: Sequence[Item], benchmark: str, places: Iterable[Sequence[str]], may_be_null: Collection[str]
 ) -> tuple[dict[str, Any], list[Item]]:
-    """Metrics, and the items in the order of `items`, which have the same truth, of a finished evaluation on `benchmark`.
+    """Metrics and items of a finished evaluation on `benchmark`: the same items as `items`, in their order, with the same truth.
 
-    Each rule has thresholds at `places` in its results, null only under rules that `may_be_null`. Raises FileNotFoundError where
-    there is no evaluation, ValueError for one of another kind or of other items, and for what no evaluation writes.
+    `places` are paths in a rule's results where a threshold stands; it is null only under the rules `may_be_null`. Raises
+    FileNotFoundError where there is no evaluation, ValueError for one of another benchmark or other items, and for damaged files.
     """
     check_finished(folder)
     if missing := [name for name in (METRICS, ITEMS) if not (Path(folder) / name).exists()]:
@@ -95,7 +95,7 @@ def read_evaluation(
 
 
 def damaged(folder: str | Path, name: str, what: str) -> ValueError:
-    """For a file that no evaluation writes like this."""
+    """The error for a file that no evaluation writes like this; `what` ends so that the remedy can follow."""
     return ValueError(f"{Path(folder) / name}: {what} {REMEDY}")
 
 
@@ -146,7 +146,7 @@ def points(test: Test) -> str:
 
 
 def interval_and_p(test: Test) -> list[str]:
-    """The other two cells."""
+    """The interval of the difference and the p-value as a table shows them, behind `points`."""
     if test["low"] is None or test["high"] is None:
         return ["-", "-"]
     return [interval(100 * test["low"], 100 * test["high"], "+.1f"), p_value(test["p_value"])]

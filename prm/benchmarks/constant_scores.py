@@ -1,4 +1,4 @@
-"""Step scores of one or several PRMs in, a note and a warning out on each whose scores are a constant: they judge nothing."""
+"""Step scores of PRMs in; a note and a warning on each PRM whose scores are a constant, and so judge nothing, out."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ logger = logging.getLogger(__name__)
 
 
 def constant_notes(step_scores: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
-    """A note for the tables on each PRM, by name, whose scores tell no step from another.
+    """For the tables, a note on each PRM whose scores tell no step from another; also logged as a warning.
 
     While a model scores, this is an error (`prm.scoring`); scores from elsewhere may be a baseline on purpose. Texts are not looked
-    at, so every score counts as that of a different step (an outcome model's as that of a different response), and scores count as
-    probabilities unless one lies outside [0, 1]. One and the same number is a constant even where it may be certainty, as in "every
-    step right".
+    at: every score counts as that of a different step (an outcome model's as that of a different response). Scores count as
+    probabilities unless one lies outside [0, 1]. A single number for all is called a constant even where it may be certainty, as
+    in "every step right".
     """
     notes = []
     for name, responses in step_scores.items():

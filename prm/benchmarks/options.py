@@ -74,7 +74,7 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
 
     @property
     def has_natural_threshold(self) -> bool:
-        """Whether the `fixed` rule, left open, follows what the scores are."""
+        """Whether the `fixed` rule takes `natural_threshold`, since the user left its threshold open."""
         return self.fixed_threshold is None
 
     def take_defaults_of(self, notes: ScoringNotes | None) -> None:
@@ -85,7 +85,7 @@ class StepBenchmarkConfig(CalibrationBinsConfig):
 
 
 def limit_notes(limit: int | None, of: str) -> list[str]:
-    """What tables say, before anything else, of a result on the first items `of` something only."""
+    """The first note below a table where `limit` leaves items out; `of` says of what the items are, such as " of every subset"."""
     if limit is None:
         return []
     return [f"--limit {limit}: of the first {limit} items{of} only, a smoke run; these are not the benchmark's numbers."]

@@ -19,7 +19,7 @@ from prm.scoring.notes import PREDICTIONS_FILE
 BenchmarkItem = TypeVar("BenchmarkItem")
 ID_KEYS = ("id", "question_id", "idx")
 NOT_DATA = ("metrics.jsonl", TABLES, ITEMS)
-"""Data files by their endings that hold no predictions: what evaluations and training leave in a folder."""
+"""Files that evaluations and training leave in a folder: data files by their endings, but no predictions."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -53,9 +53,9 @@ def read_predictions(
 ) -> tuple[list[Any], Counter[str]]:
     """What `convert(row, item, place)` makes of each item's row, in the order of `items`, and counts of the rows left out.
 
-    Rows of other items are left out (`other_items`); of a second row with the same id the first is kept with `keep_first`
-    (`repeated`). An item that scripts/score.py noted it could not read has no row, but an empty list. Raises ValueError for a
-    second row otherwise, and for any other item without a row.
+    Rows of other items are left out (`other_items`), and with `keep_first` those that repeat an id (`repeated`); without it they
+    raise ValueError. So does an item without a row, unless scripts/score.py noted that it could not read some: then it gets an
+    empty list.
     """
     found: dict[str, Any] = {}
     left_out: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def read_predictions(
             else:
                 raise ValueError(f"{place}: a second prediction for item {name!r}; keep one of the two")
     missing, notes = [name for name in items if name not in found], notes_of(path)
-    # scripts/score.py leaves out what it cannot read; it may have scored more than these items, but the file must be whole.
+    # scripts/score.py leaves out what it cannot read. It may have scored other items as well, but all its rows must be here.
     is_whole = notes is not None and len(found) + left_out.total() == notes.num_scored
     if missing and not (is_whole and len(missing) <= notes.num_left_out):
         raise ValueError(

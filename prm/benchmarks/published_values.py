@@ -5,7 +5,7 @@ from math import isfinite
 
 
 def parse_published(entries: Sequence[str], is_share: bool = True) -> dict[str, float]:
-    """Raises ValueError for an entry without a label, or whose value is no share such as 0.4699, else no ratio such as 1.21."""
+    """Label -> share such as 0.4699, or without `is_share` ratio such as 1.21. Raises ValueError for any other entry."""
     values: dict[str, float] = {}
     for entry in entries:
         label, _, number = entry.rpartition("=")

@@ -20,7 +20,7 @@ def of_step_scores(aggregation: str) -> str:
 
 
 def resolve_aggregation(prm: str, name: str, tau: float, own: Mapping[str, Aggregation]) -> Aggregation:
-    """The aggregation that a name stands for under a PRM. Raises ValueError for an `own` that nothing tells."""
+    """The aggregation that a name stands for under a PRM. Raises ValueError for `own` where the PRM's own one is unknown."""
     if name != OWN:
         return Aggregation(name, tau)
     if prm not in own:
@@ -63,7 +63,7 @@ class ResponseScoreConfig(metrics.BootstrapConfig):
         return TAU if self.tau is None else self.tau
 
     def check_tau(self) -> None:
-        """Raises ValueError for a temperature that nothing has; to be called once the aggregations are known."""
+        """Raises ValueError for a temperature without softmin, which alone has one. Call it once the aggregations are known."""
         if self.tau is not None and "softmin" not in self.aggregations:
             raise ValueError(f"--tau {self.tau}: the temperature of softmin, but --aggregation is {' '.join(self.aggregations)}")
 

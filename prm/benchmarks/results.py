@@ -33,7 +33,7 @@ class Item:
     first_error: int | None = None
     """True first wrong step, from 0; -1: every step is right; null: unknown."""
     predicted: int | None = None
-    """First wrong step by the PRM's scores, as `first_error`; null where the evaluation has no threshold."""
+    """First wrong step by the PRM's scores, in the same form; null where the evaluation has no threshold."""
     correct: bool | None = None
     """Whether the final answer is right; null: unknown."""
     response_score: float | None = None
@@ -56,7 +56,7 @@ def response_item(
     group: str,
     is_selected: bool | None = None,
 ) -> Item:
-    """A scored response with what is known of it; its id begins with `prm`, which is given where a folder holds several."""
+    """A scored response with what is known of it; its id begins with `prm`, which is None where the folder holds a single PRM."""
     return Item(
         id=f"{prm}: {response.name}" if prm is not None else response.name,
         group=group,

@@ -63,9 +63,9 @@ class ScoresConfig(ModelConfig, ResponseScoreConfig):
 def read_scores(entries: Sequence[str], prms: Sequence[str] | None = None) -> dict[str, list[StepScores]]:
     """Scores by the name of their PRM, from `FILE` or `NAME=FILE` of step scores or of candidate pools.
 
-    A file of step scores gives one PRM, called NAME or as the file. A pool gives those of its PRMs that `prms` names, by default
-    all, under their own names; with NAME a single one is called so, and several are called NAME/PRM. Raises ValueError for two of
-    one name and for `prms` that no pool holds.
+    A file of step scores gives one PRM, called NAME or else as the file. A pool of candidates gives those of its PRMs that `prms`
+    names, by default all, under their own names. With NAME a single PRM of a pool is called NAME, several are called NAME/PRM.
+    Raises ValueError for two PRMs of one name and for `prms` that no pool holds.
     """
     records: dict[str, list[StepScores]] = {}
     found: set[str] = set()
@@ -100,7 +100,7 @@ def scoring_notes(entries: Sequence[str]) -> dict[str, ScoringNotes]:
 def split_name(entry: str) -> tuple[str | None, str]:
     """Name and path of `NAME=FILE`, or None and the path of `FILE`.
 
-    Both may hold a `=`: they part at the first one behind which a path exists.
+    Both may hold a `=`: the path begins behind the first one that an existing path follows, else behind the first one.
     """
     if Path(entry).exists() or "=" not in entry.lstrip("="):
         return None, entry

@@ -15,7 +15,7 @@ from prm.steps import Reading
 def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -> Reading:
     """`read_as`; for `auto` probabilities where all scores lie in [0, 1], otherwise logits.
 
-    Raises ValueError where a score cannot be what it is to be read as.
+    Raises ValueError for a score outside the range of what it is to be read as.
     """
     lowest = {"probabilities": 0, "differences": -1}
     flat = [score for scores in step_scores for score in scores]
@@ -29,7 +29,7 @@ def reading_of(prm: str, step_scores: Sequence[Sequence[float]], read_as: str) -
 def step_calibration(
     scores: Float[np.ndarray, " steps"], is_good: Bool[np.ndarray, " steps"], num_bins: int, reading: Reading
 ) -> dict[str, float | int]:
-    """Brier score and ECE of the scores as probabilities of a right step (nan for raw values), and what they are measured on."""
+    """Brier score and ECE of the scores as probabilities of a right step (nan for logits), and what they are measured on."""
     is_probability = reading != "logits"
     scores = metrics.as_probabilities(scores, reading)
     return {

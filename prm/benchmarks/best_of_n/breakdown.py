@@ -30,7 +30,7 @@ class QuestionFields:
 
 
 def load_question_fields(sources: Iterable[str]) -> QuestionFields:
-    """The plain fields (strings, numbers) of rows of question files, candidate pools or rollouts; a field's first value counts."""
+    """The plain fields (strings, numbers) of rows of question files, candidate pools or rollouts; the first value of one counts."""
     by_id, by_text = {}, {}
     for index, (row, where) in (numbered for source in sources for numbered in enumerate(read_source(source))):
         place = Place(where, index)
@@ -83,7 +83,7 @@ def length_groups(lengths: Sequence[np.ndarray], unit: str) -> list[str]:
     if len(edges) == 1:
         return [f"{edges[0]:.0f} {unit}"] * len(means)
     part = np.clip(np.searchsorted(edges, means, side="right") - 1, 0, len(edges) - 2)
-    # Of five digits and more .4g would make 1.234e+04.
+    # .4g would write 12,340 as 1.234e+04.
     named = [f"{edge:.4g}" if edge < 9999.5 else f"{edge:.0f}" for edge in edges]
     return [f"{named[p]} to {named[p + 1]} {unit}" for p in part]
 
@@ -99,7 +99,7 @@ def _curves_on(measured: MeasuredCurves, rows: np.ndarray, config: BestOfNConfig
 
 
 def _natural(value: str) -> tuple[int, float, str]:
-    """Numbers in values by size: "Level 10" behind "Level 9"."""
+    """Sort key that orders values by the first number in them ("Level 9" before "Level 10"); values without one come last."""
     digits = "".join(c if c.isdecimal() or c == "." else " " for c in value).split()
     number = next((float(d) for d in digits if d.replace(".", "", 1).isdecimal()), None)
     return (1, 0.0, value) if number is None else (0, number, value)

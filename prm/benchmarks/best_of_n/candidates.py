@@ -29,7 +29,7 @@ class CandidatePool:
     answers: list[np.ndarray]
     step_scores: dict[str, list[list[list[float]]]]
     is_scored: dict[str, list[Bool[np.ndarray, " _"]]]
-    """Whether a PRM could read the candidate: of the others it has stand-ins, which are ranked last and have no vote."""
+    """Whether a PRM could read the candidate; for the others `step_scores` has stand-ins, ranked last and without a vote."""
     has_outcome: list[Bool[np.ndarray, " _"]]
 
     @property
@@ -149,7 +149,7 @@ def load_graded(path: str) -> list[Response]:
 
 
 class StandIn(StepScores):
-    """For the scores of a candidate that a PRM could not read."""
+    """Zeros in place of the scores of a candidate that a PRM could not read."""
 
 
 def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Response]) -> list[StepScores]:
@@ -166,7 +166,7 @@ def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Re
 
     def of(r: Response) -> StepScores:
         if record := known.get(r.key):
-            # They may have been graded, or graded anew, after they were scored.
+            # The rollouts may have been graded, or graded anew, after they were scored.
             said = {name: getattr(r, name) for name in ("correct", "answer", "extracted")}
             return replace(record, **{name: value for name, value in said.items() if value is not None})
         zeros = [0.0] * (1 if has_one_each else max(len(r.steps), 1))

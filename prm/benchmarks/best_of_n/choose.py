@@ -40,7 +40,7 @@ class Choice:
     """Of a vote, the part that the chosen answer got; None without a vote."""
 
     def row(self, texts: Mapping[Key, str]) -> dict[str, Any]:
-        """For a file of choices; `texts` has responses as they were sampled, where they are known."""
+        """The choice as a row of a file; `texts` has responses as they were sampled, where they are known."""
         response, score = self.candidates[self.chosen], self.response_scores[self.chosen]
         return {
             "question_id": response.question_id,
@@ -64,10 +64,10 @@ def choose(
 ) -> list[Choice]:
     """One choice per question, in the order of the questions, from its first `num_candidates` samples.
 
-    `best_of_n` takes the best-scored response, of equals the first. A vote takes the answer with most votes, each weighted by its
-    response's score or counted as one, of equals the one that came first, and of the responses with it the best-scored. Responses
-    that the PRM could not read come behind all others, have no weight, and are taken where there is no other; where no candidate
-    has an answer, a vote takes the best-scored response.
+    `best_of_n` takes the best-scored response, of equals the first. A vote takes the answer with most votes (of equals the one that
+    came first), and of the responses with that answer the best-scored one; `weighted_vote` weights each response's vote by its
+    score, `majority_vote` counts it as one. Where no candidate has an answer, a vote takes the best-scored response. Responses that
+    the PRM could not read rank behind all others and have no weight.
 
     Raises ValueError for scores of other responses, for signed scores in a weighted vote, and as `aggregate_lists` does.
     """

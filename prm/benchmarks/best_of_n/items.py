@@ -14,9 +14,9 @@ from prm.benchmarks.score_files import Texts
 def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str, str], num_per_question: int) -> Iterator[Item]:
     """Each question's scored candidates whose texts are known, `num_per_question` of them, under each PRM's first aggregation.
 
-    They are those `worth_reading`; copies of a text come after all others, where there is room for them. With several PRMs the
-    group is the PRM, and ids start with it; with one, `groups` has the group of a question. The selected response is the
-    best-scored of all, of equals the first, as `first_n` has it where N is the whole pool.
+    They are those `worth_reading`; copies of a text only fill room that is left. With several PRMs the group of an item is its PRM,
+    with which ids start, too; with one PRM, `groups` has the group of each question. The selected response is the best-scored of
+    all, of equals the first, as in `first_n` where N is the whole pool.
     """
     first: dict[str, str] = {}
     for prm, aggregation in measured.response_scores:
@@ -43,7 +43,7 @@ def best_of_n_items(measured: MeasuredCurves, texts: Texts, groups: Mapping[str,
 
 
 def named_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """The values of the first field, with its name unless they begin with it: of level 5 alone nobody knows what it is."""
+    """The values of the first field, each with the field's name unless it begins with it: a mere 5 may be anything."""
     field, values = next(iter(groups.items()), ("", []))
     return [value if value.lower().startswith(field.lower()) else f"{field} {value}" for value in values]
 
@@ -60,9 +60,9 @@ def best_of_copies(
 
 
 def worth_reading(scores: Float[np.ndarray, "candidates"], correct: Bool[np.ndarray, "candidates"], count: int) -> list[int]:
-    """Up to `count` candidates of a question, in its order: where a PRM errs.
+    """Up to `count` candidates of a question, in its order, that show where a PRM errs.
 
-    They are the best-scored one, then by turns the best-scored wrong one and the worst-scored right one that are left; of equal
+    They are the best-scored one, then by turns the best-scored wrong one and the worst-scored right one of those left; of equal
     scores the first.
     """
     best_first = np.argsort(-scores, kind="stable")

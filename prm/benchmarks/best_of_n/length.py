@@ -82,7 +82,10 @@ def _of_prm(
     measured: MeasuredCurves,
     config: BestOfNConfig,
 ) -> dict[str, Any]:
-    """Preference and pairs are of what the PRM could read: what is too long for it is last, but not by its choice."""
+    """The entry of one PRM and aggregation; `selected` is its Best-of-N curve per question.
+
+    Preference and pairs count only candidates that the PRM could read: what is too long for it comes last, but not by its choice.
+    """
     pool, ns = measured.pool, measured.ns
     groups = (scores, lengths, pool.correct)
     read = [[values[known] for values, known in zip(group, is_scored, strict=True)] for group in groups]

@@ -11,8 +11,8 @@ from prm.benchmarks.tables import Table, interval, p_value, percent
 
 
 def best_of_n_tables(result: Mapping[str, Any]) -> list[Table]:
-    """All PRMs under all aggregations at the largest N; then accuracy of PRMs and baselines and the tests of the best PRM, per
-    aggregation, folded behind the first; then length and breakdown, if measured."""
+    """First all PRMs under all aggregations at the largest N. Then, for each aggregation, accuracies and the tests of the best PRM,
+    folded from the second aggregation on. Then length and breakdown, if measured."""
     tables = [_overview(result)] if len(result["prms"]) * len(result["differences"]) > 1 else []
     for index, (aggregation, differences) in enumerate(result["differences"].items()):
         pair = (_accuracy(result, aggregation), _tests_of_the_best(result, aggregation, differences))

@@ -1,7 +1,7 @@
 """Biases of step scores: scored responses in; means by position, length and number of steps and rank correlations out.
 
-A later or longer step is wrong more often, so that a score that falls with position may be right to do so. Three things tell bias
-from truth: correlations among steps of equal truth, correlations within responses, and the gap of score and truth in every bin.
+A later or longer step is wrong more often, so a score that falls with position may be right to do so. Three things tell bias from
+truth: correlations among steps of equal truth, correlations within responses, and the gap between score and truth in each bin.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ def _by_truth(
     cells: Int[np.ndarray, " items"],
     config: CalibrationConfig,
 ) -> dict[str, Any]:
-    """Relation of scores to a covariate `x` by truth; `cells` are what `rho_within` compares items within."""
+    """Relation of scores to a covariate `x` by truth; `rho_within` compares only items of one of the `cells`."""
     chosen = {name: np.ones(len(x), dtype=bool) if value is None else truth == value for name, value in TRUTHS.items()}
     return {name: _relation(x, scores, truth, question, cells, rows, config) for name, rows in chosen.items() if rows.any()}
 

@@ -115,7 +115,7 @@ def _quality(
 def _cross_fitted(
     logits: Float[np.ndarray, " items"], labels: Bool[np.ndarray, " items"], question: Int[np.ndarray, " items"]
 ) -> Float[np.ndarray, " items"]:
-    """Recalibrated by the temperature of the other half of the questions, so that no item judges a fit to itself."""
+    """Probabilities at the temperature that was fitted on the other half of the questions: no item judges a fit to itself."""
     is_even = np.unique(question, return_inverse=True)[1] % 2 == 0
     if is_even.all():
         return metrics.apply_temperature(logits, metrics.fit_temperature(logits, labels))

@@ -1,7 +1,7 @@
 """What a PRM makes of the same response in other steps: responses and a scorer in; changes of scores, AUC and Best-of-N out.
 
 Each perturbation keeps what is said: merging and splitting move the borders of steps, a filler adds a step that says nothing. A PRM
-that judges content hardly changes its scores, and not its choices.
+that judges content hardly changes its scores, and does not change its choices.
 """
 
 import dataclasses

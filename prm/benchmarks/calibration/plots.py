@@ -18,8 +18,8 @@ KEYS = ("mean_score", "share_positive", "low", "high", "num_items")
 def plot_reliability(result: Mapping[str, Any], path_stem: str | Path) -> list[Path]:
     """What held against what was claimed, per step and per aggregation of responses; below, how many items claimed it.
 
-    One PRM is drawn before and after its temperature and with intervals, several before it. Bins of fewer than `MIN_ITEMS` are not,
-    and no line runs across them.
+    A single PRM is drawn with intervals, before and after its temperature; several are drawn before it only. Bins of fewer than
+    `MIN_ITEMS` items are left out, and no line runs across them.
     """
     panels = {"steps": {prm: found["steps"] for prm, found in result["prms"].items() if found["steps"]}}
     for name in next(iter(result["prms"].values()))["responses"]:
@@ -61,7 +61,7 @@ def _draw_panel(upper: Axes, lower: Axes, by_prm: Mapping[str, Any], is_alone: b
 
 
 def _points(bins: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Mean score, share of positives, its interval and the number of items of bins that are drawn; nan where some are left out."""
+    """A row for each of `KEYS`, a column for each bin that is drawn, and one of nan where bins between two of them are left out."""
     drawn = [b for b in bins if b["num_items"] >= MIN_ITEMS]
     points = np.array([[b[key] for key in KEYS] for b in drawn], dtype=np.float64).reshape(-1, len(KEYS))
     gaps = np.flatnonzero(np.diff([b["index"] for b in drawn]) > 1) + 1

@@ -26,8 +26,8 @@ UNKNOWN = -1
 class ScoredResponses:
     """One PRM's scores of responses, in the order of the responses. `truth` holds 1 good or right, 0 bad or wrong, -1 unknown.
 
-    The arrays of steps have an entry per step of the responses that are scored by step; `response` has the response of each, and
-    `question` the question of each response, as numbers.
+    The arrays of steps have an entry for each step of the responses that are scored by step. `response` holds the number of the
+    response that a step belongs to, `question` the number of the question that a response belongs to.
     """
 
     responses: list[Response]
@@ -110,8 +110,8 @@ def join_scores(
 def soft_labels(responses: Sequence[Response]) -> list[bool]:
     """Whether each response's labels are shares of right completions, of which 0 is bad.
 
-    A response without completions whose labels are all 0 or 1 goes by its source: shares, if others of it have shares and none has
-    a negative label.
+    Labels that are all 0 or 1, of a response without completions, may be either. They count as shares if other responses of their
+    source have shares and none has a negative label.
     """
     shares = {r.label_source for r in responses if r.has_soft_labels} - sources_with_negatives(responses)
     return [r.has_soft_labels or r.label_source in shares for r in responses]
@@ -123,7 +123,7 @@ def sources_with_negatives(responses: Sequence[Response]) -> set[str | None]:
 
 
 def doubtful_zeros(responses: Sequence[Response], is_soft: Sequence[bool]) -> int:
-    """Labels of 0 that are no shares, of sources without a negative label."""
+    """Number of labels of 0 that are no shares, of sources without a negative label: they may mean neutral or wrong."""
     sure = sources_with_negatives(responses)
     doubtful = (r for r, soft in zip(responses, is_soft, strict=True) if not soft and r.label_source not in sure)
     return sum(label == 0 for r in doubtful for label in r.step_labels or ())
@@ -139,7 +139,7 @@ def step_truths(response: Response, neutral: Neutral, behind_error: BehindError,
 
 
 def first_bad(truths: Sequence[int]) -> int | None:
-    """The first bad step, -1 if there is none; None where nothing is known of a step up to there."""
+    """The first bad step, -1 if there is none; None where a step before it (or any, if none is bad) is unknown."""
     known = truths[: truths.index(UNKNOWN)] if UNKNOWN in truths else truths
     return known.index(0) if 0 in known else None if UNKNOWN in truths else -1
 

@@ -68,7 +68,7 @@ def _read(name: str) -> str:
 
 
 def index_of(reviews: Sequence[Review], num_items: int, note: str) -> dict[str, Any]:
-    """What the list, the filters and the sorting need, in the order of `reviews`, which are of `num_items`; `note` says which."""
+    """What the page's list, filters and sorting need, in the order of `reviews`; `note` says which of the `num_items` they are."""
     items = [_entry(review) for review in reviews]
     return {"num_items": num_items, "note": note, "chunk": CHUNK, "verdicts": VERDICTS, "items": items}
 

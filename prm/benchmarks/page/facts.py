@@ -22,7 +22,7 @@ class Facts:
 
 
 def read_facts(folder: str | Path) -> Facts:
-    """Raises ValueError for a manifest that is none."""
+    """The facts of an evaluation's folder. Raises ValueError for a damaged manifest."""
     folder = Path(folder)
     path = manifest_path(folder)
     manifest = read_manifest(path, REMEDY) if path.exists() else {}
@@ -56,7 +56,7 @@ def _date(path: Path) -> str:
 
 
 def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Those that are not zero. Behind a space stands the name of a PRM, as it is."""
+    """Names and values of the counts that are not zero. What stands behind a space in a name is a PRM's, and is left as it is."""
     counts = [(*name.removeprefix("num_").partition(" "), value) for name, value in manifest.get("counts", {}).items()]
     return [
         (what.replace("_", " ") + space + prm, value)

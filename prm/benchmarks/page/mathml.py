@@ -19,7 +19,7 @@ MAX_DEPTH = 60
 Tree = list[Any]
 """A MathML element as JSON holds it: [tag, attributes if any, then its text or its children]."""
 
-# What the converter knows only by another name, or sets with too much room.
+# Commands that the converter knows only by another name, or gives too much room.
 SPELLINGS = (
     (re.compile(r"\\(begin|end)\{(?:aligned|alignat|eqnarray)\*?\}(?:\{\d+\})?"), r"\\\1{align*}"),
     (re.compile(r"\{,\}"), r"\\text{,}"),
@@ -39,7 +39,7 @@ FLAGS |= {"displaystyle", "scriptlevel", "mathvariant"}
 # Below ten units, so that no formula covers what stands beside it.
 LENGTH = re.compile(r"[-+]?\d?(?:\.\d{1,4})?(?:em|ex|pt|px|pc|mm|cm|in)?")
 FLAG = re.compile(r"[a-z-]{1,24}|[0-3]")
-# Operators that the converter sets as letters, without the space around them, and the other way round.
+# Operators that the converter takes for letters, which have no space around them, and letters that it takes for operators.
 OPERATORS, LETTERS = set("±~⟂∖⟵⟶⟷⟸⟹⟺"), {"∞"}
 # The converter's sign of a difference of sets is in few fonts.
 CHARACTERS = {"⧵": "∖"}
@@ -101,7 +101,7 @@ def _clean(element: Element, depth: int = 0) -> Tree:
 
 
 def _respelled(tag: str, attributes: dict[str, str], text: str) -> tuple[str, dict[str, str], str]:
-    """The tag, attributes and text of an element that has the right room around it."""
+    """Tag, attributes and text, changed where the converter's choice leaves too much or too little room around the element."""
     if tag == "mi" and text in OPERATORS:
         return "mo", attributes, text
     if tag == "mo" and text in LETTERS:

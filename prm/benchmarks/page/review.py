@@ -30,7 +30,7 @@ class Review:
 
     item: Item
     place: int
-    """In the file, from 0."""
+    """Number of the item in its file, from 0."""
     verdict: str | None
     severity: float | None
     units: list[float]
@@ -80,11 +80,12 @@ def verdict(item: Item) -> str | None:
 def severity(item: Item, units: Sequence[float], response_unit: float | None) -> float | None:
     """How far the PRM is off, from 0 to 1: the largest distance between a score and its label, over what has a label.
 
-    First error known: the steps before it are right (1), it is wrong (0), those behind it have no label. With s the scores and k
-    the first error it is max(s_k, 1 - min_{i<k} s_i), for a response without error 1 - min s. Below 0.5 a threshold of 0.5 gets
-    the response right, above it wrong. Only the outcome known: the distance between the response score and it, so that wrong
-    answers with high and right ones with low scores are severe. Without scores: 1 for a miss by verdict, else 0. None where
-    nothing is known.
+    - First error known: the steps before it are right (1), it is wrong (0), those behind it have no label. With scores s and first
+      error k that is max(s_k, 1 - min_{i<k} s_i), without an error 1 - min s. A threshold of 0.5 gets the response right where it
+      is below 0.5, and wrong where it is above.
+    - Only the outcome known: the distance between the response score and the outcome (0 or 1).
+    - No scores: 1 for a verdict that is a miss, else 0.
+    - Nothing known: None.
     """
     if item.first_error is not None and units:
         labelled = [1 - unit for unit in (units if item.first_error == -1 else units[: item.first_error])]
@@ -96,7 +97,7 @@ def severity(item: Item, units: Sequence[float], response_unit: float | None) ->
 
 
 def _by_group(items: Sequence[Item], scores_of: Callable[[Item], list[float]]) -> list[list[float]]:
-    """Units of every item's scores. Groups apart: where several PRMs are compared each is a group, with a scale of its own."""
+    """Units of every item's scores, group by group: where several PRMs are compared, each is a group with its own scale."""
     scores: dict[str, list[float]] = {}
     for item in items:
         scores.setdefault(item.group, []).extend(scores_of(item))

@@ -39,7 +39,7 @@ def header(facts: Facts) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Names and paths may end a line behind `_`, and `/` between words: with little room they break there, not within a word."""
+    """The text as HTML. Where there is little room, a line may end behind a `_` or a `/` between words, but not within a word."""
     return re.sub(r"(?:_|(?<=[^\W\d])/)(?=\w)", r"\g<0><wbr>", html.escape(text))
 
 
@@ -76,7 +76,7 @@ def figures(folder: Path) -> str:
 
 
 def numbers(folder: Path, facts: Facts) -> str:
-    """The files that are read only when a number is doubted, folded."""
+    """Manifest and metrics in full, folded away: they are read only when a number is doubted."""
     found = [("manifest.json", json.dumps(facts.manifest, ensure_ascii=False, indent=2))] if facts.manifest else []
     path = folder / METRICS
     if path.exists():

@@ -12,11 +12,11 @@ from prm.benchmarks.prmbench.items import AREAS, CORRECT, PRMBenchItem
 from prm.benchmarks.results import METRICS, without_nan
 
 BETWEEN_LABELS = 0.5
-"""Threshold between labels, of which a good step's is 1."""
+"""Threshold between the labels that stand for scores: 0 of a bad step, 1 of a good one."""
 
 
 def evaluation_of(result: Mapping[str, Any], predictions: Sequence[Sequence[float]]) -> Evaluation:
-    """By item, what is compared with a threshold (empty: not read), and by rule the thresholds in `evaluate_prmbench`'s result."""
+    """What `evaluate_prmbench`'s result compares: for each item its values (empty: not read), for each rule the threshold."""
     judged = [judged_scores([float(value) for value in prediction], result["rule"]) for prediction in predictions]
     thresholds = {rule: found["threshold"] for rule, found in result["results"].items()}
     return Evaluation(judged, {rule: BETWEEN_LABELS if value is None else value for rule, value in thresholds.items()})
@@ -33,8 +33,8 @@ def load_evaluation(folder: str | Path, items: Sequence[PRMBenchItem]) -> Evalua
 def compare(items: Sequence[PRMBenchItem], own: Evaluation, other: Evaluation, config: PRMBenchConfig) -> dict[str, Any]:
     """PRMScore of `own` minus that of `other` under each of its rules: in all, per area and category, interval and p-value.
 
-    On the items that both could read, with thresholds as they were found. The other PRM is under the same rule, or its first where
-    it has none of that name. Raises ValueError where there is no such item.
+    Compared are the items that both could read; thresholds stay as they were found. The other PRM is taken under the same rule, or
+    under its first rule where it has none of that name. Raises ValueError where no item with an error is left.
     """
     both = [index for index in range(len(items)) if own.predictions[index] and other.predictions[index]]
     steps = lay_out([items[index] for index in both])

@@ -208,9 +208,9 @@ def _by_category(steps: Steps) -> dict[str, Int[np.ndarray, " _"]]:
 
 
 def _similarity(steps: Steps, counts: Int[np.ndarray, "items 4"]) -> Float[np.ndarray, " items"]:
-    """How far the share of steps called good lies from that of the solution without errors; nan where there is no such number.
+    """How far the share of steps called good lies from that of the solution without errors; nan where either is missing.
 
-    As in the benchmark's code, a correct solution of which no step is called good counts as none at all.
+    As in the benchmark's code, a correct solution of which no step is called good counts as missing.
     """
     called = counts[:, 0] + counts[:, 1]
     share = ratio(called.astype(np.float64), counts.sum(axis=1).astype(np.float64))
@@ -240,9 +240,9 @@ def _measure_group(
 
 
 def _score_of(found: metrics.StepMeasures, category: str) -> Float[np.ndarray, " *batch"]:
-    """Of `multi_solutions`, other ways to the same answer without any error, the benchmark takes the F1 of right steps alone.
+    """PRMScore as the benchmark's tables and their means have it: 0 where the -1 of an undefined F1 would make it negative.
 
-    Where the -1 of an undefined F1 makes a score negative, its tables and their means over categories have 0.
+    For `multi_solutions`, whose solutions reach the answer in other ways and without an error, it is the F1 of right steps alone.
     """
     return np.maximum(found.f1 if category == "multi_solutions" else found.prm_score, 0.0)
 
@@ -259,7 +259,7 @@ def _mean_of(by_category: Mapping[str, Mapping[str, Any]], categories: Sequence[
 
 
 def _without_placeholders(draws: metrics.StepMeasures, measured: Mapping[str, Any]) -> metrics.StepMeasures:
-    """A resample without a hit has an F1 of 0, where the benchmark's -1 would reach far into an interval around a defined score."""
+    """An F1 that is undefined in a resample, but not in the whole, counts as 0: -1 would reach far into the score's interval."""
     names = [name for name in ("f1", "negative_f1") if measured[name] >= 0]
     return replace(draws, **{name: np.maximum(getattr(draws, name), 0.0) for name in names})
 

@@ -37,7 +37,7 @@ class PRMBenchItem:
     steps: list[str]
     is_good: list[bool]
     first_error: int | None
-    """Lowest of the error steps, from 0; null without errors, and where the lowest names no step of the solution."""
+    """Lowest of the error steps, from 0; None without errors, and where the lowest names no step of the solution."""
 
     @property
     def correct_id(self) -> str:

@@ -19,7 +19,7 @@ AVERAGE = ""
 def thresholds_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """For each rule in the metrics of `evaluate_processbench`, the threshold of every subset.
 
-    Given predictions (rule `prediction`) have no thresholds; that of a subset which the model could not read is nan.
+    Given predictions (rule `prediction`) have none; a subset of which the model could read no item has the threshold nan.
     """
     by_rule = {rule: found["subsets"] if rule != "prediction" else {} for rule, found in result["results"].items()}
     return {
@@ -41,7 +41,8 @@ def load_evaluation(folder: str | Path, items: Sequence[FirstErrorItem]) -> Eval
 def compare(items: Sequence[FirstErrorItem], own: Evaluation, other: Evaluation, config: ProcessBenchConfig) -> dict[str, Any]:
     """F1 of `own` minus that of `other` under each of its rules: per subset and of the average, interval and p-value.
 
-    The other PRM is under the same rule, or its first where it has none of that name. Both see the same resampled items.
+    The other PRM is taken under the same rule, or under its first rule where it has none of that name. Both see the same resampled
+    items.
     """
     names = np.array([item.subset for item in items])
     columns = {name: names == name for name in dict.fromkeys(names.tolist())} | {AVERAGE: np.ones(len(items), dtype=bool)}

@@ -177,8 +177,8 @@ def first_errors(subsets: Mapping[str, Subset], thresholds: Mapping[str, float])
 def resampled(
     subsets: Mapping[str, Subset], predicted: Int[np.ndarray, " items"], config: ProcessBenchConfig
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """F1 of each subset in resamples of its items, the same ones whatever is predicted."""
-    # Seeds of their own: with one for all, subsets of equal size would be resampled alike, and the average's interval too wide.
+    """F1 of each subset in resamples of its items, which are the same ones whatever is predicted."""
+    # A seed a subset: with one for all, subsets of equal size would be resampled alike, and the average's interval be too wide.
     seeds = {name: config.seed + 2 * index for index, name in enumerate(subsets)}
     return {
         name: metrics.resampled_f1(predicted[subset.places], subset.labels, config.num_bootstrap, seeds[name])
@@ -231,9 +231,9 @@ def _baselines(subsets: Mapping[str, Subset], config: ProcessBenchConfig) -> dic
 
 
 def _at_best_threshold(subsets: Mapping[str, Subset], scores: Sequence[list[list[float]]]) -> Int[np.ndarray, " items"]:
-    """Predictions at the best threshold of each subset, of one without both kinds of items at the best of all items.
+    """Predictions at the best threshold of each subset; a subset without both kinds of items takes the best of all items.
 
-    Tuned within items of one kind, a threshold would tell the scores which kind it is.
+    A threshold tuned on items of one kind would give away which kind it is.
     """
     scored = {name: replace(subset, given=given) for (name, subset), given in zip(subsets.items(), scores, strict=True)}
     labels = np.concatenate([subset.labels for subset in subsets.values()])

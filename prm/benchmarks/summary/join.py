@@ -86,7 +86,7 @@ def runs_long_form(groups: Sequence[SameData]) -> dict[str, list[dict[str, Any]]
 
 
 def _join(group: Sequence[Summary], is_alone: bool) -> SameData:
-    """The title of one that is not alone says whose data they are."""
+    """The summaries of one benchmark and data. Where others of the same words exist (not `is_alone`), the title names a folder."""
     columns = list(dict.fromkeys(column for summary in group for column in summary.columns))
     places: dict[str, Path] = {}
     cells: dict[str, dict[str, Number]] = {}

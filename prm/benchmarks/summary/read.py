@@ -53,8 +53,8 @@ class Summary:
 def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
     """Name and folder of the evaluations that are given as FOLDER or NAME=FOLDER, or lie below such a folder.
 
-    One that is given a name has no other, wherever else it is found. What is not summarized (calibration reports, what did not come
-    to its end) is left out with a log line. Raises FileNotFoundError for an entry without any evaluation.
+    One that is given a name is not listed again without it, wherever else it is found. What is not summarized (calibration reports,
+    evaluations that did not come to their end) is left out with a log line. Raises FileNotFoundError for an entry without any.
     """
     found: list[tuple[str | None, Path]] = []
     for entry in inputs:
@@ -71,8 +71,8 @@ def find_evaluations(inputs: Sequence[str]) -> list[tuple[str | None, Path]]:
 def read_summary(folder: Path, name: str | None = None) -> Summary:
     """The numbers of the evaluation in `folder`; its PRM is called `name`, by default as the evaluation itself calls it.
 
-    Of several PRMs in it each keeps its own name, behind `name`. Raises ValueError, naming the file, for other metrics than this
-    version writes, and for a PRM that is called as a baseline is.
+    Several PRMs in one folder are called `name: PRM`. Raises ValueError, naming the file, for metrics that this version does not
+    write, and for a PRM that has the name of a baseline.
     """
     result = read_json(folder / METRICS, REMEDY)
     try:
@@ -99,7 +99,7 @@ def _is_readable(folder: Path) -> bool:
 
 
 def _hash_data(result: Mapping[str, Any], folder: Path) -> int:
-    """Of Best-of-N, which keeps some candidates only, by what two baselines reach that draw nothing; else of all items."""
+    """A hash of the data: of all items, or for Best-of-N, which keeps only some candidates, of what two exact baselines reach."""
     if result["benchmark"] == BEST_OF_N:
         return hash64(repr([result["baselines"][name]["accuracy"] for name in ("random", "pass_at_n")]))
     return hash64(repr(sorted((item.id, item.question, item.first_error, item.wrong_steps) for item in read_items(folder))))
@@ -159,7 +159,7 @@ def _limit(result: Mapping[str, Any]) -> str:
 
 
 def _columns(metric: str, result: Mapping[str, Any]) -> list[str]:
-    """One for each rule; that of the oracle, as which the baselines have the best threshold, in any case."""
+    """One for each rule, and in any case that of the oracle: the baselines are measured at their best threshold."""
     return [f"{metric}, {rule}" for rule in dict.fromkeys([*result["results"], ORACLE])]
 
 

@@ -48,7 +48,7 @@ def by_method(values: Values) -> dict[str, dict[str, list[float]]]:
 def measure_runs(values: Values) -> dict[str, list[dict[str, Any]]]:
     """`methods`: a `RunSpread` of each method and metric; `differences`: a `RunDifference` of each pair with a common metric.
 
-    A training under two names would make the spread smaller and the runs more: logs a warning of runs that look like one.
+    Logs a warning of two runs that look like one training under two names: it would count twice, and make the spread too small.
     """
     for first, second in same_runs(values):
         logger.warning(
