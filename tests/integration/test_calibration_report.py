@@ -98,7 +98,7 @@ def test_processbench_with_predictions(tmp_path, real_data):
     assert steps["before"]["ece"] == pytest.approx(abs(0.9 - num_good / steps["num_items"]))
 
 
-def test_mistakes(tmp_path):
+def test_options_that_contradict_are_refused(tmp_path):
     write_jsonl(tmp_path / "r.jsonl", responses())
     for flags in ([], ["--model", "m"], ["--model", "m", "--scores", "s", "--responses", "r"]):
         with pytest.raises(ValueError, match="give either --scores FILE"):

@@ -106,7 +106,7 @@ def test_real_samples(tmp_path, real_data, capsys):
     assert result["results"]["oracle"]["prm_score"] > result["results"]["fixed"]["prm_score"]
 
 
-def test_mistakes(tmp_path, data):
+def test_missing_inputs_are_refused_and_nothing_is_written(tmp_path, data):
     with pytest.raises(ValueError, match="give either --model MODEL or --predictions"):
         run(tmp_path, "--data", data)
     write_jsonl(tmp_path / "p.jsonl", [{"id": "circular_p0", "step_scores": [1, 1, 1]}])

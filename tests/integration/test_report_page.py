@@ -100,7 +100,7 @@ def test_filters_search_and_sort(browser):
     assert browser.run(IDS) == ["missed"]
 
 
-def test_keys(browser):
+def test_keys_move_through_list_and_response(browser):
     browser.press("j")
     browser.wait(f"{TITLE} === 'alarm'")
     assert browser.run("location.hash") == "#item=alarm"

@@ -137,7 +137,7 @@ def test_a_limited_evaluation_has_a_table_of_its_own(tmp_path, results):
     }
 
 
-def test_names(tmp_path, results):
+def test_a_given_name_replaces_that_of_the_prm(tmp_path, results):
     tables = run(tmp_path, f"A={results / 'good' / 'processbench'}", f"B={results / 'best_of_n'}", results / "bad")
     assert [row[0] for row in tables["ProcessBench: 4 items of math (%)"][1:3]] == ["A", "bad"]
     assert [row[0] for row in tables["Best-of-N: 1 questions, 4 candidates (%)"][1:3]] == ["B: good", "B: bad"]
@@ -221,7 +221,7 @@ def test_equal_words_and_other_data(tmp_path, results):
     assert titles == [f"ProcessBench: 4 items of math as in {folder} (%)" for folder in folders]
 
 
-def test_mistakes(tmp_path, results):
+def test_inputs_that_cannot_be_summarized_are_refused(tmp_path, results):
     best_of_n_of_one = tmp_path / "best_of_n"
     flags = ["--num_bootstrap", "20", "--num_vote_draws", "5", "--output_dir", str(best_of_n_of_one)]
     bon_eval.main(["--scores", f"good={tmp_path / 'good_bon.jsonl'}", *flags])

@@ -322,7 +322,7 @@ def test_one_bin_is_the_distance_of_two_means(tmp_path):
     assert steps["before"]["ece"] == pytest.approx(abs(steps["before"]["mean_score"] - steps["share_positive"]))
 
 
-def test_the_folder(tmp_path):
+def test_the_folder_holds_what_was_measured(tmp_path):
     responses, values = world(40)
     rows = {"one": scores(responses, values), "two": scores(responses, [v[::-1] for v in values])}
     result, tables = report_calibration(rows, responses, CONFIG, tmp_path / "two")

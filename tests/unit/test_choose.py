@@ -32,7 +32,7 @@ def test_the_best_score_of_equals_the_first():
     assert chosen("best_of_n", ("1", [-2.0, 1.0]), ("2", [-1.0, 3.0])) == (1, None)
 
 
-def test_votes():
+def test_a_vote_takes_the_answer_with_most_weight():
     three = (("1", [0.2, 0.2]), ("2.", [0.9, 0.9]), ("1", [0.3, 0.3]))
     assert chosen("majority_vote", *three) == (2, 2 / 3)
     assert chosen("weighted_vote", *three) == (1, pytest.approx(0.9 / 1.4))
@@ -85,7 +85,7 @@ def test_items_are_the_chosen_one_and_the_best_others():
     assert list(choice_items(choices, 0)) == []
 
 
-def test_mistakes():
+def test_scores_that_cannot_choose_are_refused():
     records, responses = pool("q", ("1", [-0.5, 0.5]))
     with pytest.raises(ValueError, match=r"prm: its scores leave .* choose by best_of_n or majority_vote"):
         choose("prm", records, responses, MIN, "weighted_vote")

@@ -240,7 +240,7 @@ def test_the_script_writes_into_the_folder_or_where_it_is_told(tmp_path, monkeyp
         (["--input", "x", "--output", ""], ValueError, r"the page is one \.html file"),
     ],
 )
-def test_mistakes(monkeypatch, flags, error, message):
+def test_inputs_and_outputs_that_cannot_be_are_refused(monkeypatch, flags, error, message):
     monkeypatch.setattr("report.setup_logging", lambda: None)
     with pytest.raises(error, match=message):
         report.main(flags)

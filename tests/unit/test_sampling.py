@@ -313,7 +313,7 @@ class TestReplicas:
         list(engine.generate(self.REQUESTS, SamplingConfig()))
         assert len(engine.replicas) == 1
 
-    def test_deal(self, monkeypatch):
+    def test_requests_are_dealt_in_runs(self, monkeypatch):
         monkeypatch.setattr(replicas, "DEAL_SIZE", 2)
         requests = self.REQUESTS[:7]
         assert [[r.seed for r in deal(requests, index, 2)] for index in (0, 1)] == [[0, 1, 4, 5], [2, 3, 6]]

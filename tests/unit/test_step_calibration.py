@@ -39,7 +39,7 @@ def test_raw_values_have_no_brier_score():
     assert found["brier_of_constant"] == 0.25
 
 
-def test_reading():
+def test_scores_are_read_by_their_range_unless_told():
     assert reading_of("x", [[0.5], [1.0]], "auto") == "probabilities"
     assert reading_of("x", [[0.5], [1.5]], "auto") == "logits"
     assert reading_of("x", [[-1.0]], "differences") == "differences"
