@@ -156,6 +156,7 @@ def test_mistakes_are_refused_before_anything_is_submitted(machine):
     assert "SEEDS: one is no seed" in machine.run("paper", status=2, **given | {"SEEDS": "0 one"})
     assert "SEEDS: 00 is no seed" in machine.run("paper", status=2, **given | {"SEEDS": "0 00"})
     assert "SEEDS: 1 stands twice" in machine.run("paper", status=2, **given | {"SEEDS": "1 11 1"})
+    assert "OBJECTIVES: asym stands twice" in machine.run("paper", status=2, **given | {"OBJECTIVES": "asym orm asym"})
     for flag in ("--seed 3", "--seed=3"):
         flags = {"SEEDS": "0 1", "TRAIN_FLAGS": f"--learning_rate 1e-5 {flag}"}
         assert "--seed would be that of every run" in machine.run("paper", status=2, **given | flags)
