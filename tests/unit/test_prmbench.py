@@ -280,7 +280,7 @@ class TestPredictions:
         rows = [{"idx": name, "scores": redundancy} for name in IDS]
         rows[1] = {"idx": IDS[1], "scores": {"step_level_validity_labels": [1, 0]}}
         rows[2] = {"task_name": "prmtest_classified", "results": {"idx": IDS[2], "scores": labels}}
-        rows[3] = {"idx": IDS[3], "scores": {}, "validity": False}
+        rows[3] = {"idx": IDS[3], "validity": False, "original_response": "I cannot tell"}  # so for critics behind an API
         rows[4] |= {"validity": None}  # no more valid than False for the toolkit
         predictions, _ = load_predictions(write(tmp_path / "p.jsonl", rows), items)
         # Redundancy labels count for redundency and circular alone, turned around.
@@ -297,6 +297,7 @@ class TestPredictions:
             ({"scores": None}, r"p\.jsonl:1: the toolkit's scores of item 'redundency_p0' are None"),
             ({"scores": [1]}, r"p\.jsonl:1: the toolkit's scores of item 'redundency_p0' are \[1\]"),
             ({}, "neither step_scores nor the toolkit's scores"),
+            ({"validity": True}, "neither step_scores nor the toolkit's scores"),
             ({"scores": {"step_level_validity_labels": [1]}}, r"has 4 steps, but step_level_validity_labels are \[1\]"),
             ({"scores": {"step_level_validity_labels": [1, 0, 2, 0]}}, "has 4 steps, but step_level_validity_labels are"),
             ({"step_scores": [0.5] * 4}, "4 of 5 items have no prediction, such as 'correct_p0'"),

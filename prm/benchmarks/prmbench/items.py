@@ -98,9 +98,11 @@ def _item(response: Response, row: Row, place: str) -> PRMBenchItem:
 def _prediction(row: Row, item: PRMBenchItem, place: str) -> Prediction:
     if "step_scores" in row:
         return read_step_scores(row["step_scores"], len(item.steps), item.id, place)
+    if not row.get("validity", True):
+        return []  # the toolkit's row of an answer that it could not read, often without any scores
     if "scores" not in row:
         raise ValueError(f"{place}: neither step_scores nor the toolkit's scores for item {item.id!r}, found {sorted(row)}")
-    return [] if not row.get("validity", True) else _toolkit_labels(row["scores"], item, place)
+    return _toolkit_labels(row["scores"], item, place)
 
 
 def _toolkit_labels(scores: Any, item: PRMBenchItem, place: str) -> list[bool]:
