@@ -210,6 +210,20 @@ class TestBestOfN:
         with pytest.raises(ValueError, match="holds none of the 3 questions, such as 'q0'"):
             run_bon(tmp_path, *flags)
 
+    @pytest.mark.parametrize("kind", [int, str])
+    def test_bare_scores_of_questions_with_numbers_for_ids(self, tmp_path, kind):
+        rows = [
+            {"question_id": kind(q), "sample_index": i, "step_scores": [0.1 * i], "correct": i == q} for q in (0, 7) for i in (0, 1)
+        ]
+        write_jsonl(tmp_path / "s.jsonl", rows)
+        assert run_bon(tmp_path, "--scores", tmp_path / "s.jsonl")["prms"]["s"]["last"]["best_of_n"]["accuracy"] == {
+            "1": 0.25,
+            "2": 0,
+        }
+        write_jsonl(tmp_path / "questions.jsonl", [{"id": "7", "question": "?", "answer": "1", "level": 3}])
+        result = run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--questions", tmp_path / "questions.jsonl")
+        assert {level: group["num_questions"] for level, group in result["breakdown"]["level"].items()} == {"3": 1, "unknown": 1}
+
     def test_scores_of_other_steps_are_refused(self, tmp_path, rollouts):
         write_jsonl(tmp_path / "s.jsonl", [StepScores(s.question_id, s.sample_index, [0.1] * 3, s.correct) for s in scores()])
         with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 3 step scores but 2 steps"):

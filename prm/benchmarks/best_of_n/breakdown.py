@@ -36,7 +36,8 @@ def load_question_fields(sources: Iterable[str]) -> QuestionFields:
         place = Place(where, index)
         fields = {name: value for name, value in row.items() if isinstance(value, str | int | float)}
         given = [row[name] for name in ID_KEYS if row.get(name) is not None]
-        for question_id in {place.question_id(name) for name in given or [None]}:
+        # Records of ours keep an id that is a bare number as it is.
+        for question_id in {place.question_id(name) for name in given or [None]} | {str(name) for name in given[:1]}:
             by_id[question_id] = fields | by_id.get(question_id, {})
         if any(isinstance(row.get(name), str) for name in ("question", "problem")):
             text = _plain(question_text(row, where))
