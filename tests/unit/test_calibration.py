@@ -281,6 +281,15 @@ class TestBias:
         assert found["truth"] == "outcomes"
         assert found["steps"]["position"]["good"]["num_items"] == 6 * sum(r.correct for r in bare)
 
+    @pytest.mark.parametrize(("seed", "is_drawn"), [(0, False), (1, True)])
+    def test_none_where_the_few_resamples_do_not_vary(self, seed, is_drawn):
+        # One resample of two questions, of which the second has no two steps to compare: with seed 0 it stands there twice.
+        responses = [response("q0", 0, [1, 1]), response("q1", 0, [1])]
+        joined = join_scores("x", scores(responses, [[0.2, 0.4], [0.3]]), responses)
+        found = evaluate_bias(joined, CalibrationConfig(num_bootstrap=1, seed=seed))["steps"]["position"]["all"]["rho_within"]
+        assert (found is not None) == is_drawn
+        assert not is_drawn or list(found.values()) == pytest.approx([1, 1, 1])
+
     def test_constant_scores_have_no_correlation(self):
         found = evaluate_bias(join_scores("x", scores(TWO, [[0.5] * 2, [0.5] * 3]), TWO), CONFIG)
         assert found["steps"]["position"]["all"]["rho"] is None

@@ -84,11 +84,10 @@ def _correlation(
     cells: Int[np.ndarray, " items"] | None,
     config: CalibrationConfig,
 ) -> dict[str, float] | None:
+    """None where either does not vary, be it only in each of (very few) resamples."""
     value = metrics.rank_correlation(x, y, cells)
-    if np.isnan(value):
-        return None
     low, high = metrics.rank_correlation_interval(x, y, question, cells, *config.draws)
-    return {"value": value, "low": low, "high": high}
+    return None if np.isnan([value, low, high]).any() else {"value": value, "low": low, "high": high}
 
 
 def _bins(
