@@ -85,3 +85,17 @@ def test_heavy_dependencies_have_one_home(path):
 def test_light_modules_import_neither_torch_nor_transformers(module):
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_gpu_runs_needs_neither_grading_nor_serving_nor_tables():
+    """A machine that only scores, or measures speed, may lack what reads answers, serves, and stores tokens."""
+    absent = ["math_verify", "vllm", "deepspeed", "datasets"]
+    code = f"""
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name in {absent} else find_spec(name, *args)
+sys.modules |= dict.fromkeys({absent})
+import prm.benchmarks.speed.scoring, prm.benchmarks.speed.training
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

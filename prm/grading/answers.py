@@ -14,10 +14,8 @@ base written as a subscript is not read (2516_8 = 2516_9).
 
 import logging
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
-
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from prm.records import clean_text
 
@@ -40,7 +38,6 @@ _PART_OF_VALUE = re.compile(
     re.IGNORECASE,
 )
 """Words behind a number that are no unit."""
-_EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 
 class Pair(NamedTuple):
@@ -97,6 +94,8 @@ def compare(pair: Pair) -> str:
 
 def judge(gold: list[Any], answer: list[Any]) -> str:
     """Status of what `read_answer` made of both."""
+    from math_verify import verify
+
     # Gold first: the comparison is not symmetric.
     if verify(gold, answer, timeout_seconds=None):
         return "correct"
@@ -105,7 +104,17 @@ def judge(gold: list[Any], answer: list[Any]) -> str:
 
 def read_answer(answer: str) -> list[Any]:
     """What Math-Verify reads: expressions and, as a fallback, the text itself; empty if nothing."""
-    return parse(f"\\boxed{{{answer}}}", _EXTRACTION, parsing_timeout=None)
+    from math_verify import parse
+
+    return parse(f"\\boxed{{{answer}}}", _extraction(), parsing_timeout=None)
+
+
+@cache
+def _extraction() -> tuple[Any, ...]:
+    """Math-Verify is loaded by the first answer it reads: what asks for boxes alone, as scoring does, runs without it."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+
+    return LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()
 
 
 _read_gold = lru_cache(maxsize=256)(read_answer)

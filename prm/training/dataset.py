@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from prm.data.examples import StoredExamples, token_counts
-from prm.data.tokens import encode_file
 from prm.files import read_records
 from prm.losses import LOSSES, good_and_bad
 from prm.records import Key, Response
@@ -160,6 +159,8 @@ def encode(data: TrainingData, split: str, encoder: StepEncoder, config: Trainin
     The tokens lie in the dataset's folder, or in `output_dir` if that cannot be written to. One rank encodes, the others wait.
     Raises ValueError, naming the response, for steps that the contract cannot hold, and if nothing fits.
     """
+    from prm.data.tokens import encode_file  # here: a trainer of examples in memory needs neither datasets nor pyarrow
+
     limit, labelled = encoder.max_length, np.array(data.labelled[split], dtype=np.int64)
     if not len(labelled):
         return StoredExamples(None, labelled)

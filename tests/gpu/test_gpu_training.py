@@ -6,7 +6,7 @@ from tiny_training import for_loss, trajectory
 from prm.models import load_model
 
 pytestmark = pytest.mark.gpu
-
+pytest.importorskip("datasets", reason="training keeps tokens in datasets' tables: pip install datasets")
 
 FLAGS = {"plain": [], "compiled": ["--torch_compile", "True"], "checkpointed": ["--gradient_checkpointing", "True"]}
 

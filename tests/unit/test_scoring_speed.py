@@ -229,9 +229,10 @@ def test_the_matrix_rate_is_that_of_the_products_made(monkeypatch):
     assert matrix_rate(torch.device("cpu"), torch.float32) == 2 * 64**3 * 3 / 0.5
 
 
-def test_what_is_measured_by_default(monkeypatch):
+def test_what_is_measured_by_default(monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     usual = ["padded", "padded_sorted", "packed", "shared", "implicit", "implicit_cached"]
     assert ScoringSpeedConfig(**TINY, published=["paper=1.21"]).variants == usual
+    assert "vllm: left out, since vLLM is not installed" in caplog.text
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert ScoringSpeedConfig(**TINY, torch_compile=True).variants == list(VARIANTS)

@@ -15,6 +15,7 @@ def grading_report(rollouts: Sequence[Rollout], num_workers: int, timeout_second
 
     CPU seconds are those of this process and its workers, the start of the workers included.
     """
+    read_answer("1")  # loads Math-Verify
     runs = [timed_grading(rollouts, num_workers, timeout_seconds) for _ in range(repetitions)]
     seconds = sorted(run[0] for run in runs)[repetitions // 2]
     start = time.process_time()

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import (
@@ -43,6 +42,8 @@ PADDED: dict[str, dict[str, Any]] = {
 
 def token_classification(workload: Workload, arguments: dict[str, Any], device: torch.device, trl_path: str | None) -> Trainer:
     """A padded token-classification PRM: `transformers.Trainer`, or TRL's PRMTrainer from `trl_path`, which is one."""
+    from datasets import Dataset  # here: the other ways of training do without
+
     trainer_class, config_class = trainer_classes(trl_path)
     torch.manual_seed(workload.seed)
     with device:  # as in `save_backbone`

@@ -4,6 +4,7 @@ Lengths are log-normal, as those of sampled solutions are. Tokens are random: wh
 """
 
 import importlib.util
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 from prm.data.examples import Example
 from prm.planning import MODELS
 from prm.steps import EncodedResponse, StepEncoder
+
+logger = logging.getLogger(__name__)
 
 SHAPES = {
     "tiny": {
@@ -87,10 +90,14 @@ class SpeedConfig:
         unknown = sorted(set(self.variants) - set(known))
         if unknown:
             raise ValueError(f"--variants {' '.join(unknown)}: unknown; choose from {', '.join(known)}")
-        left_out = [name for name in known if name.endswith("_compiled") and not self.torch_compile]
-        if importlib.util.find_spec("vllm") is None:
-            left_out += [name for name in known if name.startswith("vllm")]
-        self.variants = list(dict.fromkeys(self.variants)) or [name for name in known if name not in left_out]
+        if self.variants:
+            self.variants = list(dict.fromkeys(self.variants))
+            return
+        self.variants = [name for name in known if self.torch_compile or not name.endswith("_compiled")]
+        served = [name for name in self.variants if name.startswith("vllm")]
+        if served and importlib.util.find_spec("vllm") is None:
+            logger.warning("%s: left out, since vLLM is not installed", ", ".join(served))
+            self.variants = [name for name in self.variants if name not in served]
 
     @property
     def device(self) -> torch.device:
