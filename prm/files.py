@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prm.records import Key, Record, Row, clean_values, to_line, to_record
+from prm.records import Key, Record, Row, clean_values, from_cells, to_line, to_record
 
 PARQUET_ROWS = 256
 """Rows of a Parquet file that are held at a time."""
@@ -181,7 +181,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    """Every cell is a string. Raises ValueError for a row with more or fewer cells than the header."""
+    """Cells as `from_cells` reads them. Raises ValueError for a row with more or fewer cells than the header."""
     csv.field_size_limit(LARGEST_CELL)
     with open(file, encoding="utf-8-sig", errors="strict", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
@@ -190,7 +190,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
                 place = f"{file}:{reader.line_num}"
                 if None in row or None in row.values():
                     raise ValueError(f"{place}: the row has not as many cells as the header; quote cells that hold commas")
-                yield place, clean_values(row)
+                yield place, clean_values(from_cells(row))
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{file}:{reader.line_num + 1}: not valid CSV in UTF-8 ({error}); repair or delete it") from error
 

@@ -128,6 +128,17 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
     return record_type(**values)
 
 
+def from_cells(cells: dict[str, str]) -> Row:
+    """The row behind a line of CSV, whose cells are all texts.
+
+    What is no text in our records (scores, steps, counts, outcomes) is read as JSON, or as other programs write True and False; a
+    cell that is neither stays text, for `to_record` to refuse. An empty cell of a field that a record may lack is left out.
+    """
+    typed, optional = _cell_types()
+    kept = {name: cell for name, cell in cells.items() if cell or name not in optional}
+    return {name: _parse_cell(cell) if name in typed else cell for name, cell in kept.items()}
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of JSON is a number that a score or a label may be: finite, and no larger than `LARGEST`."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
@@ -175,6 +186,22 @@ def clean_values(value: Any) -> Any:
     if isinstance(value, dict):
         return {clean_text(name): clean_values(item) for name, item in value.items()}
     return value
+
+
+def _parse_cell(cell: str) -> Any:
+    try:
+        return json.loads(cell.lower() if cell.lower() in ("true", "false") else cell)
+    except (ValueError, RecursionError):
+        return cell
+
+
+@cache
+def _cell_types() -> tuple[set[str], set[str]]:
+    """The fields of our records, and a benchmark's prediction, that hold no text; and those that every record may lack."""
+    fields = [field for record_type in (Question, Rollout, Response, StepScores) for field in _fields(record_type).items()]
+    typed = {name for name, (annotation, _) in fields if not is_instance("", annotation)}
+    required = {name for name, (_, is_required) in fields if is_required}
+    return typed | {"prediction"}, {name for name, _ in fields} - required
 
 
 @cache

@@ -145,6 +145,26 @@ def test_numbers_as_ids_are_texts(write_rows):
         load_responses(write_rows(row | {"question_id": True}, name="bool.jsonl"))
 
 
+def test_a_table_of_text_holds_the_same_records(tmp_path):
+    """As pandas, R and spreadsheets write it: outcomes as True or TRUE, what is missing as an empty cell, lists as JSON."""
+    (tmp_path / "graded.csv").write_text(
+        "question_id,sample_index,question,answer,response,num_tokens,correct,extracted,steps\n"
+        '7,0,1+1?,2,"So\n\n2",3,True,2,a note\n7,1,1+1?,2,,,,,\n7,2,1+1?,2,3,3,FALSE,3,\n',
+        encoding="utf-8",
+    )
+    told = {"question": "1+1?", "answer": "2"}
+    assert load_rollouts(tmp_path / "graded.csv") == [
+        Rollout("7", 0, **told, response="So\n\n2", num_tokens=3, correct=True, extracted="2"),
+        Rollout("7", 1, **told, response=""),
+        Rollout("7", 2, **told, response="3", num_tokens=3, correct=False, extracted="3"),
+    ]
+    (tmp_path / "scores.csv").write_text('question_id,sample_index,step_scores,correct\n7,0,"[0.5, 1]",\n', encoding="utf-8")
+    assert load_scores(tmp_path / "scores.csv") == [StepScores("7", 0, [0.5, 1.0])]
+    (tmp_path / "scores.csv").write_text("question_id,sample_index,step_scores\n7,0,[0.5 1]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"scores.csv:2: 'step_scores' is '\[0.5 1\]', expected list\[float\]"):
+        load_scores(tmp_path / "scores.csv")
+
+
 def test_a_pool_graded_by_others(write_rows):
     candidates = [{"text": "a", "correct": True, "extracted": "2"}, {"text": "b", "mv_correct": False, "mv_answer": "3"}]
     row = {"problem_id": "p", "question": "1+1?", "answer": "2", "candidates": candidates}
