@@ -71,18 +71,26 @@ class Shape(NamedTuple):
 
 
 def own(record_type: type[Record]) -> Convert:
-    """Rows that are records of ours already; a question's id may be a number in them."""
+    """Rows that are records of ours already; ids and reference answers may be numbers in them."""
 
     def convert(row: Row, place: Place) -> Iterator[Record]:
-        given = row["question_id"]
-        is_number = isinstance(given, int) and not isinstance(given, bool)
-        yield to_record({**row, "question_id": str(given)} if is_number else row, record_type, place.where)
+        yield to_record(with_texts(row, "question_id", "answer"), record_type, place.where)
 
     return convert
 
 
 def own_question(row: Row, place: Place) -> Iterator[Question]:
-    yield dataclasses.replace(to_record(row, Question, place.where), answer=reference(row, place))
+    yield dataclasses.replace(to_record(with_texts(row, "id", "answer"), Question, place.where), answer=reference(row, place))
+
+
+def with_texts(row: Row, *names: str) -> Row:
+    """The row with those of its values that are numbers as texts."""
+    return row | {name: number_text(row[name]) for name in names if name in row and is_text_or_number(row[name])}
+
+
+def number_text(value: str | float) -> str:
+    """A number as people write it (27.0 is 27); a text as it is."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def question(row: Row, place: Place) -> Iterator[Question]:
@@ -100,9 +108,7 @@ def reference(row: Row, place: Place) -> str:
         answer = extract_boxed(row.get("solution") or "")
     elif not is_text_or_number(answer):
         raise ValueError(f"{place.where}: 'answer' is {answer!r:.80}, expected a text or a number")
-    if isinstance(answer, float) and answer.is_integer():
-        answer = int(answer)
-    text = "" if answer is None else str(answer).rsplit("####", 1)[-1].strip()
+    text = "" if answer is None else number_text(answer).rsplit("####", 1)[-1].strip()
     if not text:
         raise ValueError(
             f"{place.where}: no reference answer: neither `answer` nor a \\boxed{{}} in `solution`; remove the row, or let "

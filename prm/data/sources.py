@@ -20,6 +20,7 @@ from prm.data.shapes import (
     evaluation_output,
     evaluation_scores,
     gsm8k_solutions,
+    number_text,
     own,
     own_question,
     own_rollout_in_steps,
@@ -143,7 +144,7 @@ def load_sampled_texts(source: str | Path) -> dict[Key, str]:
     texts = {}
     for row, _ in read_source(source):
         if ROLLOUT_SHAPES[0].matches(row):
-            texts[str(row["question_id"]), row["sample_index"]] = row["response"]
+            texts[number_text(row["question_id"]), row["sample_index"]] = row["response"]
     others = ROLLOUT_SHAPES[1:]
     if not texts and any(shape.matches(row) for row, _ in islice(read_source(source), 1) for shape in others):
         texts = {rollout.key: rollout.response for rollout in _read(source, "rollouts", others)}

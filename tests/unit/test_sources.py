@@ -13,6 +13,7 @@ from prm.data.sources import (
     load_questions,
     load_responses,
     load_rollouts,
+    load_sampled_texts,
     load_scores,
 )
 from prm.records import Response, Rollout, StepScores
@@ -66,6 +67,7 @@ PROCESSBENCH = {"id": "math-1", "problem": "1+1?", "steps": ["a", "b", "c"], "fi
         ({"id": "0", "problem": "1+1?", "answer": 70}, "file-0", "70"),
         ({"id": 1, "problem": "1+1?", "answer": 27.0}, "file-1", "27"),
         ({"id": 1, "problem": "1+1?", "answer": 0.5}, "file-1", "0.5"),
+        ({"id": 1, "question": "1+1?", "answer": 27.0}, "1", "27"),
     ],
 )
 def test_questions(write_rows, row, question_id, answer):
@@ -135,9 +137,12 @@ def test_plain_rollouts_are_split_into_steps(write_rows):
     assert (rollout.finish_reason, rollout.num_tokens, rollout.correct) == ("unknown", 0, None)
 
 
-def test_numbers_as_ids_are_texts(write_rows):
-    row = {"question_id": 7, "sample_index": 0, "question": "1+1?", "answer": "2", "response": "a"}
-    assert load_responses(write_rows(row))[0].question_id == "7"
+@pytest.mark.parametrize("number", [int, float])
+def test_numbers_as_ids_and_answers_are_texts(write_rows, number):
+    row = {"question_id": number(7), "sample_index": 0, "question": "1+1?", "answer": number(2), "response": "a"}
+    assert load_responses(write_rows(row)) == [Response("7", 0, "1+1?", ["a"], answer="2")]
+    assert load_rollouts(write_rows(row)) == [Rollout("7", 0, "1+1?", "2", "a")]
+    assert load_sampled_texts(write_rows(row)) == {("7", 0): "a"}
     assert (
         load_scores(write_rows({"question_id": 7, "sample_index": 0, "step_scores": [0.5]}, name="s.jsonl"))[0].question_id == "7"
     )
