@@ -113,7 +113,12 @@ def data_files(path: str | Path) -> list[Path]:
         files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
         if found := [file for file in files if _is_data(file)]:
             return found
-        raise FileNotFoundError(f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file and no array in a .json file")
+        saved = "; `load_from_disk(FOLDER).to_parquet(FILE)` of datasets makes a file that is read" * any(
+            path.rglob("data-*.arrow")
+        )
+        raise FileNotFoundError(
+            f"{path}: the folder holds no {', '.join(FOLDER_SUFFIXES)} file and no array in a .json file{saved}"
+        )
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.suffix not in READERS:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import datasets
 import pytest
 
 import prm.files
@@ -153,6 +154,12 @@ def test_table_formats(tmp_path):
     ]
     (tmp_path / "t.csv").write_text('question,answer\n"one, two\nthree",3\n', encoding="utf-8")
     assert list(read_rows(tmp_path / "t.csv")) == [({"question": "one, two\nthree", "answer": "3"}, f"{tmp_path}/t.csv:3")]
+
+
+def test_a_dataset_that_was_saved_to_disk_comes_with_the_way_to_read_it(tmp_path):
+    datasets.Dataset.from_list([{"question": "?", "answer": "3"}]).save_to_disk(tmp_path / "saved")
+    with pytest.raises(FileNotFoundError, match=r"saved: the folder holds no .*to_parquet\(FILE\)"):
+        list(read_rows(tmp_path / "saved"))
 
 
 @pytest.mark.parametrize(
