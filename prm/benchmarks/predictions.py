@@ -59,6 +59,7 @@ def read_predictions(
     """
     found: dict[str, Any] = {}
     left_out: Counter[str] = Counter()
+    strangers = ""
     for file in prediction_files(path):
         for row, place in read_rows(file):
             # PRMBench's toolkit keeps each of its rows inside another.
@@ -68,6 +69,7 @@ def read_predictions(
                 raise ValueError(f"{place}: a prediction without the id of its item; found {sorted(row)}")
             if name not in items:
                 left_out["other_items"] += 1
+                strangers = strangers or f" (and {place} is of {name!r}, which is none of them)"
             elif name not in found:
                 found[name] = convert(row, items[name], place)
             elif keep_first:
@@ -79,7 +81,7 @@ def read_predictions(
     is_whole = notes is not None and len(found) + left_out.total() == notes.num_scored
     if missing and not (is_whole and len(missing) <= notes.num_left_out):
         raise ValueError(
-            f"{path}: {len(missing)} of {len(items)} items have no prediction, such as {missing[0]!r}; "
+            f"{path}: {len(missing)} of {len(items)} items have no prediction, such as {missing[0]!r}{strangers}; "
             'write {"id", "step_scores": null} for an item that the model cannot read'
         )
     return [found.get(name, []) for name in items], left_out

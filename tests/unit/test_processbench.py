@@ -393,7 +393,11 @@ class TestPredictions:
             ([{"id": "g0", "step_scores": [0.5]}], r"x\.jsonl:1: item 'g0' has 2 steps, but step_scores are 1 of them: \[0\.5\]"),
             ([{"id": "g0", "step_scores": [0.5, None]}], r"x\.jsonl:1: step_scores of item 'g0' must be finite"),
             ([{"id": "g0", "step_scores": [0.5, 1]}] * 2, r"x\.jsonl:2: a second prediction for item 'g0'"),
-            ([{"id": "g0", "step_scores": [0.5, 1]}], "3 of 4 items have no prediction, such as 'g1'"),
+            ([{"id": "g0", "step_scores": [0.5, 1]}], "3 of 4 items have no prediction, such as 'g1'; write"),
+            (
+                [{"id": 0, "step_scores": [0.5, 1]}],
+                "4 of 4 items have no prediction, such as 'g0' .and .*x.jsonl:1 is of '0', which",
+            ),
             ([{"id": "g0", "step_scores": 0.5}], r"has 2 steps, but step_scores are 0\.5"),
             ([{"step_scores": [0.5, 1]}], r"x\.jsonl:1: a prediction without the id of its item; found \['step_scores'\]"),
             ([{"id": "g0"}], "neither step_scores nor prediction"),
