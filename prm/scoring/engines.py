@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("torch", "vllm", "server")
 """`torch` is this project's packed forward pass; `vllm` and `server` pool an exported checkpoint, here or behind an address."""
+FLOPS_PER_WINDOW = {"cpu": 1.5e12, "cuda": 6e15}
+"""About half a minute's on one CPU core in float32, and on one large GPU in bfloat16."""
+TYPICAL_TOKENS = 500
+"""Tokens of a response whose length is not known yet."""
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
 """Tokens of a packed row. On a CPU longer rows take memory and are hardly faster, unless two responses fill one."""
 
@@ -80,6 +84,13 @@ class TorchEngine:
         """Whether the attention kernels take continuations: fewer queries than keys, aligned at the end."""
         windows = {None, getattr(self.model.config, "sliding_window", None)}
         return all(aligns_right(self.model.device, self.model.dtype, window) for window in windows)
+
+    @property
+    def largest_window(self) -> int:
+        """Responses of a typical length for half a minute, by the number of weights and the kind of device alone."""
+        parts = [part for part in (self.model, self.reference) if part is not None]
+        num_weights = sum(weight.numel() for part in parts for weight in part.parameters())
+        return int(FLOPS_PER_WINDOW[self.model.device.type] / (2 * num_weights * TYPICAL_TOKENS))
 
     def score_encoded(self, encoded: list[EncodedResponse]) -> list[list[float]]:
         rows = self.rows(encoded)

@@ -29,10 +29,13 @@ from prm.steps import EncodedResponse, StepEncoder
 logger = logging.getLogger(__name__)
 
 WINDOWS = (32, 2048)
-"""Fewest and most responses of a window: those that an engine gets at a time, to sort them and to share what they begin with."""
-WINDOW_SECONDS = 30.0
-"""Windows double while they take less than half of it, and halve above twice: scores reach the caller, and a file, window by
-window."""
+"""Fewest and most responses of a window: those that an engine gets at a time, to sort them and to share what they begin with.
+
+Scores reach the caller, and a file, window by window. Each is twice the one before, up to what the engine takes in about half a
+minute by its size, never by a clock: rows are packed in one way however busy the machine is, and wherever a run was broken off.
+"""
+SERVED_WINDOW = 512
+"""Most responses of a window for vLLM, which keeps so many in flight at the most."""
 CopyKey = tuple[tuple[int, ...], tuple[int, ...], int]
 """Token ids, step ends and where the response starts."""
 MAX_NAMED = 10
@@ -98,6 +101,8 @@ class Scorer:
     """What errors call it."""
     allow_constant: bool = False
     """Whether scores that hardly depend on the step are kept, and no error."""
+    largest_window: int = WINDOWS[1]
+    """Most responses that the engine gets at a time, within `WINDOWS`."""
     speed: Speed = field(default_factory=Speed, init=False)
     """Of all calls so far."""
 
@@ -123,14 +128,15 @@ class Scorer:
             raise ValueError(f"engine {engine!r} is unknown: choose from {', '.join(ENGINES)}")
         if engine == "torch":
             loaded = TorchEngine.load(config, torch_compile)
-            return cls(loaded, loaded.encoder, config.model, config.allow_constant)
+            return cls(loaded, loaded.encoder, config.model, config.allow_constant, loaded.largest_window)
         check_exported(config, engine, torch_compile)
         encoder = StepEncoder.load(config.model)
         if engine == "vllm":
             served = VLLMScoringEngine(config.model, encoder, config.dtype, tensor_parallel_size=tensor_parallel_size)
         else:
             served = ServerScoringEngine(config.model, encoder, server or ServerConfig())
-        return cls(served, dataclasses.replace(encoder, max_length=served.max_length), config.model, config.allow_constant)
+        encoder = dataclasses.replace(encoder, max_length=served.max_length)
+        return cls(served, encoder, config.model, config.allow_constant, SERVED_WINDOW)
 
     def score(self, responses: Iterable[Response], dropped: list[Dropped] | None = None) -> Iterator[StepScores]:
         """Yield the scores of each response, in order; with `dropped`, leave out what cannot be scored and add it there.
@@ -154,7 +160,9 @@ class Scorer:
         A run that continues another one gives a `detector` that has seen its scores, and the `size` that its next window would have
         had.
         """
-        remaining, size = iter(responses), min(max(size, WINDOWS[0]), WINDOWS[1])
+        fewest, most = WINDOWS
+        most = max(fewest, min(most, self.largest_window))
+        remaining, size = iter(responses), min(max(size, fewest), most)
         detector = self.new_detector() if detector is None else detector
         held: list[list[StepScores]] = []
         while True:
@@ -166,7 +174,7 @@ class Scorer:
             scores = self.score_encoded(encoded)
             seconds += time.monotonic() - start
             self.speed.add(encoded, self.computed_tokens - computed, seconds)
-            size = next_window(size, seconds)
+            size = min(2 * size, most)
             records = []
             for (response, _), step_scores in zip(kept, scores, strict=True):
                 check_scores(without_blanks(response), step_scores)
@@ -228,14 +236,6 @@ def with_blanks(scores: list[float], steps: Sequence[str]) -> list[float]:
     """Scores of the steps that are not blank, spread over all; a blank one takes its neighbor's."""
     places = accumulate(bool(step.strip()) for step in steps)
     return [scores[max(place - 1, 0)] for place in places]
-
-
-def next_window(size: int, seconds: float) -> int:
-    """Responses of the next window after one of `size` took `seconds`."""
-    fewest, most = WINDOWS
-    if seconds > 2 * WINDOW_SECONDS:
-        return max(size // 2, fewest)
-    return min(2 * size, most) if seconds < WINDOW_SECONDS / 2 else size
 
 
 def scores_of(response: Response, step_scores: list[float]) -> StepScores:

@@ -199,6 +199,23 @@ def test_a_published_prm_is_exported_before_vllm_serves_it(tmp_path):
         Scorer.load(tmp_path / "qwen", engine="vllm", recipe="qwen")
 
 
+@pytest.mark.parametrize(("largest", "sizes"), [(9999, [2, 4, 8, 8, 3]), (5, [2, 4, 5, 5, 5, 4]), (0, [2] * 12 + [1])])
+def test_windows_double_up_to_what_the_engine_takes(checkpoint, monkeypatch, largest, sizes):
+    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (2, 8))
+    scorer = replace(Scorer.load(checkpoint), largest_window=largest)
+    responses = [replace(RESPONSES[0], sample_index=index) for index in range(25)]
+    assert [len(window) for window in scorer.score_windows(responses)] == sizes
+
+
+def test_a_larger_model_takes_smaller_windows(checkpoint, monkeypatch):
+    engine = Scorer.load(checkpoint).engine
+    num_weights = sum(weight.numel() for weight in engine.model.parameters())
+    monkeypatch.setitem(prm.scoring.engines.FLOPS_PER_WINDOW, "cpu", 2 * num_weights * 500 * 70)
+    assert engine.largest_window == Scorer.load(checkpoint).largest_window == 70
+    engine.reference = engine.model  # an implicit PRM's is as large
+    assert engine.largest_window == 35
+
+
 def test_windows_keep_the_order(checkpoint, monkeypatch):
     whole = list(Scorer.load(checkpoint).score(RESPONSES))
     monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (3, 3))

@@ -8,13 +8,12 @@ import torch
 from test_scoring import EMPTY, RESPONSES, make_checkpoint
 
 import prm.scoring.identity
-import prm.scoring.scorer
 from prm.files import read_records, write_jsonl
 from prm.models import load_model, save_model
 from prm.records import StepScores
 from prm.scoring import Scorer, ScoringConfig, notes_of, score_file
 from prm.scoring.identity import SCORING_VERSION, hash_encoder, run_identity
-from prm.scoring.scorer import Speed, next_window
+from prm.scoring.scorer import Speed
 from prm.shards import in_shard
 
 GOLDEN = {
@@ -193,18 +192,6 @@ def test_the_manifest_tells_the_speed(config, tmp_path):
     counts = {"responses": 4, "tokens": 600, "computed_tokens": 450, "seconds": 2.0}
     assert speed.summary() == counts | {"tokens_per_second": 300, "responses_per_second": 2}
     assert str(speed) == "4 responses in 2 s: 2.0 responses/s, 300 tokens/s, 75% of them computed"
-
-
-def test_windows_grow_while_they_are_quick(monkeypatch):
-    monkeypatch.setattr(prm.scoring.scorer, "WINDOWS", (32, 100))
-    monkeypatch.setattr(prm.scoring.scorer, "WINDOW_SECONDS", 30.0)
-    assert [next_window(size, seconds) for size, seconds in ((32, 1), (64, 1), (64, 20), (64, 61), (32, 61))] == [
-        64,
-        100,
-        64,
-        32,
-        32,
-    ]
 
 
 @pytest.mark.parametrize("option", [{"token_budget": 100}, {"recipe": "qwen"}, {"device": "cpu"}, {"device": "cuda:1"}])
