@@ -62,6 +62,7 @@ def pooled(for_correct: str, for_wrong: str) -> Objective:
 
 LOSSES: dict[str, Objective] = {
     "asym": pooled(for_correct="min", for_wrong="geometric_mean"),
+    "reversed_asym": pooled(for_correct="geometric_mean", for_wrong="min"),  # a control, not for use
     "min": pooled(for_correct="min", for_wrong="min"),
     "geometric_mean": pooled(for_correct="geometric_mean", for_wrong="geometric_mean"),
     "softmin": pooled(for_correct="softmin", for_wrong="softmin"),

@@ -7,7 +7,7 @@ from prm.miniature.problems import ProblemConfig
 
 MAIN_LOSSES = ["step_ce", "orm", "implicit_prm", "asym"]
 OTHER_LOSSES = ["min", "geometric_mean", "softmin"]
-FURTHER_LOSSES = ["robust_asym", "td_lambda", "pqm"]
+FURTHER_LOSSES = ["robust_asym", "reversed_asym", "td_lambda", "pqm"]
 
 
 @dataclass

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from prm.losses import response_losses
-from prm.losses.outcome import outcome_loss
 from prm.simulation.environment import Table
 from prm.simulation.queries import Examples
 
@@ -31,15 +30,10 @@ def objective(name: str, **options: float | str) -> Callable[..., Tensor]:
     return partial(response_losses, name, **options)
 
 
-def reversed_asym(logits: Tensor, mask: Tensor, correct: Tensor, *_: None) -> Tensor:
-    """The geometric mean for right traces and the minimum for wrong ones: what asym would be the wrong way round."""
-    return outcome_loss(logits, mask, correct, for_correct="geometric_mean", for_wrong="min")
-
-
 CONTESTANTS: dict[str, Contestant] = {
     "asym": Contestant("traces", objective("asym")),
     "asym_literal": Contestant("traces", objective("asym", reading="literal")),
-    "reversed_asym": Contestant("traces", reversed_asym),
+    "reversed_asym": Contestant("traces", objective("reversed_asym")),
     "min": Contestant("traces", objective("min")),
     "softmin": Contestant("traces", objective("softmin")),
     "geometric_mean": Contestant("traces", objective("geometric_mean")),

@@ -27,6 +27,7 @@ CONTRACTS: dict[str, dict[str, Any]] = {
     "step_ce": {"num_labels": 3, "activation": "softmax", "aggregation": "min"},
     "orm": {"num_labels": 1, "activation": "sigmoid", "aggregation": "last"},
     "asym": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
+    "reversed_asym": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
     "min": {"num_labels": 1, "activation": "sigmoid", "aggregation": "min"},
     "geometric_mean": {"num_labels": 1, "activation": "sigmoid", "aggregation": "geometric_mean"},
     "softmin": {"num_labels": 1, "activation": "sigmoid", "aggregation": "softmin"},

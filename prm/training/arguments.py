@@ -15,6 +15,7 @@ from prm.training.zero import resolve_deepspeed
 
 Loss = Literal[
     "asym",
+    "reversed_asym",
     "min",
     "geometric_mean",
     "softmin",

@@ -24,8 +24,12 @@ from prm.losses import (
 )
 
 TAU, BETA = 0.1, 0.05
-POOLED = ("asym", "min", "geometric_mean", "softmin")
-AGGREGATION = {"asym": {1: "min", 0: "geometric_mean"}} | {name: {0: name, 1: name} for name in POOLED[1:]}
+POOLED = ("asym", "reversed_asym", "min", "geometric_mean", "softmin")
+AGGREGATION = {
+    "asym": {1: "min", 0: "geometric_mean"},
+    "reversed_asym": {1: "geometric_mean", 0: "min"},
+    **{name: {0: name, 1: name} for name in POOLED[2:]},
+}
 VARIANTS = [
     *[(name, "prob") for name in (*POOLED, "orm", "implicit_prm")],
     *[(name, "literal") for name in POOLED],
@@ -63,13 +67,37 @@ def test_pooled_losses_by_hand():
     """r = (1/2, 3/4): min 1/2, geometric mean sqrt(3/8)."""
     rows, root = [[0.0, math.log(3)]], math.sqrt(3 / 8)
     soft = -TAU * math.log((math.exp(-5) + math.exp(-7.5)) / 2)
-    expected = {"asym": (0.5, root), "min": (0.5, 0.5), "geometric_mean": (root, root), "softmin": (soft, soft)}
+    expected = {"asym": (0.5, root), "reversed_asym": (root, 0.5), "min": (0.5, 0.5), "geometric_mean": (root, root)}
+    expected["softmin"] = soft, soft
     for name, (for_correct, for_wrong) in expected.items():
         assert loss_and_gradient(name, rows, 1)[0] == pytest.approx(-math.log(for_correct))
         assert loss_and_gradient(name, rows, 0)[0] == pytest.approx(-math.log(1 - for_wrong))
         literal = loss_and_gradient(name, rows, 0, reading="literal")[0]
         assert literal == pytest.approx(math.log(1 + math.exp(for_wrong)))
     assert loss_and_gradient("min", rows, 1, reading="logit")[0] == pytest.approx(math.log(2))
+
+
+def best_shifted(name: str, noise: torch.Tensor) -> float:
+    """The lowest mean loss of logits `noise` + b over b; half of the outcomes are right, and the logits know nothing of them."""
+    mask, correct = steps_mask(noise).repeat(2, 1), torch.tensor([1.0, 0.0]).repeat_interleave(len(noise))
+    low, high = -3.0, 3.0
+    for _ in range(25):
+        thirds = low + (high - low) / 3, high - (high - low) / 3
+        losses = [response_losses(name, noise.repeat(2, 1) + shift, mask, correct).mean().item() for shift in thirds]
+        low, high = (low, thirds[1]) if losses[0] < losses[1] else (thirds[0], high)
+    return losses[0]
+
+
+@pytest.mark.parametrize(("name", "sign"), [("min", 0), ("geometric_mean", 0), ("softmin", 0), ("asym", 1), ("reversed_asym", -1)])
+def test_two_pools_tax_or_pay_for_scores_that_differ(name, sign):
+    """Scores that differ within a response, for no reason: two pools change the loss in proportion to how far, one hardly."""
+    noise = torch.randn(1000, 6, generator=torch.Generator().manual_seed(0))
+    near, far = (best_shifted(name, spread * noise) - math.log(2) for spread in (0.05, 0.1))
+    if sign:
+        assert sign * near > 0.015
+        assert far / near == pytest.approx(2, rel=0.05)
+    else:
+        assert 0 < near < far < 6e-4
 
 
 def test_implicit_prm_by_hand():
