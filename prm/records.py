@@ -117,7 +117,7 @@ def to_record(row: Row, record_type: type[Record], place: str) -> Record:
                 )
             continue
         if not is_instance(row[name], annotation):
-            raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {_described(annotation)}")
+            raise ValueError(f"{place}: {name!r} is {row[name]!r:.80}, expected {type_in_words(annotation)}")
         # JSON writes 1.0 as 1 when it comes from elsewhere.
         values[name] = _floats(row[name]) if name in FLOAT_LISTS and row[name] is not None else row[name]
     for name in COUNTS:
@@ -232,7 +232,19 @@ def is_instance(value: Any, annotation: Any) -> bool:
     raise TypeError(f"{annotation}: no annotation of a JSON value")
 
 
-def _described(annotation: Any) -> str:
-    if any(kind in str(annotation) for kind in ("float", "int")):
-        return f"{annotation}, each finite and at most {LARGEST:g}"
-    return str(annotation)
+def type_in_words(annotation: Any) -> str:
+    """What `is_instance` takes, for an error."""
+    options = typing.get_args(annotation)
+    if isinstance(annotation, types.UnionType):
+        return " or ".join(map(type_in_words, options))
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(map(repr, options))
+    if typing.get_origin(annotation) is list:
+        return f"a list, each item {type_in_words(options[0])}"
+    return {
+        int: f"a whole number up to {LARGEST:g}",
+        float: f"a finite number up to {LARGEST:g}",
+        str: "a text",
+        bool: "true or false",
+        types.NoneType: "null",
+    }[annotation]

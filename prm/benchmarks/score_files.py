@@ -1,6 +1,6 @@
 """What an evaluation of responses reads: files of scores, or a model, in; step scores by PRM, texts and lengths out."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -132,6 +132,16 @@ def holds_any(source: str, shapes: Iterable[Shape]) -> bool:
     """Whether the first row of a file or folder is of one of the shapes."""
     row, _ = next(iter(read_source(source)), ({}, source))
     return any(shape.matches(row) for shape in shapes)
+
+
+def check_keys(prm: str, scored: Collection[Key], known: Collection[Key], where: str) -> None:
+    """Raises ValueError for scores of responses that `where` does not hold."""
+    if strangers := set(scored).difference(known):
+        other = f", where {min(known)!r} is the first" if known else ""
+        raise ValueError(
+            f"{prm}: {len(strangers)} scored responses are not among {where}, such as {min(strangers)!r}{other}; give the "
+            "responses that were scored, with the same question_id and sample_index"
+        )
 
 
 def check_steps(prm: str, records: Sequence[StepScores], responses: Mapping[Key, Response]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prm.files import write_json
-from prm.records import Response, is_instance
+from prm.records import Response, is_instance, type_in_words
 from prm.steps.encoded import EncodedResponse, SequenceTooLongError
 from prm.steps.layouts import LAYOUTS, marker_id, parts_at_separators, step_by_step, with_prefix
 from prm.steps.saved import CONFIG_NAME, FORMAT_VERSION, REMEDY, load_tokenizer, read_prm_config
@@ -221,7 +221,7 @@ class StepEncoder:
         for name, kind in known.items():
             if not is_instance(config[name], kind):
                 place = Path(directory) / CONFIG_NAME
-                raise ValueError(f"{place}: {name} is {config[name]!r:.80}, expected {kind}; {REMEDY}")
+                raise ValueError(f"{place}: {name} is {config[name]!r:.80}, expected {type_in_words(kind)}; {REMEDY}")
         encoder = cls(tokenizer=load_tokenizer(directory), **{name: config[name] for name in known})
         try:
             separator_id = encoder.separator_id if encoder.has_separator else None

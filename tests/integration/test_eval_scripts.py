@@ -233,7 +233,7 @@ class TestBestOfN:
         with pytest.raises(ValueError, match=r"s: response \('q0', 0\) has 1 step scores but 2 steps"):
             run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
         write_jsonl(tmp_path / "s.jsonl", [StepScores("z", 0, [0.1], True), *scores()])
-        with pytest.raises(ValueError, match="1 scored candidates are not among the rollouts"):
+        with pytest.raises(ValueError, match="1 scored responses are not among the rollouts"):
             run_bon(tmp_path, "--scores", tmp_path / "s.jsonl", "--rollouts", rollouts)
         assert not (tmp_path / "out").exists()
 

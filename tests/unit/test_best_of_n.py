@@ -144,7 +144,7 @@ def test_candidates_without_scores_are_selected_last():
     assert (completed[0].correct, completed[0].extracted) == (False, "0"), "an outcome that the rollouts lack stays"
     graded_since = with_unscored("prm", [StepScores("a", 0, [0.2]), StepScores("a", 1, [0.1], False, extracted="7")], responses)
     assert [(r.correct, r.extracted) for r in graded_since[:2]] == [(False, "0"), (True, "1")]
-    with pytest.raises(ValueError, match=r"1 scored candidates are not among the rollouts, such as \('b', 0\)"):
+    with pytest.raises(ValueError, match=r"1 scored responses are not among the rollouts, such as \('b', 0\), where .* first"):
         with_unscored("prm", [StepScores("b", 0, [0.2])], responses)
     with pytest.raises(ValueError, match="prm: not one of the 3 candidates has scores"):
         with_unscored("prm", [], responses)

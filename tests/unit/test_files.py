@@ -61,7 +61,7 @@ def test_a_folder_s_arrays_are_data_and_its_objects_are_not(tmp_path):
         ('{"id": "\xff"}\n', r"x.jsonl:1: not valid JSON"),
         ("[" * 100_000 + "\n", r"x.jsonl:1: not valid JSON"),
         ('{"id": "a", "question": "?"}\n', r"x.jsonl:1: no 'answer'; a Question needs"),
-        ('{"id": "a", "question": "?", "answer": 3}\n', r"x.jsonl:1: 'answer' is 3, expected <class 'str'>"),
+        ('{"id": "a", "question": "?", "answer": 3}\n', r"x.jsonl:1: 'answer' is 3, expected a text"),
         ('{"id": "a", "question": "?", "answer": "3"}\n' * 2, r"x.jsonl:2: duplicate key 'a', first seen at .*x.jsonl:1"),
     ],
 )

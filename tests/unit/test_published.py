@@ -464,7 +464,7 @@ def test_a_recipe_file_may_set_what_the_tokenizer_would_decide(tmp_path):
         ("like: [trl]\n", r"found \['trl'\]"),
         ("like: trl\nseperator: x\n", r"'seperator' is no field of a contract; expected like and any of .*separator"),
         ("like: trl\ntokenizer: x\n", r"'tokenizer' is no field"),
-        ("like: trl\nmax_length: long\n", r"max_length is 'long', expected <class 'int'>"),
+        ("like: trl\nmax_length: long\n", r"max_length is 'long', expected a whole number"),
         ("like: trl\nactivation: relu\n", r"activation is 'relu', expected"),
         ("like: trl\naggregation: median\n", r"unknown aggregation 'median': choose from min"),
         ("like: trl\ntau: 0\n", r"tau is 0: the temperature"),

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from prm.aggregation import is_signed
+from prm.benchmarks.score_files import check_keys
 from prm.data.sources import load_responses
 from prm.grading import GradingPool, Pair, normalize_answer
 from prm.metrics import group_answers
@@ -158,8 +159,7 @@ def with_unscored(prm: str, scored: Sequence[StepScores], responses: Sequence[Re
     It was sampled, so it belongs to the pool; a PRM that cannot read it selects it last, and it has no weight in a vote.
     """
     known = {record.key: record for record in scored}
-    if strangers := known.keys() - {response.key for response in responses}:
-        raise ValueError(f"{prm}: {len(strangers)} scored candidates are not among the rollouts, such as {min(strangers)!r}")
+    check_keys(prm, known, {response.key for response in responses}, "the rollouts")
     if not scored:
         raise ValueError(f"{prm}: not one of the {len(responses)} candidates has scores; the PRM could read none of them")
     has_one_each = all(len(record.step_scores) == 1 for record in scored)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from prm import metrics
 from prm.aggregation import Aggregation, aggregate_lists, is_signed
 from prm.benchmarks.results import Item, response_item
+from prm.benchmarks.score_files import check_keys
 from prm.benchmarks.tables import Table
 from prm.grading import extract_answer, normalize_answer
 from prm.records import Key, Response, StepScores
@@ -72,8 +73,7 @@ def choose(
     Raises ValueError for scores of other responses, for signed scores in a weighted vote, and as `aggregate_lists` does.
     """
     scores = {record.key: record.step_scores for record in records}
-    if strangers := scores.keys() - {response.key for response in responses}:
-        raise ValueError(f"{prm}: {len(strangers)} scored responses are not among the rollouts, such as {min(strangers)!r}")
+    check_keys(prm, scores, {response.key for response in responses}, "the rollouts")
     if not scores:
         raise ValueError(f"{prm}: not one of the {len(responses)} responses has scores; the PRM could read none of them")
     signed = is_signed(scores.values())

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from prm import metrics
 from prm.aggregation import TAU, aggregate_lists, is_signed
-from prm.benchmarks.score_files import check_steps
+from prm.benchmarks.score_files import check_keys, check_steps
 from prm.benchmarks.step_calibration import reading_of
 from prm.records import Key, Response, StepScores
 from prm.steps import Reading
@@ -156,8 +156,7 @@ def truth_of(label: float | None, neutral: Neutral, is_soft: bool) -> int:
 def _check(prm: str, records: Sequence[StepScores], scores: dict[Key, list[float]], known: dict[Key, Response]) -> None:
     if not records:
         raise ValueError(f"{prm}: no scores (scripts/score.py makes them)")
-    if strangers := scores.keys() - known.keys():
-        raise ValueError(f"{prm}: {len(strangers)} scored responses are not among --responses, such as {min(strangers)!r}")
+    check_keys(prm, scores, known, "--responses")
     for key, given in scores.items():
         if not given or not np.isfinite(given).all():
             raise ValueError(f"{prm}: response {key!r} has the step scores {given}; every step needs a number")

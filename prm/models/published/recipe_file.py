@@ -10,7 +10,7 @@ import yaml
 from prm.aggregation import check_aggregation
 from prm.models.files import ModelFiles
 from prm.models.published.recipes import RECIPES, Recipe
-from prm.records import is_instance
+from prm.records import is_instance, type_in_words
 from prm.steps import READ_AS, StepEncoder
 
 SUFFIXES = (".yaml", ".yml")
@@ -92,7 +92,7 @@ def check_choice(field: str, value: Any, path: str) -> None:
         hint = "; did you mean separator?" if field == "step_separator" else ""
         raise ValueError(f"{path}: {field!r} is no field of a contract{hint}; expected {LIKE} and any of {', '.join(CHOICES)}")
     if not is_instance(value, CHOICES[field]):
-        raise ValueError(f"{path}: {field} is {value!r:.80}, expected {CHOICES[field]}")
+        raise ValueError(f"{path}: {field} is {value!r:.80}, expected {type_in_words(CHOICES[field])}")
     if (place := TEMPLATES.get(field)) and value:
         try:
             value.format(**{place: "1" if place == "question" else 1})
