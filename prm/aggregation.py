@@ -15,6 +15,8 @@ Scores = Float[Tensor, "*batch steps"]
 Mask = Bool[Tensor, "*batch steps"]
 Pooled = Float[Tensor, "*batch"]
 
+SMALLEST = 1e-290
+"""Smallest product of step scores; from 1e-308 on float64 loses its digits, and then the number."""
 TAU = 0.1
 """Temperature of softmin where nothing else is said, in units of the scores."""
 
@@ -76,8 +78,14 @@ def mean(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
 
 
 def product(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:
-    """The probability that every step is right, were they independent (Lightman et al. 2023)."""
-    return scores.masked_fill(~mask, 1).prod(-1)
+    """The probability that every step is right, were they independent (Lightman et al. 2023).
+
+    In float64 (in float32 it ends in 0) a product below `SMALLEST`, as hundreds of bad steps have it, keeps its place in the order,
+    and no longer its ratio to others: `SMALLEST` times the ratio of both logarithms.
+    """
+    scores = scores.masked_fill(~mask, 1)
+    value = scores.prod(-1)
+    return torch.where(value < SMALLEST, SMALLEST * math.log(SMALLEST) / scores.detach().log().sum(-1), value)
 
 
 def geometric_mean(scores: Scores, mask: Mask, tau: float = TAU) -> Pooled:

@@ -1,5 +1,6 @@
 """Aggregations: by hand, against definitions in 50-digit arithmetic, and under padding."""
 
+import math
 from fractions import Fraction
 
 import mpmath
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from prm import aggregation
-from prm.aggregation import AGGREGATIONS, aggregate_lists, check_aggregation, pad_steps, without_rounding_errors
+from prm.aggregation import AGGREGATIONS, SMALLEST, aggregate_lists, check_aggregation, pad_steps, without_rounding_errors
 
 BY_HAND = {
     "min": 0.2,
@@ -107,6 +108,18 @@ def test_softmin_in_float32_against_50_digits(kind, num_steps, tau):
 def test_zero_scores_are_scores():
     assert aggregate_lists([[0.0, 0.5]], "geometric_mean")[0] == 0
     assert aggregate_lists([[0.0, 0.5]], "product")[0] == 0
+
+
+def test_products_too_small_for_a_number_keep_their_order():
+    """The logarithms order them; from 1e-308 on plain products lose digits and end as ties at 0."""
+    steps = [[score] * count for count in (1, 140, 145, 150, 165, 400, 4000) for score in (0.01, 0.0101, 0.3)]
+    exact = [len(scores) * math.log(scores[0]) for scores in steps]
+    found = aggregate_lists([*steps, [0.5, 0.0]], "product")
+    assert np.argsort(found[:-1]).tolist() == np.argsort(exact).tolist()
+    assert found[-1] == 0 < found[:-1].min()
+    large = np.array(exact) > math.log(SMALLEST)
+    assert 5 < large.sum() < 15
+    assert found[:-1][large] == pytest.approx(np.exp(exact)[large], rel=1e-11)
 
 
 @pytest.mark.parametrize("name", AGGREGATIONS)
