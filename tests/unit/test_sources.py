@@ -166,7 +166,7 @@ def test_a_table_of_text_holds_the_same_records(tmp_path):
     (tmp_path / "scores.csv").write_text('question_id,sample_index,step_scores,correct\n7,0,"[0.5, 1]",\n', encoding="utf-8")
     assert load_scores(tmp_path / "scores.csv") == [StepScores("7", 0, [0.5, 1.0])]
     (tmp_path / "scores.csv").write_text("question_id,sample_index,step_scores\n7,0,[0.5 1]\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"scores.csv:2: 'step_scores' is '\[0.5 1\]', expected list\[float\]"):
+    with pytest.raises(ValueError, match=r"scores.csv:2: 'step_scores' is '\[0.5 1\]', expected a list"):
         load_scores(tmp_path / "scores.csv")
 
 
